@@ -1,0 +1,281 @@
+"""The configuration of one run: typed, validated, and the only place that knows the keys.
+
+Names are the field's; the symbol of the paper stands in each description. A value that is not
+given takes the default below, which is the appendix's CIFAR100-LT recipe.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from csa_core.errors import UserError, nearest
+
+Source = Literal["demo", "cifar10", "cifar100", "folder"]
+Profile = Literal["exponential", "step", "as_is"]
+MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa"]
+ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56"]
+LossName = Literal["cross_entropy", "logit_adjustment"]
+Model = TypeVar("Model", bound=BaseModel)
+Mix = tuple[Literal["uniform", "beta"], float, float]
+
+# Keys that only some methods read. A run's identity leaves out what its method does not read, so
+# that changing the bank's threshold does not retrain the cross-entropy baseline.
+_BANK_KEYS = {"threshold", "bank_reset", "mix", "activation_map", "mask_forward", "mask_exponent"}
+_CSA_KEYS = _BANK_KEYS | {
+    "bank_batches",
+    "warmup_epochs",
+    "plain_epochs",
+    "uniform_loss",
+    "resampling_loss",
+}
+_METHOD_KEYS = _CSA_KEYS | {"balance_ratio", "logit_adjustment_strength"}
+METHOD_READS: dict[str, set[str]] = {
+    "ce": set(),
+    "class_balanced": {"balance_ratio"},
+    "logit_adjustment": {"logit_adjustment_strength"},
+    "csa": _METHOD_KEYS,
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(_Strict):
+    """Where the images come from and how the training set is made long-tailed."""
+
+    source: Source = "cifar100"
+    """demo (embedded digits), cifar10, cifar100, or folder (train/<class>/*, test/<class>/*)."""
+    root: str = "data"
+    """Folder of the downloaded or own images; not read by the demo source."""
+    image_size: Annotated[int, Field(ge=8, le=512)] | None = None
+    """Folder source only: resize every image to this many pixels a side; null keeps their size."""
+    profile: Profile = "exponential"
+    """Long-tailed profile: exponential, step, or as_is (the training set already is)."""
+    imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
+    """Largest class over smallest class, written 100 and not 0.01; not read by as_is."""
+    max_class_count: Annotated[int, Field(ge=1)] | None = None
+    """Images of the largest class; null takes all that the first class has; not read by as_is."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Which images are kept; never the training seed."""
+    groups: Literal["by_count", "cifar100_paper"] = "by_count"
+    """many/medium/few: by_count is >100 / 20-100 / <20; cifar100_paper is classes 0-35/36-70/71-99."""
+
+
+class RunConfig(_Strict):
+    """One training run. Defaults: the appendix's recipe for CIFAR100-LT (section B)."""
+
+    method: MethodName = "csa"
+    """ce, class_balanced, logit_adjustment (one branch, one head each) or csa (the paper's)."""
+    data: DataConfig = DataConfig()
+    """The data set and its long-tailed split."""
+    model: ModelName = "resnet32"
+    """CIFAR ResNet of this depth."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Training seed: initial weights and every random pick of training."""
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    """Passes over the long-tailed training set."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images a step in each branch (B)."""
+    lr: Annotated[float, Field(gt=0)] = 0.2
+    """Peak learning rate of SGD."""
+    lr_warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    """Epochs over which the learning rate rises linearly to its peak."""
+    lr_drops: tuple[Annotated[int, Field(ge=1)], ...] = (160, 180)
+    """Epochs after which the learning rate is divided by 10."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD (no Nesterov)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 2e-4
+    """Weight decay of SGD, on every parameter."""
+    crop_padding: Annotated[int, Field(ge=0, le=64)] = 4
+    """Random crop after zero padding by this many pixels; 0 is no crop."""
+    horizontal_flip: bool = True
+    """Random horizontal flip."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """Test accuracy in the history every this many epochs (0: the last one only); chooses nothing."""
+
+    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    """csa: first epochs that train the uniform branch alone."""
+    plain_epochs: Annotated[int, Field(ge=0)] = 3
+    """csa: last epochs without context shift, re-sampled images as they are."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """csa: confidence from which a context enters the bank (delta)."""
+    bank_batches: Annotated[int, Field(ge=0, le=1024)] = 1
+    """csa: volume of the context bank in batches (V / B); 0 is csa without the bank."""
+    bank_reset: Literal["never", "epoch"] = "never"
+    """csa: empty the bank never (Algorithm 1) or at each epoch (released code)."""
+    mix: Mix = ("uniform", 0.0, 1.0)
+    """csa: distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
+    activation_map: Literal["gradcam", "cam"] = "gradcam"
+    """csa: how the object is found."""
+    mask_exponent: Annotated[float, Field(gt=0)] = 2.0
+    """csa: background mask = (1 - activation map) ** this."""
+    mask_forward: Literal["shared", "eval"] = "shared"
+    """csa: mask and confidence from the training forward, or from a second one in eval mode."""
+    balance_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """csa, class_balanced: class c is drawn in proportion to n_c ** (1 - this) (gamma)."""
+    uniform_loss: LossName = "cross_entropy"
+    """csa: loss of the uniform branch (l_u)."""
+    resampling_loss: LossName = "cross_entropy"
+    """csa: loss of the re-sampling branch (l_b)."""
+    logit_adjustment_strength: Annotated[float, Field(ge=0)] = 1.0
+    """Logit adjustment: weight of the log prior (tau)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.method == "csa" and self.warmup_epochs + self.plain_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
+                f"more than epochs ({self.epochs}): lower one of the two"
+            )
+        if list(self.lr_drops) != sorted(set(self.lr_drops)):
+            raise ValueError(f"lr_drops {list(self.lr_drops)} must rise, each epoch once")
+        name, a, b = self.mix
+        if name == "uniform" and not 0 <= a <= b <= 1:
+            raise ValueError(f"mix [uniform, {a}, {b}] needs 0 <= a <= b <= 1")
+        if name == "beta" and not (a > 0 and b > 0):
+            raise ValueError(f"mix [beta, {a}, {b}] needs a > 0 and b > 0")
+        return self
+
+    def reads(self) -> set[str]:
+        """Return the keys that this run's method reads."""
+        keys = set(RunConfig.model_fields) - _METHOD_KEYS | METHOD_READS[self.method]
+        if self.method == "csa":
+            if self.bank_batches == 0:
+                keys -= _BANK_KEYS
+            if "logit_adjustment" not in (self.uniform_loss, self.resampling_loss):
+                keys -= {"logit_adjustment_strength"}
+        return keys
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the result: every key that the run reads, JSON types only."""
+        fields = self.model_dump(mode="json", include=self.reads())
+        data = fields["data"]
+        if data["profile"] == "as_is":
+            del data["imbalance_ratio"], data["max_class_count"], data["split_seed"]
+        if data["source"] != "folder":
+            del data["image_size"]
+        # Where the images lie does not change them: their digest, not their path, is compared.
+        del data["root"]
+        return fields
+
+
+def parse(fields: Any, where: str) -> RunConfig:
+    """Validate `fields` (a mapping as YAML gives it) as the configuration of a run.
+
+    Raises:
+        UserError: naming the dotted key in `where` and the remedy.
+    """
+    return validate(RunConfig, fields, where)
+
+
+def validate(model: type[Model], fields: Any, where: str) -> Model:
+    """Validate `fields` against a pydantic `model`; a `UserError` names the first wrong key."""
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: expected a mapping of keys to values, got {_shown(fields)}")
+    try:
+        # Through JSON, where a list may stand for a tuple while numbers stay strictly typed.
+        return model.model_validate_json(json.dumps(fields, default=str))
+    except ValidationError as error:
+        _explain(error, model, fields, where)
+
+
+def load_yaml(path: Path | str) -> Any:
+    """Read one YAML file, refusing duplicate keys.
+
+    Raises:
+        UserError: the file is missing, unreadable, or not YAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)}); check the path") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML text, refusing duplicate keys and anything but plain values."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}:{line} is not valid YAML: {problem}") from None
+
+
+def set_dotted(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a copy of nested `fields` with the dotted `key` set to `value`."""
+    head, _, rest = key.partition(".")
+    if not rest:
+        return fields | {head: value}
+    inner = fields.get(head)
+    return fields | {head: set_dotted(inner if isinstance(inner, dict) else {}, rest, value)}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a mapping with the same key twice; YAML itself keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where: str) -> NoReturn:
+    """Turn pydantic's first complaint into one line with the dotted key and the remedy."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    value, kind = first["input"], first["type"]
+    if kind == "extra_forbidden":
+        valid = _keys_beside(model, first["loc"])
+        message = f"unknown key '{key}': {nearest(str(first['loc'][-1]), valid)}"
+    elif kind == "literal_error" and isinstance(value, str):
+        names = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+        message = f"{key}: unknown name '{value}', {nearest(value, names)}"
+    elif kind == "value_error":
+        message = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
+    else:
+        message = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {_shown(value)}"
+        if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I):
+            message += f": YAML reads that as text, write {_yaml_number(value)}"
+    more = error.error_count() - 1
+    raise UserError(f"{where}: {message}" + (f" (and {more} more)" if more else "")) from None
+
+
+def _yaml_number(text: str) -> str:
+    """Write a number in exponent form so that YAML 1.1 reads it as one: 2e4 -> 2.0e+4."""
+    mantissa, _, exponent = text.lower().partition("e")
+    sign = "" if exponent[0] in "+-" else "+"
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{sign}{exponent}"
+
+
+def _keys_beside(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    for part in loc[:-1]:
+        inner = model.model_fields[str(part)].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return list(model.model_fields)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "not UTF-8 text"

@@ -1,0 +1,1 @@
+"""Images in, planned batches out: sources, long-tailed splits, the plan of an epoch, augmentation."""

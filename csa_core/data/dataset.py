@@ -1,0 +1,94 @@
+"""A data set in memory: uint8 images, labels and class names, for training and for test."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from csa_core import store
+from csa_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images as (N, H, W, 3) uint8, labels as (N,) int64 in [0, K), K class names."""
+
+    source: str
+    class_names: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    digest: str = ""
+    """SHA-256 of all of the above; computed when not given."""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", store.tensors_digest(self._tensors(), self._meta()))
+
+    @cached_property
+    def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """Channel mean and standard deviation of the training images, (3,) float64, of [0, 1]."""
+        # From counts of the 256 levels: exact, and no float copy of the images.
+        levels = np.arange(256) / 255
+        counts = np.stack([np.bincount(self.train_images[..., c].ravel(), minlength=256) for c in range(3)])
+        mean = counts @ levels / counts.sum(1)
+        variance = counts @ levels**2 / counts.sum(1) - mean**2
+        return mean, np.sqrt(np.maximum(variance, 1e-12))
+
+    def check(self, where: str) -> "Dataset":
+        """Return self when sound.
+
+        Raises:
+            UserError: shapes or types off, a label out of range, or a class without images.
+        """
+        classes = len(self.class_names)
+        for part, images, labels in (
+            ("train", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) != len(labels):
+                raise UserError(f"{where}: {part} images must be (N, H, W, 3) uint8, one label each")
+            wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+            if len(wrong):
+                raise UserError(
+                    f"{where}: {part} image {wrong[0]} has label {labels[wrong[0]]}, "
+                    f"outside 0..{classes - 1}; mend the labels or add the class"
+                )
+            empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)
+            if len(empty):
+                raise UserError(
+                    f"{where}: class '{self.class_names[empty[0]]}' has no {part} images; add some or remove the class"
+                )
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise UserError(
+                f"{where}: train images are {_size(self.train_images)}, test images {_size(self.test_images)}; "
+                "set data.image_size"
+            )
+        return self
+
+    def write(self, path: Path) -> None:
+        """Write the data set as one safetensors file with its digest."""
+        store.write_tensors(path, self._tensors(), self._meta())
+
+    def _tensors(self) -> store.Tensors:
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return {name: getattr(self, name) for name in names}
+
+    def _meta(self) -> dict[str, object]:
+        return {"source": self.source, "class_names": list(self.class_names)}
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read what `Dataset.write` wrote; a `UserError` says what is wrong with the file."""
+    tensors, meta, digest = store.read_tensors(path)
+    try:
+        dataset = Dataset(meta["source"], tuple(meta["class_names"]), **tensors, digest=digest)
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: is not a data set file; make it with `python -m csa_core data`") from None
+    return dataset.check(str(path))
+
+
+def _size(images: np.ndarray) -> str:
+    return f"{images.shape[2]} x {images.shape[1]} px"

@@ -1,0 +1,95 @@
+"""The plan of an epoch: every random pick, drawn before the first step.
+
+A step is then a pure function of the run's state and its slice of the plan: nothing random happens
+inside, an epoch can be repeated or resumed exactly, and every step has the same shapes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csa_core.config import RunConfig
+from csa_core.data.streams import keyed_generator
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Which images, and how each is cropped and flipped; every field is (steps, B) or (B,).
+
+    `index` counts within the long-tailed training set; `top` and `left` are pixels into the
+    zero-padded image.
+    """
+
+    index: Tensor
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+    def __getitem__(self, step: int) -> "Picks":
+        return Picks(self.index[step], self.top[step], self.left[step], self.flip[step])
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """All picks of one epoch, on the run's device; `slot` and `mix` serve the context shift."""
+
+    uniform: Picks
+    """A fresh permutation of the training set, completed to whole batches with its own start."""
+    resampled: Picks
+    """Images drawn with replacement, class c in proportion to n_c ** (1 - balance_ratio)."""
+    slot: Tensor
+    """(steps, B) int64: places in the bank, without repetition within a step (line 19)."""
+    mix: Tensor
+    """(steps,) float32: one mixing weight a step (lambda, line 20)."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in the epoch."""
+        return len(self.uniform.index)
+
+
+def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: torch.device) -> EpochPlan:
+    """Draw the plan of one epoch (numbered from 0): ceil(N / B) steps of exactly B images."""
+    batch, images = config.batch_size, int(class_counts.sum())
+    steps = -(-images // batch)
+    size = steps * batch
+
+    def generator(stream: str) -> np.random.Generator:
+        return keyed_generator(config.seed, stream, epoch)
+
+    def picks(rng: np.random.Generator, index: np.ndarray) -> Picks:
+        top, left = rng.integers(0, 2 * config.crop_padding + 1, (2, size))
+        flip = (rng.random(size) < 0.5) & config.horizontal_flip
+        return Picks(*(torch.from_numpy(a.reshape(steps, batch)).to(device) for a in (index, top, left, flip)))
+
+    uniform, resampled = generator("uniform"), generator("resampled")
+    permutation = np.resize(uniform.permutation(images), size)
+    volume = max(config.bank_batches, 1) * batch
+    slots = generator("bank").random((steps, volume)).argsort(axis=1)[:, :batch]
+    return EpochPlan(
+        picks(uniform, permutation),
+        picks(resampled, draw_resampled(resampled, class_counts, config.balance_ratio, size)),
+        torch.from_numpy(slots.copy()).to(device),
+        torch.from_numpy(draw_mix(generator("mix"), config.mix, steps)).to(device),
+    )
+
+
+def draw_resampled(rng: np.random.Generator, class_counts: np.ndarray, balance_ratio: float, size: int) -> np.ndarray:
+    """Draw `size` images with replacement: a class, then an image of it uniformly; (size,) int64.
+
+    Class c comes with probability proportional to n_c ** (1 - balance_ratio): 1 is class-balanced,
+    0 uniform over images. Images are numbered class by class, as `Split.indices` has them.
+    """
+    weight = class_counts.astype(np.float64) ** (1 - balance_ratio)
+    classes = rng.choice(len(class_counts), size, p=weight / weight.sum())
+    first = np.cumsum(class_counts) - class_counts
+    return first[classes] + (rng.random(size) * class_counts[classes]).astype(np.int64)
+
+
+def draw_mix(rng: np.random.Generator, mix: tuple[str, float, float], size: int) -> np.ndarray:
+    """Draw `size` mixing weights from [uniform, a, b] or [beta, a, b]; (size,) float32 in [0, 1]."""
+    name, a, b = mix
+    draw = {"uniform": rng.uniform, "beta": rng.beta}[name]
+    return draw(a, b, size).astype(np.float32)

@@ -1,0 +1,15 @@
+"""Randomness without hidden state: a generator for each (seed, stream, number)."""
+
+import numpy as np
+
+# A stream keeps its number for ever: results depend on it.
+STREAMS = {"split": 0, "uniform": 1, "resampled": 2, "mix": 3, "bank": 4}
+
+
+def keyed_generator(seed: int, stream: str, number: int) -> np.random.Generator:
+    """Return the counter-based generator of one stream at one epoch (or class).
+
+    The same key gives the same picks on any device, whatever was drawn before: resuming at an
+    epoch needs no state, and a new stream shifts no other.
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, STREAMS[stream], number))))

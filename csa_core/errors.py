@@ -1,0 +1,15 @@
+"""The error that a person can mend: one line that names the key or file, and what to do."""
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The command line prints its message as one line and exits with code 2."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint for a misspelt `name`: the closest valid one, else the whole list."""
+    valid = sorted(valid)
+    close = get_close_matches(name, valid, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(valid)}"

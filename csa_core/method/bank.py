@@ -1,0 +1,56 @@
+"""The context memory bank Q: a first-in-first-out ring of images and their background masks."""
+
+import torch
+from torch import Tensor
+
+
+class ContextBank:
+    """Bank of `volume` contexts; what is pushed beyond that replaces the oldest.
+
+    One place beyond the ring takes the images that are not confident, so that a push has the same
+    shape at every step and never waits for the device.
+    """
+
+    def __init__(self, volume: int, size: tuple[int, int], device: torch.device) -> None:
+        self.volume = volume
+        self._images_nhwc = torch.zeros(volume + 1, *size, 3, device=device)
+        self._masks = torch.zeros(volume + 1, 1, *size, device=device)
+        self._pushed = torch.zeros((), dtype=torch.int64, device=device)
+        self._is_full = False
+
+    def push(self, images_bchw: Tensor, masks_b1hw: Tensor, confident_b: Tensor) -> None:
+        """Append the confident images in order (line 13); at most `volume` a call."""
+        order = confident_b.cumsum(0) - 1
+        place = torch.where(confident_b, (self._pushed + order) % self.volume, self.volume)
+        self._images_nhwc.index_copy_(0, place, images_bchw.permute(0, 2, 3, 1))
+        self._masks.index_copy_(0, place, masks_b1hw)
+        self._pushed += confident_b.sum()
+
+    def is_full(self) -> bool:
+        """Whether the bank holds `volume` contexts (line 18); asks the device only until it does."""
+        self._is_full = self._is_full or int(self._pushed) >= self.volume
+        return self._is_full
+
+    def draw(self, place_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the contexts at `place_b` (line 19): images (B, 3, H, W) and masks (B, 1, H, W)."""
+        return self._images_nhwc[place_b].permute(0, 3, 1, 2), self._masks[place_b]
+
+    def fill(self) -> Tensor:
+        """Return how many contexts the bank holds, a scalar tensor."""
+        return self._pushed.clamp(max=self.volume)
+
+    def empty(self) -> None:
+        """Forget everything (line 3)."""
+        self._pushed.zero_()
+        self._is_full = False
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint must hold; the place beyond the ring is never read."""
+        return {"images": self._images_nhwc[:-1], "masks": self._masks[:-1], "pushed": self._pushed}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over a `state()`."""
+        self._images_nhwc[:-1] = state["images"]
+        self._masks[:-1] = state["masks"]
+        self._pushed.copy_(state["pushed"])
+        self._is_full = False

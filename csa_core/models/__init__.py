@@ -1,0 +1,1 @@
+"""Networks: CIFAR ResNets with one or two linear heads."""

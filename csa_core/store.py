@@ -1,0 +1,117 @@
+"""Files that are whole or absent, and digests that tell whether they are what they claim.
+
+Every file that the project writes goes through `write_bytes`; every tensor file carries the
+SHA-256 of its content and is checked when it is read. The format is safetensors: no pickle.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from csa_core.errors import UserError
+
+Tensors = dict[str, np.ndarray]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new, never half."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def canonical(value: Any) -> str:
+    """Return `value` as one JSON string with sorted keys: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, in hexadecimal."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and programs: indented, keys in the order given, NaN refused."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: missing, unreadable or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except ValueError:
+        raise UserError(f"{path}: is not JSON; delete it and make it again") from None
+
+
+def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
+    """Write named arrays with `meta` (JSON values) and the SHA-256 over both."""
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    header = canonical({"meta": meta, "sha256": tensors_digest(tensors, meta)})
+    # One metadata key only: safetensors does not keep the order of several.
+    write_bytes(path, safetensors.numpy.save(tensors, metadata={"csa": header}))
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any], str]:
+    """Read what `write_tensors` wrote; return the arrays, their meta and the SHA-256 they match.
+
+    Raises:
+        UserError: missing, not such a file, or its content does not match its digest.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["csa"])
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        meta, stated = header["meta"], header["sha256"]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file; check the path") from None
+        what = "cannot be read" if isinstance(error, OSError) else "damaged or not ours"
+        raise UserError(f"{path}: {what}; delete it and make it again") from None
+    if tensors_digest(tensors, meta) != stated:
+        raise UserError(f"{path}: content does not match its SHA-256; delete it and make it again")
+    return tensors, meta, stated
+
+
+def tensors_digest(tensors: Tensors, meta: dict[str, Any]) -> str:
+    """Return the SHA-256 over names, types, shapes, contents and `meta`."""
+    sha = hashlib.sha256(canonical(meta).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        sha.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def code_digest() -> str:
+    """Return the SHA-256 of the package's source: results of other code are told apart by it."""
+    root = Path(__file__).parent
+    sha = hashlib.sha256()
+    for source in sorted(root.rglob("*.py")):
+        sha.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
+    return sha.hexdigest()

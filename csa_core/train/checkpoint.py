@@ -1,0 +1,35 @@
+"""Checkpoints of an unfinished run: the last two, each whole and checked, or not there."""
+
+from pathlib import Path
+from typing import Any
+
+from csa_core import store
+from csa_core.errors import UserError
+
+KEEP = 2
+
+
+def save(folder: Path, epoch: int, tensors: store.Tensors, meta: dict[str, Any]) -> None:
+    """Write the checkpoint after `epoch` epochs, then drop all but the newest `KEEP`."""
+    store.write_tensors(folder / f"epoch-{epoch:06d}.safetensors", tensors, meta | {"epoch": epoch})
+    for old in find(folder)[KEEP:]:
+        old.unlink()
+
+
+def find(folder: Path) -> list[Path]:
+    """Return the checkpoints in `folder`, newest first."""
+    return sorted(folder.glob("epoch-*.safetensors"), reverse=True)
+
+
+def load_newest(folder: Path) -> tuple[store.Tensors, dict[str, Any], list[str]]:
+    """Return the newest sound checkpoint, `({}, {}, ...)` if there is none, and a line for each damaged one."""
+    damaged = []
+    for path in find(folder):
+        try:
+            tensors, meta, _ = store.read_tensors(path)
+        except UserError as error:
+            damaged.append(f"{error}; using the one before")
+            path.unlink()
+            continue
+        return tensors, meta, damaged
+    return {}, {}, damaged

@@ -1,0 +1,67 @@
+"""What a trained run sees: images, object maps, background masks, contexts and mixed images."""
+
+from typing import Any
+
+import torch
+
+from csa_core.config import RunConfig
+from csa_core.data.augment import TrainingImages
+from csa_core.data.dataset import Dataset
+from csa_core.data.plan import Picks, plan_epoch
+from csa_core.data.split import Split
+from csa_core.errors import UserError
+from csa_core.method.activation_map import activation_map, background_mask, object_map
+from csa_core.method.context_shift import context_shift
+from csa_core.models.resnet import Network
+from csa_core.store import Tensors
+
+
+@torch.no_grad()
+def show_contexts(
+    config: RunConfig, network: Network, dataset: Dataset, split: Split, count: int
+) -> tuple[Tensors, dict[str, Any]]:
+    """Return `count` examples as arrays in [0, 1], and class names and mixing weights.
+
+    Contexts are the most confident images of the first batches of the last epoch; each is mixed
+    into a re-sampled image of the same epoch. The network is in eval mode.
+
+    Raises:
+        UserError: the run is not csa, or too few images are asked for or found.
+    """
+    if config.method != "csa":
+        raise UserError(f"contexts: the run's method is {config.method}; only csa shifts contexts")
+    device = next(network.parameters()).device
+    images = TrainingImages(dataset, split, config.crop_padding, device)
+    plan = plan_epoch(config, split.class_counts, config.epochs - 1, device)
+    if not 1 <= count <= config.batch_size:
+        raise UserError(f"--images {count}: choose from 1 to the batch size, {config.batch_size}")
+    contexts, labels = images.batch(plan.uniform[0])
+    network.eval()
+    features = network.body(contexts)
+    confidence = network.head("uniform", features).softmax(1).gather(1, labels[:, None])[:, 0]
+    top = confidence.topk(count).indices
+    contexts, labels, confidence = contexts[top], labels[top], confidence[top]
+    activation = activation_map(features[top], network.heads["uniform"].weight, labels, config.activation_map)
+    objects = object_map(activation, (images.height, images.width))
+    masks = background_mask(objects, config.mask_exponent)
+    first = plan.resampled[0]
+    chosen = Picks(first.index[:count], first.top[:count], first.left[:count], first.flip[:count])
+    resampled, their_labels = images.batch(chosen)
+    mix = torch.linspace(0.5, 1.0, count, device=device)
+    mixed = context_shift(resampled, contexts, masks, mix.view(-1, 1, 1, 1))
+    undo = images.normalise.undo
+    tensors = {
+        "context": undo(contexts),
+        "object": objects.expand_as(contexts),
+        "mask": masks.expand_as(contexts),
+        "resampled": undo(resampled),
+        "mixed": undo(mixed),
+    }
+    names = dataset.class_names
+    meta = {
+        "context_class": [names[k] for k in labels.tolist()],
+        "confidence": confidence.tolist(),
+        "resampled_class": [names[k] for k in their_labels.tolist()],
+        "mix": mix.tolist(),
+    }
+    return {k: v.permute(0, 2, 3, 1).cpu().numpy() for k, v in tensors.items()}, meta

@@ -1,0 +1,104 @@
+"""The results of a finished run: what lies beside `metrics.json`, and how it is made."""
+
+import csv
+import hashlib
+import io
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import csa_core
+from csa_core import store
+from csa_core.config import RunConfig
+from csa_core.data.augment import test_batches
+from csa_core.data.dataset import Dataset
+from csa_core.data.split import Split, group_of_class
+from csa_core.train import checkpoint
+from csa_core.train.evaluate import predict, score, with_ensemble
+from csa_core.train.run import Run, predicting_head
+
+RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "provenance.json", "metrics.json")
+HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill")
+Row = dict[str, Any]
+
+
+def finish(
+    run: Run,
+    dataset: Dataset,
+    split: Split,
+    folder: Path,
+    digests: dict[str, str],
+    history: list[Row],
+    seconds: float,
+) -> None:
+    """Evaluate the final epoch and write all results, then their list, then drop the checkpoints."""
+    logits = predict(run.network, test_batches(dataset, run.device))
+    metrics = make_metrics(run.config, dataset, split, logits, digests)
+    weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
+    label = {"config": run.config.identity(), "digests": digests}
+    store.write_bytes(folder / "history.csv", _history_csv(history).encode())
+    store.write_tensors(folder / "weights.safetensors", weights, label)
+    store.write_tensors(folder / "predictions.safetensors", logits, label)
+    store.write_json(folder / "provenance.json", _provenance(run, seconds))
+    store.write_json(folder / "metrics.json", metrics)
+    store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in RESULTS})
+    for path in checkpoint.find(folder):
+        path.unlink()
+
+
+def make_metrics(
+    config: RunConfig, dataset: Dataset, split: Split, logits: dict[str, np.ndarray], digests: dict[str, str]
+) -> dict[str, Any]:
+    """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
+    groups = group_of_class(config.data.groups, split.class_counts)
+    return {
+        "digests": digests,
+        "config": config.identity(),
+        "class_counts": split.class_counts.tolist(),
+        "groups": groups,
+        "predicts": predicting_head(config.method),
+        "heads": {head: score(z, dataset.test_labels, groups) for head, z in with_ensemble(logits).items()},
+    }
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the results are all there and as they were written; damaged ones are trained again."""
+    if not (folder / "finished.json").is_file():
+        return False
+    listed = store.read_json(folder / "finished.json")
+    return all((folder / name).is_file() and _sha256(folder / name) == sha for name, sha in listed.items())
+
+
+def _history_csv(history: list[Row]) -> str:
+    columns = [*HISTORY, *sorted({key for row in history for key in row} - set(HISTORY))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def _provenance(run: Run, seconds: float) -> dict[str, Any]:
+    """What differs from machine to machine, kept apart from the metrics, which must not."""
+    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.machine()
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "device": f"{run.device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "code": store.code_digest(),
+        "versions": {
+            "csa_core": csa_core.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

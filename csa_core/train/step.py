@@ -1,0 +1,81 @@
+"""One training step: Algorithm 1, line by line."""
+
+import torch
+from torch import Tensor
+
+from csa_core.data.plan import EpochPlan
+from csa_core.method.activation_map import activation_map, background_mask, object_map
+from csa_core.method.context_shift import context_shift
+from csa_core.train.run import Run
+from csa_core.train.schedule import Phase
+
+Stats = dict[str, Tensor]
+
+
+def csa_step(run: Run, plan: EpochPlan, step: int, phase: Phase) -> Stats:
+    """Train on one batch of each branch (lines 6-31); return scalars on the device, no gradient.
+
+    In `warmup` the uniform module works alone and already fills the bank; in `plain` the
+    re-sampled images are not shifted and the bank rests.
+    """
+    network, bank = run.network, run.bank if phase != "plain" else None
+    images, labels = run.images.batch(plan.uniform[step])  # line 6
+
+    # Uniform module (lines 8-16).
+    features = network.body(images)
+    logits = network.head("uniform", features)
+    uniform_loss = run.uniform_loss(logits, labels)
+    confident = labels.new_zeros(())
+    if bank:
+        is_confident, masks = find_contexts(run, images, labels, features, logits)
+        bank.push(images, masks, is_confident)  # line 13
+        confident = is_confident.sum()
+
+    # Balanced re-sampling module (lines 17-28).
+    resampling_loss = torch.zeros_like(uniform_loss)
+    if phase != "warmup" and (bank is None or bank.is_full()):  # line 18
+        resampled, their_labels = run.images.batch(plan.resampled[step])  # line 7
+        if bank:
+            contexts, masks = bank.draw(plan.slot[step])  # line 19
+            resampled = context_shift(resampled, contexts, masks, plan.mix[step])  # lines 20-22
+        resampled_logits = network.head("resampling", network.body(resampled))
+        resampling_loss = run.resampling_loss(resampled_logits, their_labels)
+
+    run.update(uniform_loss + resampling_loss)  # lines 29-31
+    return {
+        "loss": uniform_loss.detach(),
+        "resampling_loss": resampling_loss.detach(),
+        "correct": (logits.detach().argmax(1) == labels).sum(),
+        "confident": confident,
+    }
+
+
+@torch.no_grad()
+def find_contexts(
+    run: Run, images: Tensor, labels: Tensor, features: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return which images are confident, (B,) bool (line 11), and background masks, (B, 1, H, W) (line 12)."""
+    config, network = run.config, run.network
+    if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
+        network.eval()
+        features = network.body(images)
+        logits = network.head("uniform", features)
+        network.train()
+    confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+    weight = network.heads["uniform"].weight
+    activation = activation_map(features, weight, labels, config.activation_map)
+    objects = object_map(activation, (images.shape[2], images.shape[3]))
+    return confidence >= config.threshold, background_mask(objects, config.mask_exponent)
+
+
+def single_step(run: Run, plan: EpochPlan, step: int, phase: Phase) -> Stats:
+    """Train one branch and one head: the baselines `ce`, `class_balanced` and `logit_adjustment`."""
+    picks = plan.resampled if run.config.method == "class_balanced" else plan.uniform
+    images, labels = run.images.batch(picks[step])
+    logits = run.network.head("single", run.network.body(images))
+    loss = run.single_loss(logits, labels)
+    run.update(loss)
+    return {"loss": loss.detach(), "correct": (logits.detach().argmax(1) == labels).sum()}
+
+
+STEPS = {"csa": csa_step, "ce": single_step, "class_balanced": single_step, "logit_adjustment": single_step}
