@@ -147,7 +147,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _device_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
+    sub.add_argument(
+        "--device",
+        default=os.environ.get("CSA_DEVICE", "auto"),
+        help="auto, cpu, cuda, cuda:N or mps (default: CSA_DEVICE, else auto)",
+    )
     sub.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as torch chooses)")
 
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from csa_core.errors import UserError, nearest
+from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder"]
 Profile = Literal["exponential", "step", "as_is"]
@@ -41,13 +42,15 @@ METHOD_READS: dict[str, set[str]] = {
 }
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A model that refuses unknown keys, loose types, NaN, and change."""
+
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """Where the images come from and how the training set is made long-tailed."""
 
     source: Source = "cifar100"
@@ -68,7 +71,7 @@ class DataConfig(_Strict):
     """many/medium/few: by_count is >100 / 20-100 / <20; cifar100_paper is classes 0-35/36-70/71-99."""
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """One training run. Defaults: the appendix's recipe for CIFAR100-LT (section B)."""
 
     method: MethodName = "csa"
@@ -166,6 +169,10 @@ class RunConfig(_Strict):
         del data["root"]
         return fields
 
+    def digest(self) -> str:
+        """Return the SHA-256 of `identity()`."""
+        return digest(self.identity())
+
 
 def parse(fields: Any, where: str) -> RunConfig:
     """Validate `fields` (a mapping as YAML gives it) as the configuration of a run.
@@ -251,7 +258,8 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
     else:
         message = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {_shown(value)}"
         if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I):
-            message += f": YAML reads that as text, write {_yaml_number(value)}"
+            number = str(int(float(value))) if kind.startswith("int") else _yaml_number(value)
+            message += f": YAML reads that as text, write {number}"
     more = error.error_count() - 1
     raise UserError(f"{where}: {message}" + (f" (and {more} more)" if more else "")) from None
 

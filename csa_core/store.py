@@ -18,6 +18,9 @@ from csa_core.errors import UserError
 
 Tensors = dict[str, np.ndarray]
 
+# The files of a finished run. metrics.json is written last: where it is, the others are.
+RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "provenance.json", "metrics.json")
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new, never half."""

@@ -25,7 +25,7 @@ from csa_core.models.resnet import Network
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.progress import Progress
-from csa_core.train.results import RESULTS, Row, finish, is_finished
+from csa_core.train.results import Row, finish, is_finished
 from csa_core.train.run import Run
 from csa_core.train.schedule import learning_rate, phase
 from csa_core.train.step import STEPS
@@ -53,7 +53,7 @@ def train(
         UserError: another process trains this run, or a loss is not finite.
     """
     digests = {
-        "config": store.digest(config.identity()),
+        "config": config.digest(),
         "data": dataset.digest,
         "split": split.digest,
         "code": code,
@@ -69,7 +69,7 @@ def train(
                 run = Run(config, dataset, split, device)
                 history, seconds = _train_epochs(run, dataset, folder, checkpoint_seconds)
                 finish(run, dataset, split, folder, digests, history, seconds)
-            for name in RESULTS:  # metrics.json last: where it is, the others are
+            for name in store.RESULTS:
                 store.write_bytes(out / name, (folder / name).read_bytes())
     except Timeout:
         raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None

@@ -21,7 +21,6 @@ from csa_core.train import checkpoint
 from csa_core.train.evaluate import predict, score, with_ensemble
 from csa_core.train.run import Run, predicting_head
 
-RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "provenance.json", "metrics.json")
 HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill")
 Row = dict[str, Any]
 
@@ -45,7 +44,7 @@ def finish(
     store.write_tensors(folder / "predictions.safetensors", logits, label)
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", metrics)
-    store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in RESULTS})
+    store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})
     for path in checkpoint.find(folder):
         path.unlink()
 

@@ -1,0 +1,77 @@
+"""Small, real inputs that many tests share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from csa_core.config import RunConfig, parse
+from csa_core.data.dataset import Dataset
+from csa_core.data.split import Split, make_split
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)
+
+# A run of seconds that goes through every phase: warm-up, filling the bank, context shift, plain.
+TINY = {
+    "data": {"source": "demo", "imbalance_ratio": 4, "max_class_count": 16},
+    "model": "resnet8",
+    "epochs": 5,
+    "batch_size": 16,
+    "lr": 0.1,
+    "lr_warmup_epochs": 2,
+    "lr_drops": [4],
+    "crop_padding": 2,
+    "warmup_epochs": 1,
+    "plain_epochs": 1,
+    "threshold": 0.05,
+    "evaluate_every": 2,
+}
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def tiny(**changes: object) -> RunConfig:
+    """Return the tiny run with some keys changed."""
+    return parse(TINY | changes, "test")
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """Four classes of 16 x 12 noise, each with a bright patch of its own: learnable in seconds."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 30)
+    images = rng.integers(0, 120, (240, 16, 12, 3), dtype=np.uint8)
+    both = np.concatenate([labels, labels])
+    for image, label in zip(images, both, strict=True):
+        image[4 * (label // 2) : 4 * (label // 2) + 6, 5 * (label % 2) : 5 * (label % 2) + 5] += 100
+    return Dataset("demo", ("a", "b", "c", "d"), images[:120], labels, images[120:], labels.copy())
+
+
+@pytest.fixture(scope="session")
+def split(dataset: Dataset) -> Split:
+    """The tiny run's split of it: 16, 10, 6 and 4 images."""
+    return make_split(dataset, tiny().data)
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run `python -m csa_core ...` as a person would."""
+
+    def call(*args: object, stdin: str | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "csa_core", *map(str, args)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            cwd=ROOT,
+        )
+
+    return call

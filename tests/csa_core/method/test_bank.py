@@ -1,0 +1,66 @@
+"""The bank is a first-in-first-out queue, whatever is pushed in whatever batches."""
+
+from collections import deque
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csa_core.method.bank import ContextBank
+
+BATCH = 4
+
+
+def image(value: int) -> torch.Tensor:
+    """An image that tells its number, and differs from place to place."""
+    return value + torch.arange(3 * 2 * 5).view(3, 2, 5) / 100
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    volume=st.sampled_from([4, 8, 12]),
+    pushes=st.lists(st.lists(st.booleans(), min_size=BATCH, max_size=BATCH), max_size=12),
+)
+def test_the_bank_is_a_queue(volume: int, pushes: list[list[bool]]) -> None:
+    bank = ContextBank(volume, (2, 5), torch.device("cpu"))
+    queue: deque[int] = deque(maxlen=volume)
+    number = 0
+    for confident in pushes:
+        values = range(number, number + BATCH)
+        number += BATCH
+        images = torch.stack([image(v) for v in values])
+        bank.push(images, images[:, :1] * 2, torch.tensor(confident))
+        queue.extend(v for v, yes in zip(values, confident, strict=True) if yes)
+        assert int(bank.fill()) == len(queue)
+        assert bank.is_full() == (len(queue) == volume)
+    if bank.is_full():
+        images, masks = bank.draw(torch.arange(volume))
+        assert sorted(int(i[0, 0, 0]) for i in images) == sorted(queue)
+        for i, m in zip(images, masks, strict=True):
+            assert torch.equal(i, image(int(i[0, 0, 0])))
+            assert torch.equal(m, i[:1] * 2), "an image came back with another image's mask"
+
+
+@settings(max_examples=30, deadline=None)
+@given(before=st.integers(0, 12), after=st.integers(0, 12))
+def test_a_restored_bank_goes_on_as_the_first(before: int, after: int) -> None:
+    def push(bank: ContextBank, first: int, count: int) -> None:
+        for v in range(first, first + count):
+            bank.push(image(v)[None], image(v)[None, :1], torch.tensor([True]))
+
+    bank, restored = (ContextBank(5, (2, 5), torch.device("cpu")) for _ in range(2))
+    push(bank, 0, before)
+    restored.load({name: tensor.clone() for name, tensor in bank.state().items()})
+    push(bank, before, after)
+    push(restored, before, after)
+    assert bank.is_full() == restored.is_full()
+    for mine, other in zip(bank.state().values(), restored.state().values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_an_emptied_bank_is_not_full() -> None:
+    bank = ContextBank(2, (2, 5), torch.device("cpu"))
+    bank.push(torch.ones(2, 3, 2, 5), torch.ones(2, 1, 2, 5), torch.tensor([True, True]))
+    assert bank.is_full()
+    bank.empty()
+    assert not bank.is_full() and int(bank.fill()) == 0

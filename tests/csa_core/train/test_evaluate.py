@@ -1,0 +1,51 @@
+"""Scores against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, recall_score
+
+from csa_core.data.augment import test_batches as batches_of
+from csa_core.data.dataset import Dataset
+from csa_core.models.resnet import make_network
+from csa_core.train.evaluate import predict, score, with_ensemble
+
+RNG = np.random.default_rng(0)
+LABELS = np.repeat(np.arange(5), [40, 10, 25, 5, 20])
+LOGITS = RNG.normal(size=(100, 5)) + 2 * np.eye(5)[LABELS]
+
+
+def test_accuracies_are_scikit_learns() -> None:
+    scores = score(LOGITS, LABELS, ["many", "many", "few", "few", "few"])
+    predicted = LOGITS.argmax(1)
+    assert scores["accuracy"]["all"] == pytest.approx(accuracy_score(LABELS, predicted))
+    head = LABELS < 2
+    assert scores["accuracy"]["many"] == pytest.approx(accuracy_score(LABELS[head], predicted[head]))
+    assert scores["accuracy"]["few"] == pytest.approx(accuracy_score(LABELS[~head], predicted[~head]))
+    recalls = np.array(scores["correct"]) / np.array(scores["images"])
+    assert recalls == pytest.approx(recall_score(LABELS, predicted, average=None))
+
+
+def test_a_group_without_classes_is_empty_and_not_zero() -> None:
+    assert score(LOGITS, LABELS, ["many"] * 5)["accuracy"]["few"] is None
+
+
+def test_the_ensemble_is_the_mean_of_the_logits() -> None:
+    heads = {"uniform": LOGITS, "resampling": RNG.normal(size=LOGITS.shape)}
+    assert np.allclose(with_ensemble(heads)["ensemble"], (heads["uniform"] + heads["resampling"]) / 2)
+    assert list(with_ensemble({"single": LOGITS})) == ["single"]
+
+
+def test_predictions_are_of_the_network_in_eval_mode_and_leave_it_as_it_was(dataset: Dataset) -> None:
+    network = make_network("resnet8", ("uniform", "resampling"), 4, seed=0).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    logits = predict(network, batches_of(dataset, torch.device("cpu"), size=32))
+    assert network.training
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    pixels = dataset.test_images / 255
+    train = dataset.train_images / 255
+    images = (pixels - train.mean((0, 1, 2))) / train.std((0, 1, 2))
+    with torch.no_grad():
+        wanted = network.eval()(torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32))
+    for head in logits:
+        np.testing.assert_allclose(logits[head], wanted[head].numpy(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,303 @@
+"""The plan: config.yaml, a protocol and the declared tables become runs, their paths and targets.
+
+Pure: it reads the declarations, knows nothing of torch and trains nothing. A run is named by what
+it changes from the protocol's reference, so two tables that need the same run name the same path.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from csa_core.config import RunConfig, Strict, load_yaml, parse, set_dotted, validate
+from csa_core.errors import UserError, nearest
+from csa_core.store import canonical
+
+HERE = Path(__file__).parent
+T = TypeVar("T")
+Group = Literal["all", "many", "medium", "few"]
+
+
+class WorkflowConfig(Strict):
+    """What `config.yaml` may say."""
+
+    protocol: str = "demo"
+    """demo, paper, or the path of a protocol file of your own."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    """Training seeds; each run is trained once for each."""
+    sweeps: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """The values that each sweep of a table takes, by key of a run."""
+    overrides: dict[str, Any] = {}
+    """Keys of the protocol to change for every run."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of one training job."""
+    code_version: str | None = None
+    """null: a change of the code trains again; a text pins the version that results carry."""
+
+
+class Row(Strict):
+    """One row of a table, or one for each value of a sweep."""
+
+    label: str
+    """What the row is called; `{value}` stands for the value of the sweep."""
+    method: str = "csa"
+    """Method of the run."""
+    changes: dict[str, Any] = {}
+    """What the run changes from the protocol."""
+    sweep: str | None = None
+    """Key of a run: the row stands for each value under `sweeps` in config.yaml."""
+    head: Literal["uniform", "resampling", "ensemble", "single"] | None = None
+    """Which head is scored; null is the one that predicts."""
+    paper: dict[str, Any] = {}
+    """The paper's values in percent by group; by value and group for a sweep."""
+
+
+class Table(Strict):
+    """One table: a file under `workflow/tables/`."""
+
+    title: str
+    """What the table shows."""
+    row_name: str
+    """Heading of the first column."""
+    source: str
+    """Where the paper has it."""
+    columns: list[Group] = ["all", "many", "medium", "few"]
+    """Groups of classes that are shown."""
+    rows: list[Row]
+    """The rows, in order."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: its place under `results/runs/`, and its configuration."""
+
+    name: str
+    config: RunConfig
+
+    @property
+    def folder(self) -> str:
+        """Folder of the results."""
+        return f"results/runs/{self.name}/seed={self.config.seed}"
+
+    @property
+    def json(self) -> str:
+        """The configuration as one sorted JSON string, without what the method does not read."""
+        return canonical(self.config.identity() | {"data": self.config.data.model_dump(mode="json")})
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        data = self.config.data
+        size = f"-{data.image_size}px" if data.image_size else ""
+        return f"folder-{Path(data.root).name}{size}" if data.source == "folder" else data.source
+
+    @property
+    def split(self) -> str:
+        """Name of the long-tailed split."""
+        data = self.config.data
+        if data.profile == "as_is":
+            return "as_is"
+        largest = f"-from-{data.max_class_count}" if data.max_class_count else ""
+        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-split_seed={data.split_seed}"
+
+
+class Plan:
+    """All that the rules ask: which runs a table needs, and which configuration a path stands for."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = validate(WorkflowConfig, config, "config.yaml")
+        if len(set(self.config.seeds)) < len(self.config.seeds):
+            raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
+        self.protocol, self._base = _protocol(self.config)
+        self.tables = {path.stem: _table(path) for path in sorted((HERE / "tables").glob("*.yaml"))}
+        self._data: dict[str, Run] = {}
+        self._splits: dict[tuple[str, str], Run] = {}
+        for name in self.tables:
+            self.runs_of(name)
+
+    def run(self, method: str, changes: dict[str, Any], seed: int) -> Run:
+        """Return the run that changes the protocol so; values equal to the protocol's are no change."""
+        return self._run(method, canonical(changes), seed)
+
+    @cache  # noqa: B019 - one plan a process
+    def _run(self, method: str, changes: str, seed: int) -> Run:
+        fields = self._base | {"method": method, "seed": seed}
+        where = f"protocol {self.protocol}, {method}"
+        base = parse(fields, where)
+        for key, value in json.loads(changes).items():
+            fields = set_dotted(fields, key, value)
+        config = parse(fields, where)
+        changed = _flat(config.model_dump(mode="json"))
+        kept = {key: value for key, value in changed.items() if _flat(base.model_dump(mode="json"))[key] != value}
+        for key in kept:
+            if key.partition(".")[0] not in config.reads():
+                raise UserError(f"{where}: {key} has no effect there; remove it from the row")
+        name = "+".join(f"{key}={_text(kept[key])}" for key in sorted(kept))
+        run = Run("/".join(part for part in (self.protocol, method, name) if part), config)
+        self._data.setdefault(run.data, run)
+        self._splits.setdefault((run.data, run.split), run)
+        return run
+
+    def run_at(self, name: str, seed: str) -> Run:
+        """Return the run that a person typed: `csa/threshold=0.3` and a seed.
+
+        Raises:
+            UserError: it is not a run, or not written the one way that this plan writes it.
+        """
+        method, _, text = name.partition("/")
+        changes: dict[str, Any] = {}
+        for part in filter(None, text.split("+")):
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise UserError(f"target {name}: expected key=value, as in csa/threshold=0.3, got '{part}'")
+            values = [_value(item) for item in value.split(",")]
+            changes[key] = values if len(values) > 1 else values[0]
+        run = self.run(method, changes, int(seed))
+        if run.name != f"{self.protocol}/{name}" or str(int(seed)) != seed:
+            raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")
+        return run
+
+    def run_of(self, wildcards: Any) -> Run:
+        """Return the run that the wildcards `run` and `seed` of a rule stand for; a wrong one ends Snakemake."""
+        return or_one_line(self.run_at, wildcards.run, wildcards.seed)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Return the rows of a table with sweeps spelt out: label, head, paper, and a run for each seed."""
+        rows = []
+        for row in self.tables[table].rows:
+            for label, changes, paper in self._values(table, row):
+                runs = [self.run(row.method, changes, seed) for seed in self.config.seeds]
+                is_reference = row.method == "csa" and runs[0].name == f"{self.protocol}/csa"
+                rows.append(
+                    {
+                        "label": label,
+                        "head": row.head,
+                        "reference": is_reference and row.head in (None, "resampling"),
+                        "paper": paper if self.is_paper else {},
+                        "run": runs[0].name,
+                        "digests": [run.config.digest() for run in runs],
+                    }
+                )
+        return rows
+
+    def _values(self, table: str, row: Row) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
+        if row.sweep is None:
+            return [(row.label, row.changes, row.paper)]
+        if row.sweep not in self.config.sweeps:
+            raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {table} needs it; list its values there")
+        values = []
+        for value in self.config.sweeps[row.sweep]:
+            changes = row.changes | {row.sweep: value}
+            config = self.run(row.method, changes, self.config.seeds[0]).config
+            text = _text(_flat(config.model_dump(mode="json"))[row.sweep])
+            values.append((row.label.format(value=text), changes, row.paper.get(text, {})))
+        return values
+
+    def runs_of(self, table: str) -> list[Run]:
+        """Return every run that a table needs, each once."""
+        runs = {}
+        for row in self.tables[table].rows:
+            for _, changes, _ in self._values(table, row):
+                for seed in self.config.seeds:
+                    run = self.run(row.method, changes, seed)
+                    runs[run.folder] = run
+        return list(runs.values())
+
+    def declaration(self, table: str) -> str:
+        """Return all that a table is made from, as one sorted JSON string."""
+        shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
+        return canonical(
+            shown
+            | {
+                "protocol": self.protocol,
+                "overrides": self.config.overrides,
+                "seeds": self.config.seeds,
+                "rows": self.rows(table),
+            }
+        )
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether runs are the paper's own, so that its printed values may stand beside ours."""
+        return self.protocol == "paper" and not self.config.overrides
+
+    def data_json(self, data: str) -> str:
+        """Return the configuration that makes a data set, as one sorted JSON string."""
+        fields = self._data[data].config.data.model_dump(mode="json", include={"source", "root", "image_size"})
+        return canonical({"data": fields})
+
+    def split_json(self, data: str, split: str) -> str:
+        """Return the configuration that makes a split, as one sorted JSON string."""
+        return canonical({"data": self._splits[data, split].config.data.model_dump(mode="json")})
+
+
+def or_one_line(function: Callable[..., T], *args: Any) -> T:
+    """Call `function`; on bad input print its one line and exit with 2, where Snakemake would print a traceback."""
+    try:
+        return function(*args)
+    except UserError as error:
+        print(f"snakemake: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any]]:
+    """Return the name and the fields of the protocol, overrides applied and checked."""
+    known = {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
+    path = known.get(config.protocol, Path(config.protocol))
+    if config.protocol not in known and path.suffix not in (".yaml", ".yml"):
+        hint = nearest(config.protocol, known)
+        raise UserError(f"config.yaml: protocol: unknown name '{config.protocol}', {hint} (or a path ending in .yaml)")
+    fields = load_yaml(path) or {}
+    parse(fields, str(path))
+    for key in ("method", "seed"):
+        if key in fields or key in config.overrides:
+            raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
+    for key, value in config.overrides.items():
+        fields = _overlay(fields, key, value)
+    parse(fields, "config.yaml: overrides" if config.overrides else str(path))
+    return path.stem, fields
+
+
+def _overlay(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        for inner, leaf in value.items():
+            fields = _overlay(fields, f"{key}.{inner}", leaf)
+        return fields
+    return set_dotted(fields, key, value)
+
+
+def _table(path: Path) -> Table:
+    return validate(Table, load_yaml(path), str(path.relative_to(HERE.parent)))
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return nested fields with dotted keys."""
+    flat = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _text(value: Any) -> str:
+    """Write a value as it stands in a path; floats by repr, so that 0.3 is 0.3."""
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    return canonical(value).strip('"')
+
+
+def _value(text: str) -> Any:
+    """Read a value that `_text` wrote."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,24 @@
+rule train:
+    message:
+        "Train {wildcards.run}, seed {wildcards.seed}"
+    input:
+        data=lambda w: f"results/data/{PLAN.run_of(w).data}/dataset.safetensors",
+        split=lambda w: f"results/data/{PLAN.run_of(w).data}/{PLAN.run_of(w).split}.json",
+    output:
+        expand(
+            "results/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
+            protocol=PLAN.protocol,
+            file=RESULTS,
+        ),
+    log:
+        f"results/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
+    params:
+        # One sorted JSON string: any value that changes trains again, and nothing else does.
+        config=lambda w: PLAN.run_of(w).json,
+        code=CODE,
+        out=lambda w, output: os.path.dirname(output[0]),
+    threads: PLAN.config.threads
+    shell:
+        "printf %s {params.config:q} | python -m csa_core train - --data {input.data:q}"
+        " --split {input.split:q} --out {params.out:q} --state results/state"
+        " --threads {threads} --code-version {params.code:q} > {log:q} 2>&1"
