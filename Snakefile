@@ -18,7 +18,8 @@ from csa_core.store import RESULTS, code_digest
 from workflow.plan import Plan, or_one_line
 
 PLAN = or_one_line(Plan, config)
-CODE = PLAN.config.code_version or code_digest()
+PINNED = PLAN.config.code_version is not None
+CODE = PLAN.config.code_version if PINNED else code_digest()
 
 # The commands run with this Python and import csa_core and workflow from this folder.
 shell.prefix(

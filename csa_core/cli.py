@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         default=bool(os.environ.get("CSA_RETRAIN")),
         help="train again even where this very run is finished (also: CSA_RETRAIN=1)",
     )
-    sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
+    code = sub.add_mutually_exclusive_group()
+    code.add_argument("--code-version", help="label the results with this instead of the digest of the code")
+    code.add_argument("--expect-code", metavar="DIGEST", help="refuse to run when the code has another digest")
 
     sub = command(
         "evaluate",
@@ -190,6 +192,8 @@ def _train(args: argparse.Namespace) -> None:
 
     dataset, split = _inputs(args, config.data)
     code = args.code_version or store.code_digest()
+    if args.expect_code and args.expect_code != code:
+        raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
     state = args.state or args.out / "state"
     metrics = train(config, dataset, split, args.out, state, device, code, args.checkpoint_seconds, args.retrain)
     _print_accuracies(metrics)

@@ -7,6 +7,7 @@ SHA-256 of its content and is checked when it is read. The format is safetensors
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,21 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
         raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
-    folder = os.open(path.parent, os.O_RDONLY)
+    finally:  # a signal, too, may arrive in the middle
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def canonical(value: Any) -> str:
@@ -74,7 +82,7 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
     """Write named arrays with `meta` (JSON values) and the SHA-256 over both."""
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     header = canonical({"meta": meta, "sha256": tensors_digest(tensors, meta)})
     # One metadata key only: safetensors does not keep the order of several.
     write_bytes(path, safetensors.numpy.save(tensors, metadata={"csa": header}))
@@ -107,7 +115,7 @@ def tensors_digest(tensors: Tensors, meta: dict[str, Any]) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         sha.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        sha.update(np.ascontiguousarray(array).data)
+        sha.update(np.asarray(array, order="C").data)
     return sha.hexdigest()
 
 

@@ -28,7 +28,7 @@ def load_newest(folder: Path) -> tuple[store.Tensors, dict[str, Any], list[str]]
         try:
             tensors, meta, _ = store.read_tensors(path)
         except UserError as error:
-            damaged.append(f"{error}; using the one before")
+            damaged.append(f"{str(error).partition(';')[0]}; going back to the one before")
             path.unlink()
             continue
         return tensors, meta, damaged

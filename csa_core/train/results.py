@@ -45,7 +45,7 @@ def finish(
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", metrics)
     store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})
-    for path in checkpoint.find(folder):
+    for path in [*checkpoint.find(folder), *folder.glob(".*.tmp")]:  # the latter are of a killed writer
         path.unlink()
 
 

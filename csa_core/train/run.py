@@ -68,7 +68,7 @@ class Run:
                 tensors[f"momentum/{name}"] = momentum
         if self.bank:
             tensors |= {f"bank/{name}": tensor for name, tensor in self.bank.state().items()}
-        return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}  # copies: training goes on
 
     def load(self, tensors: Tensors) -> None:
         """Take over a `state()` of the same configuration."""

@@ -18,6 +18,7 @@ from workflow.report.collect import collect
 from workflow.report.summary import summarise
 
 HEADINGS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
+COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "difference", "low", "high", "paper"]
 
 
@@ -53,11 +54,7 @@ def tidy(table: dict[str, Any], accuracies: pd.DataFrame) -> pd.DataFrame:
     ]
     summary[PERCENT] *= 100
     summary.insert(0, "protocol", table["protocol"])
-    names = {name: f"{name}_percent" for name in ("mean", "sd", "paper")} | {
-        "low": "difference_low",
-        "high": "difference_high",
-    }
-    return summary.drop(columns="row").rename(columns=names)
+    return summary.drop(columns="row").rename(columns={name: f"{name}_percent" for name in PERCENT})
 
 
 def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
@@ -68,8 +65,8 @@ def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]
         cells = {table["row_name"]: label}
         for line in part.to_dict("records"):
             cells[HEADINGS[line["group"]]] = _cell(line["mean_percent"], line["sd_percent"])
-        first = part.iloc[0]
-        cells["Δ " + HEADINGS[first["group"]]] = _interval(first)
+        for line in part[part["group"].isin(COMPARED)].to_dict("records"):
+            cells[f"{HEADINGS[line['group']]} − ref."] = _interval(line)
         if has_paper:
             cells |= {
                 f"{HEADINGS[line['group']]} (paper)": _number(line["paper_percent"])
@@ -88,8 +85,9 @@ def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]
         f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); seeds {seeds}. "
         f"Appendix: {table['source']}.\n\n"
         f"{pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)}\n\n"
-        "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. Δ: difference from the "
-        "protocol's reference run, seed by seed, with its 95 % interval over seeds.\n\n"
+        "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. "
+        "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % "
+        "interval over seeds.\n\n"
         "Digests: " + ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items()) + ".\n"
     )
 
@@ -102,11 +100,11 @@ def _cell(mean: float, sd: float) -> str:
     return _number(mean) + ("" if pd.isna(sd) or pd.isna(mean) else f" ± {sd:.1f}")
 
 
-def _interval(line: pd.Series) -> str:
-    if pd.isna(line["difference"]):
+def _interval(line: dict[str, Any]) -> str:
+    if pd.isna(line["difference_percent"]):
         return ""
-    text = f"{line['difference']:+.1f}"
-    low, high = line["difference_low"], line["difference_high"]
+    text = f"{line['difference_percent']:+.1f}"
+    low, high = line["low_percent"], line["high_percent"]
     return text if pd.isna(low) else f"{text} [{low:+.1f}, {high:+.1f}]"
 
 

@@ -15,10 +15,10 @@ rule train:
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: PLAN.run_of(w).json,
-        code=CODE,
+        code=f"--code-version '{CODE}'" if PINNED else f"--expect-code {CODE}",
         out=lambda w, output: os.path.dirname(output[0]),
     threads: PLAN.config.threads
     shell:
         "printf %s {params.config:q} | python -m csa_core train - --data {input.data:q}"
         " --split {input.split:q} --out {params.out:q} --state results/state"
-        " --threads {threads} --code-version {params.code:q} > {log:q} 2>&1"
+        " --threads {threads} {params.code} > {log:q} 2>&1"

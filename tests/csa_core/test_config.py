@@ -1,0 +1,96 @@
+"""The configuration: what is accepted, what is refused and how, and what makes a run itself."""
+
+import pytest
+
+from csa_core.config import METHOD_READS, RunConfig, parse, parse_yaml, set_dotted
+from csa_core.errors import UserError
+
+BAD = {
+    "tresh: 0.3": "unknown key 'tresh': did you mean 'threshold'?",
+    "data: {surce: demo}": "unknown key 'data.surce': did you mean 'source'?",
+    "data: {source: cifar1000}": "data.source: unknown name 'cifar1000', did you mean 'cifar100'?",
+    "method: csaa": "method: unknown name 'csaa', did you mean 'csa'?",
+    "model: resnet110": "model: unknown name 'resnet110'",
+    "lr: 2e-1": "lr: input should be a valid number, got '2e-1': YAML reads that as text, write 2.0e-1",
+    "weight_decay: 2e-4": "write 2.0e-4",
+    "epochs: 2e2": "YAML reads that as text, write 200",
+    "epochs: 2.5": "epochs: input should be a valid integer",
+    "epochs: 0": "epochs: input should be greater than or equal to 1, got 0",
+    "epochs: true": "epochs: input should be a valid integer",
+    "epochs: null": "epochs: input should be a valid integer, got None",
+    "lr: -0.1": "lr: input should be greater than 0, got -0.1",
+    "lr: .inf": "lr",
+    "lr: .nan": "lr",
+    "momentum: 1.0": "momentum: input should be less than 1",
+    "threshold: 1.5": "threshold: input should be less than or equal to 1, got 1.5",
+    "threshold: high": "threshold: input should be a valid number, got 'high'",
+    "horizontal_flip: 1": "horizontal_flip: input should be a valid boolean",
+    "horizontal_flip: 'no'": "horizontal_flip: input should be a valid boolean",
+    "seed: -1": "seed: input should be greater than or equal to 0",
+    "batch_size: 1": "batch_size: input should be greater than or equal to 2",
+    "bank_batches: 0.5": "bank_batches: input should be a valid integer",
+    "mix: [uniform, 0.5]": "mix",
+    "mix: [normal, 0, 1]": "mix.0: unknown name 'normal'",
+    "mix: [uniform, 0.9, 0.1]": "mix [uniform, 0.9, 0.1] needs 0 <= a <= b <= 1",
+    "mix: [beta, 0, 1]": "mix [beta, 0.0, 1.0] needs a > 0 and b > 0",
+    "lr_drops: [180, 160]": "lr_drops [180, 160] must rise",
+    "lr_drops: 160": "lr_drops",
+    "{epochs: 4, warmup_epochs: 3, plain_epochs: 2}": "warmup_epochs + plain_epochs is 5, more than epochs (4)",
+    "data: demo": "data: input should be",
+    "data: {imbalance_ratio: 0.01}": "data.imbalance_ratio: input should be greater than or equal to 1",
+    "data: {split_seed: 1.5}": "data.split_seed: input should be a valid integer",
+    "- 3": "expected a mapping of keys to values",
+    "just text": "expected a mapping",
+    "seed: 1\nseed: 2": "line 2 is not valid YAML: key 'seed' is given twice",
+    "data: {root: a, root: b}": "key 'root' is given twice",
+    "lr: [1": "is not valid YAML",
+    "lr: !!python/object/apply:os.system [ls]": "is not valid YAML: could not determine a constructor",
+    "seed: 2020-01-01": "seed: input should be a valid integer",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_bad_input_is_one_line_that_names_the_key(text: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(parse_yaml(text, "run.yaml"), "run.yaml")
+    message = str(error.value)
+    assert BAD[text] in message
+    assert message.startswith("run.yaml") and "\n" not in message
+
+
+def test_defaults_are_the_appendix() -> None:
+    config = RunConfig()
+    assert (config.epochs, config.batch_size, config.lr, config.lr_drops) == (200, 128, 0.2, (160, 180))
+    assert (config.momentum, config.weight_decay, config.threshold, config.bank_batches) == (0.9, 2e-4, 0.8, 1)
+    assert (config.warmup_epochs, config.plain_epochs, config.mix) == (10, 3, ("uniform", 0.0, 1.0))
+    assert (config.model, config.data.source, config.data.imbalance_ratio) == ("resnet32", "cifar100", 100)
+
+
+def test_integers_may_stand_for_floats() -> None:
+    assert parse({"threshold": 0, "mix": ["uniform", 0, 1]}, "x") == parse(
+        {"threshold": 0.0, "mix": ["uniform", 0.0, 1.0]}, "x"
+    )
+
+
+def test_a_run_is_not_its_unread_keys() -> None:
+    for key, value in {"threshold": 0.1, "mix": ["beta", 1.0, 1.0], "bank_batches": 3, "warmup_epochs": 2}.items():
+        for method in ("ce", "class_balanced", "logit_adjustment"):
+            assert parse({"method": method, key: value}, "x").digest() == parse({"method": method}, "x").digest()
+        assert parse({key: value}, "x").digest() != RunConfig().digest()
+    no_bank = {"bank_batches": 0}
+    assert parse(no_bank | {"threshold": 0.1}, "x").digest() == parse(no_bank, "x").digest()
+    assert parse({"data": {"root": "elsewhere"}}, "x").digest() == RunConfig().digest()
+    assert parse({"data": {"split_seed": 1}}, "x").digest() != RunConfig().digest()
+
+
+def test_every_key_is_described_and_every_method_reads_known_keys() -> None:
+    assert all(field.description for field in RunConfig.model_fields.values())
+    for keys in METHOD_READS.values():
+        assert keys <= set(RunConfig.model_fields)
+
+
+def test_set_dotted() -> None:
+    assert set_dotted({"data": {"root": "a"}, "lr": 1}, "data.source", "demo") == {
+        "data": {"root": "a", "source": "demo"},
+        "lr": 1,
+    }

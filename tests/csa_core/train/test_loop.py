@@ -1,0 +1,256 @@
+"""A run from start to results: repeatable, resumable at every epoch, and never silently wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from csa_core import store
+from csa_core.config import RunConfig
+from csa_core.data.dataset import Dataset
+from csa_core.data.plan import plan_epoch
+from csa_core.data.split import Split
+from csa_core.errors import UserError
+from csa_core.train import checkpoint
+from csa_core.train.evaluate import score
+from csa_core.train.loop import train, train_epoch
+from csa_core.train.run import Run
+from csa_core.train.step import STEPS
+from tests.conftest import ROOT, TINY, Cli, tiny
+
+CPU = torch.device("cpu")
+SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in SAME}
+
+
+def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: object) -> dict[str, bytes]:
+    train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)  # type: ignore[arg-type]
+    return results(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return fit(tiny(), dataset, split, tmp_path_factory.mktemp("whole"))
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    uninterrupted: dict[str, bytes], dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    assert fit(tiny(), dataset, split, tmp_path / "same") == uninterrupted
+    other = fit(tiny(seed=2), dataset, split, tmp_path / "other")
+    assert all(other[name] != uninterrupted[name] for name in SAME)
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "class_balanced"}, {"bank_reset": "epoch", "bank_batches": 2}])
+def test_resuming_at_any_epoch_changes_no_tensor(changes: dict[str, object], dataset: Dataset, split: Split) -> None:
+    config = tiny(**changes)
+    run = Run(config, dataset, split, CPU)
+    states = [run.state()]
+    for epoch in range(config.epochs):
+        train_epoch(run, epoch)
+        states.append(run.state())
+    for epoch in range(config.epochs):
+        resumed = Run(config, dataset, split, CPU)
+        resumed.load(states[epoch])
+        for later in range(epoch, config.epochs):
+            train_epoch(resumed, later)
+        state = resumed.state()
+        assert state.keys() == states[-1].keys()
+        for name, array in states[-1].items():
+            assert np.array_equal(state[name], array), f"{name} differs after resuming at epoch {epoch}"
+
+
+def test_a_run_goes_through_every_phase(uninterrupted: dict[str, bytes]) -> None:
+    lines = [line.split(",") for line in uninterrupted["history.csv"].decode().splitlines()]
+    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    assert [row["phase"] for row in rows] == ["warmup", "context_shift", "context_shift", "context_shift", "plain"]
+    assert float(rows[0]["resampling_loss"]) == 0 < float(rows[2]["resampling_loss"])
+    assert [bool(row["test_accuracy_ensemble"]) for row in rows] == [False, True, False, True, False]
+
+
+def test_metrics_follow_from_the_predictions(uninterrupted: dict[str, bytes], dataset: Dataset, tmp_path: Path) -> None:
+    metrics = json.loads(uninterrupted["metrics.json"])
+    (tmp_path / "p").write_bytes(uninterrupted["predictions.safetensors"])
+    logits, label, _ = store.read_tensors(tmp_path / "p")
+    assert label["digests"] == metrics["digests"] and metrics["predicts"] == "resampling"
+    assert set(metrics["heads"]) == {"uniform", "resampling", "ensemble"}
+    for head in logits:
+        assert metrics["heads"][head] == score(logits[head], dataset.test_labels, metrics["groups"])
+
+
+def start(out: Path) -> "subprocess.Popen[str]":
+    config = out.parent / "run.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(TINY | {"epochs": 12}))
+    command = [sys.executable, "-m", "csa_core", "train", str(config), "--out", str(out), "--checkpoint-seconds", "0"]
+    return subprocess.Popen(
+        [*command, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoint(out: Path, epoch: int) -> None:
+    for _ in range(3000):
+        if any(int(p.stem[6:]) >= epoch for p in out.glob("state/*/epoch-*.safetensors")):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint was written")
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole" / "out")
+    _, log = whole.communicate(timeout=120)
+    assert whole.returncode == 0, log
+    out = tmp_path / "killed" / "out"
+    for epoch in (2, 5, 9):
+        process = start(out)
+        wait_for_checkpoint(out, epoch)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "metrics.json").exists()
+    process = start(out)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 0 and "continuing after epoch" in log
+    assert results(out) == results(tmp_path / "whole" / "out")
+    assert not list(out.glob("state/*/epoch-*")), "a finished run keeps no checkpoints"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(out)
+    wait_for_checkpoint(out, 1)
+    process.send_signal(number)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert log.splitlines()[-1] == "csa_core: interrupted; the same command continues from the last checkpoint"
+    assert "Traceback" not in log
+
+
+def test_a_finished_run_is_not_trained_again(
+    uninterrupted: dict[str, bytes], dataset: Dataset, split: Split, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fit(tiny(), dataset, split, tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    capfd.readouterr()
+    assert fit(tiny(), dataset, split, tmp_path) == uninterrupted
+    assert "epoch" not in capfd.readouterr().err
+    assert fit(tiny(), dataset, split, tmp_path, retrain=True) == uninterrupted
+    assert "epoch 5/5" in capfd.readouterr().err
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    uninterrupted: dict[str, bytes],
+    dataset: Dataset,
+    split: Split,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class PowerCut(Exception):
+        pass
+
+    def cut(*args: object) -> None:
+        raise PowerCut
+
+    monkeypatch.setattr("csa_core.train.loop.finish", cut)
+    with pytest.raises(PowerCut):
+        fit(tiny(), dataset, split, tmp_path, checkpoint_seconds=0)
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "state").iterdir()
+    newest, before = checkpoint.find(folder)
+    content = bytearray(newest.read_bytes())
+    content[-20] ^= 1
+    newest.write_bytes(content)
+    assert fit(tiny(), dataset, split, tmp_path) == uninterrupted
+    log = capfd.readouterr().err
+    assert "content does not match its SHA-256; going back to the one before" in log
+    assert f"continuing after epoch {int(before.stem[6:])}" in log
+
+
+def test_damaged_results_are_made_again(
+    uninterrupted: dict[str, bytes], dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    fit(tiny(), dataset, split, tmp_path)
+    (folder,) = (tmp_path / "state").iterdir()
+    (folder / "metrics.json").write_text("{}")
+    assert fit(tiny(), dataset, split, tmp_path) == uninterrupted
+
+
+def test_two_processes_do_not_train_one_run(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    fit(tiny(), dataset, split, tmp_path)
+    (folder,) = (tmp_path / "state").iterdir()
+    with FileLock(folder / "lock"), pytest.raises(UserError, match="another process is training this run"):
+        fit(tiny(), dataset, split, tmp_path)
+
+
+def test_other_data_code_or_configuration_has_its_own_state(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    for config, code in ((tiny(), "a"), (tiny(), "b"), (tiny(threshold=0.1), "a")):
+        train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, code)
+    assert len(list((tmp_path / "state").iterdir())) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="loss is not finite in epoch"):
+        fit(tiny(lr=1e20, lr_warmup_epochs=0), dataset, split, tmp_path)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_it_learns(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    metrics = json.loads(fit(tiny(epochs=50, lr_drops=[40]), dataset, split, tmp_path)["metrics.json"])
+    assert metrics["heads"]["resampling"]["accuracy"]["all"] > 0.75, "chance is 0.25"
+
+
+def test_first_losses_are_the_golden_ones(dataset: Dataset, split: Split) -> None:
+    """Losses of the first steps as they were when the file was written (UPDATE_GOLDEN=1 writes it).
+
+    The tolerance covers other processors' rounding over six steps, not another algorithm.
+    """
+    losses: dict[str, list[float]] = {}
+    for method in STEPS:
+        config = tiny(method=method)
+        run, plan = Run(config, dataset, split, CPU), plan_epoch(config, split.class_counts, 0, CPU)
+        run.network.train()
+        losses[method] = []
+        for step in range(plan.steps):
+            stats = STEPS[method](run, plan, step, "context_shift" if method == "csa" else "single")
+            losses[method] += [float(stats["loss"]), float(stats.get("resampling_loss", 0.0))]
+    if os.environ.get("UPDATE_GOLDEN"):
+        store.write_json(GOLDEN, losses)
+    for method, wanted in json.loads(GOLDEN.read_text()).items():
+        np.testing.assert_allclose(losses[method], wanted, rtol=2e-3, err_msg=method)
+
+
+def test_cli_train_evaluate_and_contexts(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    out = tmp_path / "out"
+    done = cli("train", config, "--out", out, "--set", "threshold=0.1", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert "resampling" in done.stdout and "<- predicts" in done.stdout
+    assert json.loads((out / "metrics.json").read_text())["config"]["threshold"] == 0.1
+    assert "epoch 5/5: loss" in done.stderr and "\r" not in done.stderr, "a log file wants plain lines"
+    again = cli("evaluate", out, "--threads", 1)
+    assert again.returncode == 0 and "same as metrics.json" in again.stdout, again.stderr
+    shown = cli("contexts", out, "--images", 4, "--out", tmp_path / "contexts.safetensors")
+    assert shown.returncode == 0, shown.stderr
+    tensors, meta, _ = store.read_tensors(tmp_path / "contexts.safetensors")
+    assert tensors["mixed"].shape == (4, 16, 16, 3) and len(meta["confidence"]) == 4
+    weight = np.array(meta["mix"])[:, None, None, None] * tensors["mask"]
+    inside = weight * tensors["context"] + (1 - weight) * tensors["resampled"]
+    np.testing.assert_allclose(tensors["mixed"], inside, atol=1e-5)

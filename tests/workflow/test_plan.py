@@ -1,0 +1,147 @@
+"""The plan: names of runs, what a change touches, and mistakes in config.yaml."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from csa_core.config import RunConfig
+from csa_core.errors import UserError
+from tests.conftest import ROOT
+from workflow.plan import Plan
+
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan(CONFIG | changes)
+
+
+def folders(plan: Plan, table: str) -> set[str]:
+    return {run.folder for run in plan.runs_of(table)}
+
+
+def test_a_run_is_named_by_what_it_changes() -> None:
+    p = plan()
+    assert p.run("csa", {}, 1).folder == "results/runs/demo/csa/seed=1"
+    assert p.run("csa", {"threshold": 0.3}, 2).folder == "results/runs/demo/csa/threshold=0.3/seed=2"
+    assert p.run("csa", {"threshold": 0}, 1).name == "demo/csa/threshold=0.0"
+    assert p.run("csa", {"threshold": 0.8}, 1).name == "demo/csa", "the protocol's own value is no change"
+    assert p.run("csa", {"mix": ["beta", 2, 2], "bank_batches": 4}, 1).name == "demo/csa/bank_batches=4+mix=beta,2.0,2.0"
+    assert p.run("csa", {"data.imbalance_ratio": 10}, 1).name == "demo/csa/data.imbalance_ratio=10.0"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["csa", "ce", "csa/threshold=0.3", "csa/bank_batches=4+mix=beta,2.0,2.0", "csa/data.split_seed=3",
+     "csa/activation_map=cam", "csa/weight_decay=1e-05", "class_balanced/balance_ratio=0.5"],
+)  # fmt: skip
+def test_a_typed_path_is_a_run(name: str) -> None:
+    assert plan().run_at(name, "7").folder == f"results/runs/demo/{name}/seed=7"
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "match"),
+    [
+        ("csa/threshold=0.30", "1", "is called results/runs/demo/csa/threshold=0.3/seed=1"),
+        ("csa/threshold=0.8", "1", "is called results/runs/demo/csa/seed=1"),
+        ("csa", "01", "is called results/runs/demo/csa/seed=1"),
+        ("csa/treshold=0.3", "1", "did you mean 'threshold'"),
+        ("csa/threshold=3", "1", "less than or equal to 1"),
+        ("csa/threshold", "1", "expected key=value"),
+        ("ce/threshold=0.3", "1", "threshold has no effect"),
+        ("csa/bank_batches=0+threshold=0.3", "1", "threshold has no effect"),
+        ("cas", "1", "did you mean 'csa'"),
+    ],
+)
+def test_a_typed_path_that_is_no_run_says_why(name: str, seed: str, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        plan().run_at(name, seed)
+
+
+def test_tables_share_runs() -> None:
+    p = plan()
+    reference = {f"results/runs/demo/csa/seed={seed}" for seed in (1, 2, 3)}
+    assert folders(p, "table4") == reference
+    assert reference < folders(p, "table2") and len(folders(p, "table2")) == 30
+    assert reference < folders(p, "table1")
+
+
+def test_a_seed_or_a_value_adds_its_own_runs_alone() -> None:
+    more = folders(plan(seeds=[1, 2, 3, 4]), "table2") - folders(plan(), "table2")
+    assert {folder[-6:] for folder in more} == {"seed=4"} and len(more) == 10
+    other = folders(plan(sweeps={"threshold": [0.8, 0.25]}), "table2") - folders(plan(), "table2")
+    assert other == {f"results/runs/demo/csa/threshold=0.25/seed={seed}" for seed in (1, 2, 3)}
+
+
+def test_a_change_of_the_protocol_touches_the_runs_that_read_it() -> None:
+    def configs(p: Plan) -> dict[str, str]:
+        return {run.folder: run.json for run in p.runs_of("baselines")}
+
+    before, after = configs(plan()), configs(plan(overrides={"mix": ["beta", 1.0, 3.0]}))
+    changed = {folder for folder in before if before[folder] != after[folder]}
+    assert changed == {f"results/runs/demo/csa/seed={seed}" for seed in (1, 2, 3)}
+    after = configs(plan(overrides={"epochs": 10}))
+    assert all(before[folder] != after[folder] for folder in before)
+
+
+def test_nested_overrides_keep_what_they_do_not_name() -> None:
+    data = plan(overrides={"data": {"imbalance_ratio": 20}}).run("csa", {}, 1).config.data
+    assert (data.source, data.imbalance_ratio) == ("demo", 20)
+
+
+def test_the_paper_protocol_is_the_default_configuration() -> None:
+    p = plan(protocol="paper")
+    config = p.run("csa", {}, 1).config
+    assert config == RunConfig(data={"groups": "cifar100_paper"})  # type: ignore[arg-type]
+
+
+def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:
+    assert [row["paper"] for row in plan(protocol="paper").rows("table4")][1] == {
+        "all": 45.8, "many": 64.3, "medium": 49.7, "few": 18.2,
+    }  # fmt: skip
+    assert plan(protocol="paper").rows("table2")[3]["paper"] == {"all": 44.83}
+    for other in (plan(), plan(protocol="paper", overrides={"epochs": 6, "plain_epochs": 1, "warmup_epochs": 1})):
+        assert not any(row["paper"] for table in other.tables for row in other.rows(table))
+
+
+def test_each_table_has_one_reference_row_at_most_and_the_demo_all_have_one() -> None:
+    p = plan()
+    for table in p.tables:
+        assert sum(row["reference"] for row in p.rows(table)) == 1, table
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"protocol": "papper"}, "protocol: unknown name 'papper', did you mean 'paper'?"),
+    ({"protocol": "gone.yaml"}, "gone.yaml: cannot be read"),
+    ({"sedes": [1]}, "unknown key 'sedes': did you mean 'seeds'?"),
+    ({"seeds": []}, "seeds: list should have at least 1 item"),
+    ({"seeds": [1, 1]}, "names a seed twice"),
+    ({"seeds": [1.5]}, "seeds.0: input should be a valid integer"),
+    ({"seeds": 3}, "seeds: input should be a valid array"),
+    ({"sweeps": {}}, "sweeps.threshold is missing, table2 needs it"),
+    ({"sweeps": {"threshold": [2.0]}}, "threshold: input should be less than or equal to 1"),
+    ({"overrides": {"epoch": 3}}, "config.yaml: overrides: unknown key 'epoch': did you mean 'epochs'?"),
+    ({"overrides": {"data": {"sauce": "demo"}}}, "unknown key 'data.sauce'"),
+    ({"overrides": {"seed": 3}}, "seed is not a protocol's to set"),
+    ({"threads": 0}, "threads: input should be greater than or equal to 1"),
+    ({"threads": "two"}, "threads: input should be a valid integer, got 'two'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=[m for _, m in BAD])
+def test_a_mistake_in_config_yaml_is_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        plan(**changes)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {source: folder, root: photos/cats, image_size: 32, profile: as_is}\nmodel: resnet20\n")
+    run = plan(protocol=str(path)).run("csa", {}, 1)
+    assert run.folder == "results/runs/mine/csa/seed=1" and (run.data, run.split) == ("folder-cats-32px", "as_is")
+    path.write_text("modell: resnet20")
+    with pytest.raises(UserError, match="mine.yaml: unknown key 'modell': did you mean 'model'"):
+        plan(protocol=str(path))
