@@ -59,15 +59,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shape = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "python -m csa_core", description="Context-shift augmentation for long-tail learning.", epilog=EXAMPLES, **shape
+        "python -m csa_core",
+        description="Context-shift augmentation for long-tail learning.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
     )
     parser.add_argument("--version", action="version", version=f"csa_core {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, config: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text.splitlines()[0], description=textwrap.dedent(text), **shape)
+        sub = commands.add_parser(
+            name, help=text.splitlines()[0], description=textwrap.dedent(text), formatter_class=raw
+        )
         sub.set_defaults(run=run)
         if config:
             sub.add_argument("config", metavar="RUN.yaml", help="configuration of the run; - reads it from stdin")
@@ -202,12 +207,14 @@ def _train(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     stored = store.read_json(args.folder / "metrics.json")
     config, network, dataset, split = _trained(args)
-    from csa_core.data.augment import test_batches
+    from csa_core.data.augment import evaluation_batches
     from csa_core.train.evaluate import predict
     from csa_core.train.results import make_metrics
 
     device = next(network.parameters()).device
-    metrics = make_metrics(config, dataset, split, predict(network, test_batches(dataset, device)), stored["digests"])
+    metrics = make_metrics(
+        config, dataset, split, predict(network, evaluation_batches(dataset, device)), stored["digests"]
+    )
     _print_accuracies(metrics)
     same = metrics["heads"] == stored["heads"]
     print("same as metrics.json" if same else "differs from metrics.json: another device or thread count can do that")

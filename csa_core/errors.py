@@ -1,7 +1,7 @@
 """The error that a person can mend: one line that names the key or file, and what to do."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class UserError(Exception):

@@ -279,7 +279,7 @@ def _table(path: Path) -> Table:
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     """Return nested fields with dotted keys."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in fields.items():
         if isinstance(value, dict):
             flat |= {f"{key}.{inner}": leaf for inner, leaf in value.items()}

@@ -55,7 +55,7 @@ class TrainingImages:
         return self.normalise(pixels), self.labels[picks.index]
 
 
-def test_batches(dataset: Dataset, device: torch.device, size: int = 500) -> "list[Tensor]":
+def evaluation_batches(dataset: Dataset, device: torch.device, size: int = 500) -> "list[Tensor]":
     """Return the normalised test set in batches of at most `size` images."""
     normalise = Normaliser(dataset, device)
     parts = np.array_split(dataset.test_images, -(-len(dataset.test_images) // size))

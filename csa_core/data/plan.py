@@ -91,5 +91,5 @@ def draw_resampled(rng: np.random.Generator, class_counts: np.ndarray, balance_r
 def draw_mix(rng: np.random.Generator, mix: tuple[str, float, float], size: int) -> np.ndarray:
     """Draw `size` mixing weights from [uniform, a, b] or [beta, a, b]; (size,) float32 in [0, 1]."""
     name, a, b = mix
-    draw = {"uniform": rng.uniform, "beta": rng.beta}[name]
-    return draw(a, b, size).astype(np.float32)
+    drawn = rng.uniform(a, b, size) if name == "uniform" else rng.beta(a, b, size)
+    return drawn.astype(np.float32)

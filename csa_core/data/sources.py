@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -62,7 +63,7 @@ def _cifar(data: DataConfig) -> Dataset:
     )
 
 
-def _has_cifar(kind: type, root: str) -> bool:
+def _has_cifar(kind: Any, root: str) -> bool:
     """Whether the unpacked files are there, so that a run without network never asks for one."""
     folder = Path(root) / kind.base_folder
     return all((folder / name).is_file() for name, _ in kind.train_list + kind.test_list)

@@ -60,11 +60,15 @@ class Network(nn.Module):
         super().__init__()
         # The body first: methods with one head and with two then start from the same body.
         self.body = ResNet(DEPTHS[model]).apply(_initialise)
-        self.heads = nn.ModuleDict({name: _initialise(nn.Linear(FEATURES, classes)) for name in heads})
+        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, classes).apply(_initialise) for name in heads})
 
     def head(self, name: str, features_bchw: Tensor) -> Tensor:
         """Return the logits (B, K) of one head: global average pooling, then linear."""
         return self.heads[name](features_bchw.mean((2, 3)))
+
+    def weight(self, name: str) -> Tensor:
+        """Return the weight (K, C) of one head, a row a class."""
+        return self.heads.get_parameter(f"{name}.weight")
 
     def forward(self, images_bchw: Tensor) -> dict[str, Tensor]:
         """Return the logits of every head, as evaluation needs them."""
@@ -79,8 +83,7 @@ def make_network(model: str, heads: tuple[str, ...], classes: int, seed: int) ->
         return Network(model, heads, classes)
 
 
-def _initialise(module: nn.Module) -> nn.Module:
-    """Kaiming-normal weights for convolutions and linear layers."""
+def _initialise(module: nn.Module) -> None:
+    """Draw Kaiming-normal weights for a convolution or linear layer."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight)
-    return module

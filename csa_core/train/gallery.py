@@ -41,7 +41,7 @@ def show_contexts(
     confidence = network.head("uniform", features).softmax(1).gather(1, labels[:, None])[:, 0]
     top = confidence.topk(count).indices
     contexts, labels, confidence = contexts[top], labels[top], confidence[top]
-    activation = activation_map(features[top], network.heads["uniform"].weight, labels, config.activation_map)
+    activation = activation_map(features[top], network.weight("uniform"), labels, config.activation_map)
     objects = object_map(activation, (images.height, images.width))
     masks = background_mask(objects, config.mask_exponent)
     first = plan.resampled[0]

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from csa_core import store
 from csa_core.config import RunConfig
-from csa_core.data.augment import test_batches
+from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
@@ -73,7 +73,8 @@ def train(
                 store.write_bytes(out / name, (folder / name).read_bytes())
     except Timeout:
         raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None
-    return store.read_json(out / "metrics.json")
+    metrics: dict[str, Any] = store.read_json(out / "metrics.json")
+    return metrics
 
 
 def _train_epochs(run: Run, dataset: Dataset, folder: Path, checkpoint_seconds: float) -> tuple[list[Row], float]:
@@ -92,7 +93,7 @@ def _train_epochs(run: Run, dataset: Dataset, folder: Path, checkpoint_seconds: 
         for epoch in range(first, config.epochs):
             row = train_epoch(run, epoch)
             if config.evaluate_every and (epoch + 1) % config.evaluate_every == 0:
-                tests = tests or test_batches(dataset, run.device)
+                tests = tests or evaluation_batches(dataset, run.device)
                 row |= _test_accuracies(run.network, tests, dataset.test_labels)
             history.append(row)
             progress.epoch(epoch + 1, row["loss"], row["train_accuracy"])

@@ -14,7 +14,7 @@ import torch
 import csa_core
 from csa_core import store
 from csa_core.config import RunConfig
-from csa_core.data.augment import test_batches
+from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, group_of_class
 from csa_core.train import checkpoint
@@ -35,7 +35,7 @@ def finish(
     seconds: float,
 ) -> None:
     """Evaluate the final epoch and write all results, then their list, then drop the checkpoints."""
-    logits = predict(run.network, test_batches(dataset, run.device))
+    logits = predict(run.network, evaluation_batches(dataset, run.device))
     metrics = make_metrics(run.config, dataset, split, logits, digests)
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}

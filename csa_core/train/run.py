@@ -68,7 +68,9 @@ class Run:
                 tensors[f"momentum/{name}"] = momentum
         if self.bank:
             tensors |= {f"bank/{name}": tensor for name, tensor in self.bank.state().items()}
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}  # copies: training goes on
+        return {
+            name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()
+        }  # copies: training goes on
 
     def load(self, tensors: Tensors) -> None:
         """Take over a `state()` of the same configuration."""
@@ -86,15 +88,15 @@ class Run:
 
 
 def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.SGD:
-    """SGD with momentum, fused. The re-sampling head is a group of its own: while nothing reaches
-    it, it has no gradient, and the fused kernel wants all or none of a group to have one.
+    """Return SGD with momentum, fused.
+
+    The re-sampling head is a group of its own: while nothing reaches it, it has no gradient, and
+    the fused kernel wants all or none of a group to have one.
     """
     late = [p for name, p in network.named_parameters() if name.startswith("heads.resampling")]
     early = [p for name, p in network.named_parameters() if not name.startswith("heads.resampling")]
     groups = [{"params": group} for group in (early, late) if group]
-    return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
 def choose_device(name: str) -> torch.device:

@@ -51,9 +51,7 @@ def csa_step(run: Run, plan: EpochPlan, step: int, phase: Phase) -> Stats:
 
 
 @torch.no_grad()
-def find_contexts(
-    run: Run, images: Tensor, labels: Tensor, features: Tensor, logits: Tensor
-) -> tuple[Tensor, Tensor]:
+def find_contexts(run: Run, images: Tensor, labels: Tensor, features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return which images are confident, (B,) bool (line 11), and background masks, (B, 1, H, W) (line 12)."""
     config, network = run.config, run.network
     if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
@@ -62,8 +60,7 @@ def find_contexts(
         logits = network.head("uniform", features)
         network.train()
     confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-    weight = network.heads["uniform"].weight
-    activation = activation_map(features, weight, labels, config.activation_map)
+    activation = activation_map(features, network.weight("uniform"), labels, config.activation_map)
     objects = object_map(activation, (images.shape[2], images.shape[3]))
     return confidence >= config.threshold, background_mask(objects, config.mask_exponent)
 

@@ -39,7 +39,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(
     path = tmp_path_factory.mktemp("damaged") / "x.safetensors"
     place = data.draw(st.integers(0, len(written) - 1))
     if data.draw(st.booleans()):
-        damaged = written[:place]
+        damaged = bytearray(written[:place])
     else:
         damaged = bytearray(written)
         damaged[place] ^= 1 << data.draw(st.integers(0, 7))

@@ -28,7 +28,9 @@ def test_a_run_is_named_by_what_it_changes() -> None:
     assert p.run("csa", {"threshold": 0.3}, 2).folder == "results/runs/demo/csa/threshold=0.3/seed=2"
     assert p.run("csa", {"threshold": 0}, 1).name == "demo/csa/threshold=0.0"
     assert p.run("csa", {"threshold": 0.8}, 1).name == "demo/csa", "the protocol's own value is no change"
-    assert p.run("csa", {"mix": ["beta", 2, 2], "bank_batches": 4}, 1).name == "demo/csa/bank_batches=4+mix=beta,2.0,2.0"
+    assert (
+        p.run("csa", {"mix": ["beta", 2, 2], "bank_batches": 4}, 1).name == "demo/csa/bank_batches=4+mix=beta,2.0,2.0"
+    )
     assert p.run("csa", {"data.imbalance_ratio": 10}, 1).name == "demo/csa/data.imbalance_ratio=10.0"
 
 

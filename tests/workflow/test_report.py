@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from csa_core.errors import UserError
-from workflow.report.collect import collect
+from workflow.report.collect import GROUPS, collect
 from workflow.report.summary import paired_difference, summarise
 from workflow.report.tables import main, markdown, tidy
 
@@ -102,17 +102,17 @@ RUN = Path("results/runs/demo/ce/seed=2/metrics.json")
 BAD = {
     "missing run": (lambda: RUN.unlink(), "ce/seed=2/metrics.json: cannot be read"),
     "not json": (lambda: RUN.write_text("{"), "ce/seed=2/metrics.json: is not JSON"),
-    "other config": (lambda: spoil(RUN, digests={"config": "x" * 64}), "config digest is xxxxxxxxxxxx, expected demo/ce-2"),
+    "other config": (lambda: spoil(RUN, digests={"config": "x" * 64}), "config digest is xxxxxxxxxxxx, expected demo/"),
     "other code": (lambda: spoil(RUN, digests={"code": "x" * 64}), "code digest is xxxxxxxxxxxx"),
     "other data": (lambda: spoil(RUN, digests={"data": "x" * 64}), "data digest differs from that of"),
     "other split": (lambda: spoil(RUN, digests={"split": "x" * 64}), "split digest differs from that of"),
     "no such head": (lambda: spoil(RUN, predicts="resampling"), "lacks what table row 'Other' needs"),
     "nan": (
-        lambda: spoil(RUN, heads={"single": {"accuracy": dict.fromkeys(("all", "many", "medium", "few"), float("nan"))}}),
+        lambda: spoil(RUN, heads={"single": {"accuracy": dict.fromkeys(GROUPS, float("nan"))}}),
         "accuracy of all is nan",
     ),
     "text": (
-        lambda: spoil(RUN, heads={"single": {"accuracy": dict.fromkeys(("all", "many", "medium", "few"), "0.9")}}),
+        lambda: spoil(RUN, heads={"single": {"accuracy": dict.fromkeys(GROUPS, "0.9")}}),
         "accuracy of all is '0.9'",
     ),
 }  # fmt: skip

@@ -15,7 +15,6 @@ import yaml
 
 from tests.conftest import ROOT, TINY
 
-Done = "subprocess.CompletedProcess[str]"
 RUN = "results/runs/tiny/csa/seed=1/metrics.json"
 
 
@@ -42,7 +41,7 @@ class Folder:
         options = ["--directory", str(self.path), "--configfile", str(self.path / "mine.yaml"), "--cores", "2"]
         return [sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "Snakefile"), *options]
 
-    def snakemake(self, *words: str) -> "Done":  # type: ignore[valid-type]
+    def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run it."""
         return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=300, cwd=ROOT)
 

@@ -24,7 +24,7 @@ def images() -> Tensor:
 
 def closed_form(network: Network, images: Tensor, kind: str) -> Tensor:
     with torch.no_grad():
-        return activation_map(network.body(images), network.heads["uniform"].weight, LABELS, kind)
+        return activation_map(network.body(images), network.weight("uniform"), LABELS, kind)
 
 
 def test_gradcam_equals_autograd(network: Network, images: Tensor) -> None:
@@ -52,8 +52,9 @@ def test_gradcam_equals_the_grad_cam_package(network: Network, images: Tensor) -
     targets = [ClassifierOutputTarget(int(label)) for label in LABELS]
     with GradCAM(model=OneHead(), target_layers=[network.body]) as cam:
         cam(input_tensor=images, targets=targets)
-        features, gradients = (part[0].numpy() for part in
-                               (cam.activations_and_grads.activations, cam.activations_and_grads.gradients))
+        features, gradients = (
+            part[0].numpy() for part in (cam.activations_and_grads.activations, cam.activations_and_grads.gradients)
+        )
         theirs = cam.get_cam_image(images, network.body, targets, features, gradients, eigen_smooth=False)
     theirs = np.maximum(theirs, 0)
     ours = closed_form(network, images, "gradcam").numpy()
@@ -65,7 +66,7 @@ def test_gradcam_equals_the_grad_cam_package(network: Network, images: Tensor) -
 
 def test_cam_is_the_weighted_sum(network: Network, images: Tensor) -> None:
     features = network.body(images).detach().numpy()
-    weight = network.heads["uniform"].weight.detach().numpy()
+    weight = network.weight("uniform").detach().numpy()
     for i, label in enumerate(LABELS):
         by_hand = sum(weight[label, c] * features[i, c] for c in range(64))
         np.testing.assert_allclose(closed_form(network, images, "cam")[i].numpy(), by_hand, rtol=1e-9, atol=1e-12)
@@ -81,7 +82,7 @@ def test_object_map_spans_zero_to_one_and_enlarges_bicubically() -> None:
     activation = torch.rand(5, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 7 - 3
     objects = object_map(activation, (32, 24))
     assert objects.shape == (5, 1, 32, 24)
-    assert 0 <= objects.min() and objects.max() <= 1
+    assert objects.min() >= 0 and objects.max() <= 1
     low, high = activation.flatten(1).min(1).values, activation.flatten(1).max(1).values
     scaled = (activation - low[:, None, None]) / (high - low)[:, None, None]
     wanted = nn.functional.interpolate(scaled[:, None], size=(32, 24), mode="bicubic").clamp(0, 1)

@@ -41,9 +41,9 @@ def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros() -> Non
 
 def test_initial_weights_are_kaiming_normal() -> None:
     network = make_network("resnet32", ("single",), 100, seed=0)
-    weight = network.body.blocks[-1].conv2.weight  # type: ignore[union-attr]
+    weight = network.body.get_parameter("blocks.14.conv2.weight")
     assert abs(float(weight.detach().std()) - (2 / (64 * 9)) ** 0.5) < 0.002
-    assert abs(float(network.heads["single"].weight.detach().std()) - (2 / 64) ** 0.5) < 0.01
+    assert abs(float(network.weight("single").detach().std()) - (2 / 64) ** 0.5) < 0.01
 
 
 def test_methods_start_from_the_same_body_and_leave_the_global_generator_alone() -> None:
@@ -55,8 +55,8 @@ def test_methods_start_from_the_same_body_and_leave_the_global_generator_alone()
     assert torch.equal(torch.get_rng_state(), before)
     for a, b in zip(one.body.state_dict().values(), two.body.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(one.heads["single"].weight, two.heads["uniform"].weight)
-    assert not torch.equal(one.heads["single"].weight, other.heads["single"].weight)
+    assert torch.equal(one.weight("single"), two.weight("uniform"))
+    assert not torch.equal(one.weight("single"), other.weight("single"))
 
 
 def test_a_block_equals_its_formula() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 
-from csa_core.data.augment import test_batches as batches_of
+from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.models.resnet import make_network
 from csa_core.train.evaluate import predict, score, with_ensemble
@@ -39,7 +39,7 @@ def test_the_ensemble_is_the_mean_of_the_logits() -> None:
 def test_predictions_are_of_the_network_in_eval_mode_and_leave_it_as_it_was(dataset: Dataset) -> None:
     network = make_network("resnet8", ("uniform", "resampling"), 4, seed=0).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    logits = predict(network, batches_of(dataset, torch.device("cpu"), size=32))
+    logits = predict(network, evaluation_batches(dataset, torch.device("cpu"), size=32))
     assert network.training
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     pixels = dataset.test_images / 255

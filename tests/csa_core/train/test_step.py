@@ -76,7 +76,7 @@ class Derivation:
         masks: list[Tensor | None] = []
         for i, y in enumerate(labels):
             (gradient,) = torch.autograd.grad(logits[i, y], features, retain_graph=True)
-            cam = sum(gradient[i, c].mean() * features[i, c] for c in range(64)).detach()
+            cam = torch.stack([gradient[i, c].mean() * features[i, c] for c in range(64)]).sum(0).detach()
             cam = cam.clamp(min=0) if self.config.activation_map == "gradcam" else cam
             cam = cam - cam.min()
             cam = cam / cam.max() if cam.max() > 0 else cam
