@@ -20,6 +20,7 @@ from workflow.plan import Plan, or_one_line
 PLAN = or_one_line(Plan, config)
 PINNED = PLAN.config.code_version is not None
 CODE = PLAN.config.code_version if PINNED else code_digest()
+REFERENCE = PLAN.reference
 
 # The commands run with this Python and import csa_core and workflow from this folder.
 shell.prefix(
@@ -39,6 +40,7 @@ wildcard_constraints:
 rule all:
     input:
         expand("results/{table}.csv", table=PLAN.tables),
+        "results/contexts.png",
 
 
 include: "workflow/rules/data.smk"

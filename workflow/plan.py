@@ -122,6 +122,11 @@ class Plan:
         for name in self.tables:
             self.runs_of(name)
 
+    @property
+    def reference(self) -> Run:
+        """The protocol's reference run at the first seed."""
+        return self.run("csa", {}, self.config.seeds[0])
+
     def run(self, method: str, changes: dict[str, Any], seed: int) -> Run:
         """Return the run that changes the protocol so; values equal to the protocol's are no change."""
         return self._run(method, canonical(changes), seed)

@@ -1,19 +1,17 @@
 rule data:
-    message:
-        "Data set {wildcards.data}"
     output:
         "results/data/{data}/dataset.safetensors",
     log:
         "results/logs/data/{data}.log",
     params:
         config=lambda w: PLAN.data_json(w.data),
+    message:
+        "Data set {wildcards.data}"
     shell:
         "printf %s {params.config:q} | python -m csa_core data - --out {output:q} > {log:q} 2>&1"
 
 
 rule split:
-    message:
-        "Split {wildcards.split} of {wildcards.data}"
     input:
         "results/data/{data}/dataset.safetensors",
     output:
@@ -22,5 +20,7 @@ rule split:
         "results/logs/data/{data}/{split}.log",
     params:
         config=lambda w: PLAN.split_json(w.data, w.split),
+    message:
+        "Split {wildcards.split} of {wildcards.data}"
     shell:
         "printf %s {params.config:q} | python -m csa_core split - --data {input:q} --out {output:q} > {log:q} 2>&1"

@@ -1,6 +1,4 @@
 rule train:
-    message:
-        "Train {wildcards.run}, seed {wildcards.seed}"
     input:
         data=lambda w: f"results/data/{PLAN.run_of(w).data}/dataset.safetensors",
         split=lambda w: f"results/data/{PLAN.run_of(w).data}/{PLAN.run_of(w).split}.json",
@@ -12,12 +10,14 @@ rule train:
         ),
     log:
         f"results/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
+    threads: PLAN.config.threads
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: PLAN.run_of(w).json,
         code=f"--code-version '{CODE}'" if PINNED else f"--expect-code {CODE}",
         out=lambda w, output: os.path.dirname(output[0]),
-    threads: PLAN.config.threads
+    message:
+        "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "printf %s {params.config:q} | python -m csa_core train - --data {input.data:q}"
         " --split {input.split:q} --out {params.out:q} --state results/state"

@@ -1,0 +1,35 @@
+# Each target does its own set-up: it makes .venv and installs the locked versions into it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help all table2 test lint clean
+
+help: ## show the targets
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+all: $(READY) ## every table of the protocol in config.yaml
+	$(BIN)/snakemake --cores all
+
+table2: $(READY) ## Table 2: ten thresholds, trained
+	$(BIN)/snakemake --cores all results/table2.csv
+
+test: lint ## linters, type checker and all tests
+	$(BIN)/python -m pytest --numprocesses auto
+
+lint: $(READY) ## linters and type checker alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/mypy
+
+clean: ## remove .venv; results stay
+	rm -rf .venv
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

@@ -1,0 +1,72 @@
+"""Draw what context shift does: `python -m workflow.report.gallery CONTEXTS --title TEXT --out FILE ...`.
+
+CONTEXTS is what `python -m csa_core contexts` writes. Columns are examples; from top to bottom: a
+confident image, where its class is seen, its background mask M, a re-sampled image, and both mixed.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from csa_core import store
+from csa_core.errors import UserError
+
+ROWS = {
+    "context": "confident\nimage",
+    "object": "object\nmap",
+    "mask": "background\nmask M",
+    "resampled": "re-sampled\nimage",
+    "mixed": "mixed",
+}
+# Fixed metadata: the same run gives the same bytes.
+METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser("python -m workflow.report.gallery", description=__doc__.split("\n\n")[0])
+    parser.add_argument("contexts", type=Path, metavar="CONTEXTS", help="file of `python -m csa_core contexts`")
+    parser.add_argument("--title", required=True, help="title of the figure: what was run")
+    parser.add_argument("--out", type=Path, required=True, nargs="+", help="files to write: .png, .pdf, .svg")
+    args = parser.parse_args(argv)
+    mpl.rcParams.update({"font.size": 7, "svg.hashsalt": "csa"})
+    try:
+        tensors, meta, _ = store.read_tensors(args.contexts)
+        figure = draw(tensors, meta, args.title)
+        for path in args.out:
+            buffer, kind = io.BytesIO(), path.suffix[1:]
+            figure.savefig(buffer, format=kind, dpi=300, metadata=METADATA.get(kind))
+            store.write_bytes(path, buffer.getvalue())
+    except UserError as error:
+        print(f"gallery: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw(tensors: store.Tensors, meta: dict[str, Any], title: str) -> plt.Figure:
+    """Return the figure: a row for each of `ROWS`, a column for each example."""
+    count = len(tensors["mixed"])
+    figure, axes = plt.subplots(
+        len(ROWS), count, figsize=(0.72 * count + 0.6, 0.82 * len(ROWS) + 0.5), squeeze=False, layout="constrained"
+    )
+    for line, (name, label) in zip(axes, ROWS.items(), strict=True):
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        for i, axis in enumerate(line):
+            axis.imshow(tensors[name][i], vmin=0, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    for i in range(count):
+        axes[0, i].set_title(f"{meta['context_class'][i]}\np = {meta['confidence'][i]:.2f}", fontsize=6)
+        axes[3, i].set_title(meta["resampled_class"][i], fontsize=6, pad=2)
+        axes[4, i].set_title(f"λ = {meta['mix'][i]:.2f}", fontsize=6, pad=2)
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
