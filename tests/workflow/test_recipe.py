@@ -1,0 +1,35 @@
+"""The recipe for a new ablation in CONTRIBUTING.md, followed to the letter."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from tests.conftest import ROOT, TINY
+
+
+def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
+    values, table = re.findall(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[:2]
+    copy = tmp_path / "project"
+    skip = shutil.ignore_patterns(".*", "results", "data", "build", "*.egg-info", "tests", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: skip(folder, names) if folder == str(ROOT) else [])
+    # Step 1 and 2, with two of the values and a protocol of seconds so that the test is quick.
+    added = yaml.safe_load(values)["sweeps"]
+    assert len(added["mask_exponent"]) == 4
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["sweeps"]["mask_exponent"] = added["mask_exponent"][1:3]
+    config |= {"protocol": "tiny.yaml", "seeds": [1]}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    (copy / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"epochs": 2, "lr_drops": []}))
+    (copy / "workflow/tables/mask_exponent.yaml").write_text(table)
+    # Step 3.
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "results/mask_exponent.csv"]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = pd.read_csv(copy / "results/mask_exponent.csv", dtype={"label": str})
+    assert result["label"].unique().tolist() == ["1.0", "2.0"]
+    assert result["run"].unique().tolist() == ["tiny/csa/mask_exponent=1.0", "tiny/csa"]
