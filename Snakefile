@@ -21,6 +21,7 @@ PLAN = or_one_line(Plan, config)
 PINNED = PLAN.config.code_version is not None
 CODE = PLAN.config.code_version if PINNED else code_digest()
 REFERENCE = PLAN.reference
+REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*"))
 
 # The commands run with this Python and import csa_core and workflow from this folder.
 shell.prefix(
@@ -35,12 +36,16 @@ wildcard_constraints:
     run=r"[a-z_]+(/[^/]+)?",
     seed=r"\d+",
     table="|".join(PLAN.tables),
+    figure="|".join(PLAN.figures),
 
 
 rule all:
     input:
         expand("results/{table}.csv", table=PLAN.tables),
-        "results/contexts.png",
+        expand("results/figures/{figure}.svg", figure=PLAN.figures),
+        "results/figures/contexts.png",
+        "results/claims.csv",
+        "results/report.html",
 
 
 include: "workflow/rules/data.smk"

@@ -61,9 +61,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people and programs: indented, keys in the order given, NaN refused."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object for people and programs: a line for each key, in the order given; NaN refused."""
+    lines = (f"{json.dumps(key)}: {json.dumps(part, allow_nan=False)}" for key, part in value.items())
+    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def read_json(path: Path) -> Any:

@@ -6,72 +6,25 @@ it changes from the protocol's reference, so two tables that need the same run n
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import Field
-
-from csa_core.config import RunConfig, Strict, load_yaml, parse, set_dotted, validate
+from csa_core.config import RunConfig, load_yaml, parse, set_dotted, validate
 from csa_core.errors import UserError, nearest
-from csa_core.store import canonical
+from csa_core.store import canonical, digest
+from workflow.declarations import HERE, Row, WorkflowConfig, load_tables
 
-HERE = Path(__file__).parent
 T = TypeVar("T")
-Group = Literal["all", "many", "medium", "few"]
-
-
-class WorkflowConfig(Strict):
-    """What `config.yaml` may say."""
-
-    protocol: str = "demo"
-    """demo, paper, or the path of a protocol file of your own."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
-    """Training seeds; each run is trained once for each."""
-    sweeps: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """The values that each sweep of a table takes, by key of a run."""
-    overrides: dict[str, Any] = {}
-    """Keys of the protocol to change for every run."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of one training job."""
-    code_version: str | None = None
-    """null: a change of the code trains again; a text pins the version that results carry."""
-
-
-class Row(Strict):
-    """One row of a table, or one for each value of a sweep."""
-
-    label: str
-    """What the row is called; `{value}` stands for the value of the sweep."""
-    method: str = "csa"
-    """Method of the run."""
-    changes: dict[str, Any] = {}
-    """What the run changes from the protocol."""
-    sweep: str | None = None
-    """Key of a run: the row stands for each value under `sweeps` in config.yaml."""
-    head: Literal["uniform", "resampling", "ensemble", "single"] | None = None
-    """Which head is scored; null is the one that predicts."""
-    paper: dict[str, Any] = {}
-    """The paper's values in percent by group; by value and group for a sweep."""
-
-
-class Table(Strict):
-    """One table: a file under `workflow/tables/`."""
-
-    title: str
-    """What the table shows."""
-    row_name: str
-    """Heading of the first column."""
-    source: str
-    """Where the paper has it."""
-    columns: list[Group] = ["all", "many", "medium", "few"]
-    """Groups of classes that are shown."""
-    rows: list[Row]
-    """The rows, in order."""
+# Further figures: name -> (kind, table whose runs it draws).
+VIEWS = {
+    "curves": ("curves", "baselines"),
+    "per_class": ("per_class", "baselines"),
+    "bank_by_threshold": ("bank", "table2"),
+    "bank_by_volume": ("bank", "table3"),
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +69,7 @@ class Plan:
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
         self.protocol, self._base = _protocol(self.config)
-        self.tables = {path.stem: _table(path) for path in sorted((HERE / "tables").glob("*.yaml"))}
+        self.tables = load_tables()
         self._data: dict[str, Run] = {}
         self._splits: dict[tuple[str, str], Run] = {}
         for name in self.tables:
@@ -174,59 +127,78 @@ class Plan:
         return or_one_line(self.run_at, wildcards.run, wildcards.seed)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """Return the rows of a table with sweeps spelt out: label, head, paper, and a run for each seed."""
+        """Return the rows of a table with sweeps spelt out, and the run and digests of each."""
         rows = []
-        for row in self.tables[table].rows:
-            for label, changes, paper in self._values(table, row):
-                runs = [self.run(row.method, changes, seed) for seed in self.config.seeds]
-                is_reference = row.method == "csa" and runs[0].name == f"{self.protocol}/csa"
-                rows.append(
-                    {
-                        "label": label,
-                        "head": row.head,
-                        "reference": is_reference and row.head in (None, "resampling"),
-                        "paper": paper if self.is_paper else {},
-                        "run": runs[0].name,
-                        "digests": [run.config.digest() for run in runs],
-                    }
-                )
+        for row, values in self._spelt_out(table):
+            runs = [self.run(row.method, values["changes"], seed) for seed in self.config.seeds]
+            is_reference = runs[0].name == self.reference.name and row.head in (None, "resampling")
+            rows.append(
+                {
+                    "label": values["label"],
+                    "series": values["series"],
+                    "head": row.head,
+                    "reference": is_reference,
+                    "paper": values["paper"] if self.is_paper else {},
+                    "run": runs[0].name,
+                    "digests": [run.config.digest() for run in runs],
+                }
+            )
         return rows
 
-    def _values(self, table: str, row: Row) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
-        if row.sweep is None:
-            return [(row.label, row.changes, row.paper)]
-        if row.sweep not in self.config.sweeps:
-            raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {table} needs it; list its values there")
-        values = []
-        for value in self.config.sweeps[row.sweep]:
-            changes = row.changes | {row.sweep: value}
-            config = self.run(row.method, changes, self.config.seeds[0]).config
-            text = _text(_flat(config.model_dump(mode="json"))[row.sweep])
-            values.append((row.label.format(value=text), changes, row.paper.get(text, {})))
-        return values
+    def _spelt_out(self, table: str) -> Iterator[tuple[Row, dict[str, Any]]]:
+        """Yield each row of a table, once for each value where it stands for a sweep."""
+        for row in self.tables[table].rows:
+            if row.sweep is None:
+                yield row, {"label": row.label, "series": row.series, "changes": row.changes, "paper": row.paper}
+                continue
+            if row.sweep not in self.config.sweeps:
+                raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {table} needs it; list its values there")
+            for given in self.config.sweeps[row.sweep]:
+                changes = row.changes | {row.sweep: given}
+                config = self.run(row.method, changes, self.config.seeds[0]).config
+                value = _flat(config.model_dump(mode="json"))[row.sweep]
+                parts, text = value if isinstance(value, list) else [value], _text(value)
+                names = {name: getattr(row, name).format(*parts, value=text) for name in ("label", "series")}
+                yield row, names | {"changes": changes, "paper": row.paper.get(text, {})}
 
     def runs_of(self, table: str) -> list[Run]:
         """Return every run that a table needs, each once."""
         runs = {}
-        for row in self.tables[table].rows:
-            for _, changes, _ in self._values(table, row):
-                for seed in self.config.seeds:
-                    run = self.run(row.method, changes, seed)
-                    runs[run.folder] = run
+        for row, values in self._spelt_out(table):
+            for seed in self.config.seeds:
+                run = self.run(row.method, values["changes"], seed)
+                runs[run.folder] = run
         return list(runs.values())
+
+    def all_runs(self) -> list[Run]:
+        """Return every run that any table needs, each once."""
+        return list({run.folder: run for table in self.tables for run in self.runs_of(table)}.values())
 
     def declaration(self, table: str) -> str:
         """Return all that a table is made from, as one sorted JSON string."""
         shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
-        return canonical(
-            shown
-            | {
-                "protocol": self.protocol,
-                "overrides": self.config.overrides,
-                "seeds": self.config.seeds,
-                "rows": self.rows(table),
-            }
-        )
+        facts = {"name": table, "protocol": self.protocol, "overrides": self.config.overrides}
+        return canonical(shown | facts | {"seeds": self.config.seeds, "rows": self.rows(table)})
+
+    def page(self) -> str:
+        """Return all that the page is made from, as one sorted JSON string."""
+        tables = [json.loads(self.declaration(table)) for table in self.tables]
+        facts = {"protocol": self.protocol, "overrides": self.config.overrides, "seeds": self.config.seeds}
+        return canonical(facts | {"tables": tables})
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of all figures: the declared ones, and further views of the runs of a table."""
+        return [name for name, table in self.tables.items() if table.draw != "no"] + list(VIEWS)
+
+    def drawn(self, figure: str) -> tuple[str, str]:
+        """Return what kind of figure it is, and the table whose runs it draws."""
+        return VIEWS.get(figure, ("points", figure))
+
+    def finished(self, table: str) -> str:
+        """Return which runs of a table are there, so that a partial table knows when it is out of date."""
+        paths = [Path(run.folder, "metrics.json") for run in self.runs_of(table)]
+        return digest([str(path) for path in paths if path.exists()])
 
     @property
     def is_paper(self) -> bool:
@@ -276,10 +248,6 @@ def _overlay(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
             fields = _overlay(fields, f"{key}.{inner}", leaf)
         return fields
     return set_dotted(fields, key, value)
-
-
-def _table(path: Path) -> Table:
-    return validate(Table, load_yaml(path), str(path.relative_to(HERE.parent)))
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from csa_core.config import RunConfig
 from csa_core.store import write_json
-from workflow.plan import WorkflowConfig
+from workflow.declarations import WorkflowConfig
 
 SCHEMA = Path(__file__).parent / "config.schema.json"
 

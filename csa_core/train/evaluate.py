@@ -29,15 +29,44 @@ def with_ensemble(logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> dict[str, Any]:
-    """Return accuracies as fractions, all and by group, and the integer counts behind them.
+    """Return the measures that the field's papers print, as fractions, and the counts behind them.
 
-    A group without classes has accuracy None, never 0.
+    Args:
+        logits: (N, K); labels: (N,) int64; group_of_class: K names of many, medium, few.
+
+    Returns:
+        accuracy: all and by group (None for a group without classes, never 0); harmonic_mean,
+        geometric_mean and worst_class of the recalls of the classes; ece: expected calibration error
+        in 15 bins; images and correct: counts by class; confusion: counts, a row a true class.
     """
     classes = len(group_of_class)
-    images = np.bincount(labels, minlength=classes)
-    correct = np.bincount(labels[logits.argmax(1) == labels], minlength=classes)
+    predicted = logits.argmax(1)
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    images, correct = confusion.sum(1), confusion.diagonal()
     accuracy: dict[str, float | None] = {"all": int(correct.sum()) / int(images.sum())}
     for group in GROUPS:
         inside = np.array([name == group for name in group_of_class])
         accuracy[group] = int(correct[inside].sum()) / int(images[inside].sum()) if inside.any() else None
-    return {"accuracy": accuracy, "correct": correct.tolist(), "images": images.tolist()}
+    recalls = correct / images
+    return {
+        "accuracy": accuracy,
+        # Both means are 0 as soon as one class is never recognised.
+        "harmonic_mean": float(1 / (1 / recalls).mean()) if recalls.all() else 0.0,
+        "geometric_mean": float(np.exp(np.log(recalls).mean())) if recalls.all() else 0.0,
+        "worst_class": float(recalls.min()),
+        "ece": calibration_error(logits, predicted == labels),
+        "images": images.tolist(),
+        "correct": correct.tolist(),
+        "confusion": confusion.tolist(),
+    }
+
+
+def calibration_error(logits: np.ndarray, is_correct: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error (Guo et al., 2017): mean |accuracy - confidence| over equal bins.
+
+    Bin m holds the confidences in ((m - 1) / bins, m / bins]; bins weigh by their images.
+    """
+    confidence = torch.from_numpy(logits).double().softmax(1).amax(1).numpy()
+    which = np.ceil(confidence * bins).astype(np.int64) - 1
+    gap = np.bincount(which, is_correct - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(logits))

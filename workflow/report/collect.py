@@ -10,13 +10,25 @@ from csa_core.errors import UserError
 from csa_core.store import read_json
 
 GROUPS = ("all", "many", "medium", "few")
+MEASURES = ("harmonic_mean", "geometric_mean", "worst_class", "ece")
 
 
-def collect(table: dict[str, Any], code: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return accuracies in tidy form and what their runs have in common.
+def folder_of(row: dict[str, Any], seed: int) -> Path:
+    """Return the folder of a row's run."""
+    return Path("results/runs", row["run"], f"seed={seed}")
 
-    The frame has a line for each (row, seed, group): columns row (number), label, run, seed, head,
-    group, accuracy (a fraction; NaN for a group without classes).
+
+def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the measures of every run in tidy form, and what the runs have in common.
+
+    The frame has a line for each (row, seed, column): row (number), name (series and label), series,
+    label, run, seed, head, column (a group of classes or a measure), value (a fraction; NaN for a
+    group without classes).
+
+    Args:
+        table: what `Plan.declaration` returns.
+        code: the code version that every run must carry.
+        partial: leave out runs that are not there instead of refusing.
 
     Raises:
         UserError: a run is missing or damaged, is of another configuration or code, or the runs
@@ -25,20 +37,21 @@ def collect(table: dict[str, Any], code: str) -> tuple[pd.DataFrame, dict[str, A
     lines: list[dict[str, Any]] = []
     common: dict[str, tuple[str, Path]] = {}
     facts: dict[str, Any] = {}
+    if len(set(table["seeds"])) < len(table["seeds"]):
+        raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
     for number, row in enumerate(table["rows"]):
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
-            path = Path("results/runs", row["run"], f"seed={seed}", "metrics.json")
+            path = folder_of(row, seed) / "metrics.json"
+            if partial and not path.exists():
+                continue
             metrics = read_json(path)
             again = f"delete {path.parent} and run snakemake again"
             try:
-                digests, head = metrics["digests"], row["head"] or metrics["predicts"]
-                accuracy = metrics["heads"][head]["accuracy"]
-                facts = facts or {
-                    "class_counts": metrics["class_counts"],
-                    "groups": metrics["groups"],
-                    "config": metrics["config"],
-                }
-                stated = {key: digests[key] for key in ("config", "code", "data", "split")}
+                head = row["head"] or metrics["predicts"]
+                scores = metrics["heads"][head]
+                values = {**scores["accuracy"], **{name: scores[name] for name in MEASURES}}
+                stated = {key: metrics["digests"][key] for key in ("config", "code", "data", "split")}
+                facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
             except (KeyError, TypeError):
                 raise UserError(f"{path}: lacks what table row '{row['label']}' needs; {again}") from None
             for key, wanted in (("config", config), ("code", code)):
@@ -48,11 +61,19 @@ def collect(table: dict[str, Any], code: str) -> tuple[pd.DataFrame, dict[str, A
                 first, where = common.setdefault(key, (stated[key], path))
                 if first != stated[key]:
                     raise UserError(f"{path}: {key} digest differs from that of {where}; {again}")
-            for group in GROUPS:
-                value = accuracy[group]
+            line = {"row": number, "name": name_of(row), "series": row["series"], "label": row["label"]}
+            line |= {"run": row["run"], "seed": seed, "head": head}
+            for column in GROUPS + MEASURES:
+                value = values[column]
                 if value is not None and not (isinstance(value, float | int) and math.isfinite(value)):
-                    raise UserError(f"{path}: accuracy of {group} is {value!r}; {again}")
-                line = {"row": number, "label": row["label"], "run": row["run"], "seed": seed, "head": head}
-                lines.append(line | {"group": group, "accuracy": math.nan if value is None else value})
+                    raise UserError(f"{path}: {column} is {value!r}; {again}")
+                lines.append(line | {"column": column, "value": math.nan if value is None else value})
+    if not lines:
+        raise UserError(f"{table['name']}: none of its runs is finished; run snakemake results/{table['name']}.csv")
     facts["digests"] = {key: value for key, (value, _) in common.items()} | {"code": code}
     return pd.DataFrame(lines), facts
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return what claims and figures call a row: its series, if any, and its label."""
+    return f"{row['series']} {row['label']}".strip()

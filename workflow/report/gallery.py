@@ -1,20 +1,20 @@
-"""Draw what context shift does: `python -m workflow.report.gallery CONTEXTS --title TEXT --out FILE ...`.
+"""Draw what context shift does: `python -m workflow.report.gallery CONTEXTS --title TEXT --out PREFIX`.
 
 CONTEXTS is what `python -m csa_core contexts` writes. Columns are examples; from top to bottom: a
 confident image, where its class is seen, its background mask M, a re-sampled image, and both mixed.
 """
 
 import argparse
-import io
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from csa_core import store
 from csa_core.errors import UserError
+from workflow.report.style import save, use_style
 
 ROWS = {
     "context": "confident\nimage",
@@ -23,8 +23,6 @@ ROWS = {
     "resampled": "re-sampled\nimage",
     "mixed": "mixed",
 }
-# Fixed metadata: the same run gives the same bytes.
-METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,23 +30,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m workflow.report.gallery", description=__doc__.split("\n\n")[0])
     parser.add_argument("contexts", type=Path, metavar="CONTEXTS", help="file of `python -m csa_core contexts`")
     parser.add_argument("--title", required=True, help="title of the figure: what was run")
-    parser.add_argument("--out", type=Path, required=True, nargs="+", help="files to write: .png, .pdf, .svg")
+    parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .pdf, .svg, .png")
     args = parser.parse_args(argv)
-    mpl.rcParams.update({"font.size": 7, "svg.hashsalt": "csa"})
+    use_style()
     try:
         tensors, meta, _ = store.read_tensors(args.contexts)
-        figure = draw(tensors, meta, args.title)
-        for path in args.out:
-            buffer, kind = io.BytesIO(), path.suffix[1:]
-            figure.savefig(buffer, format=kind, dpi=300, metadata=METADATA.get(kind))
-            store.write_bytes(path, buffer.getvalue())
+        save(draw(tensors, meta, args.title), args.out)
     except UserError as error:
         print(f"gallery: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def draw(tensors: store.Tensors, meta: dict[str, Any], title: str) -> plt.Figure:
+def draw(tensors: store.Tensors, meta: dict[str, Any], title: str) -> Figure:
     """Return the figure: a row for each of `ROWS`, a column for each example."""
     count = len(tensors["mixed"])
     figure, axes = plt.subplots(

@@ -9,33 +9,35 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 
-def summarise(accuracies: pd.DataFrame, reference: int | None) -> pd.DataFrame:
-    """Return a line for each (row, group), fractions.
+def summarise(values: pd.DataFrame, reference: int | None) -> pd.DataFrame:
+    """Return a line for each (row, column) of what `collect` returns, in fractions.
 
-    Columns: mean, sd (over seeds, n - 1), seeds, and difference, low, high: the mean difference
-    from row `reference` seed by seed, and its 95 % interval (Student's t; NaN for fewer than two
-    seeds, and for the reference itself).
+    Added are mean, sd (over seeds, n - 1), seeds (how many), and difference, low, high: the mean
+    difference from row `reference` seed by seed, and its 95 % interval (Student's t; NaN for fewer
+    than two common seeds, and for the reference itself).
     """
-    wide = accuracies.pivot(index=["row", "group"], columns="seed", values="accuracy")
-    keys = accuracies.drop_duplicates(["row", "group"])[["row", "label", "run", "head", "group"]]
+    wide = values.pivot(index=["row", "column"], columns="seed", values="value")
+    keys = values.drop_duplicates(["row", "column"]).drop(columns=["seed", "value"])
     lines = []
     for key in keys.to_dict("records"):
-        values = wide.loc[(key["row"], key["group"])].to_numpy()
-        sd = values.std(ddof=1) if len(values) > 1 else np.nan
-        difference: dict[str, Any] = dict.fromkeys(("difference", "low", "high"), np.nan)
-        if reference is not None and key["row"] != reference:
-            difference = paired_difference(values, wide.loc[(reference, key["group"])].to_numpy())
-        lines.append(key | {"mean": values.mean(), "sd": sd, "seeds": len(values)} | difference)
+        own = wide.loc[(key["row"], key["column"])]
+        present = own.dropna()
+        spread: dict[str, Any] = {"mean": present.mean(), "sd": present.std(ddof=1), "seeds": len(present)}
+        difference = np.array([])
+        if reference is not None and key["row"] != reference and (reference, key["column"]) in wide.index:
+            difference = (own - wide.loc[(reference, key["column"])]).dropna().to_numpy()
+        lines.append(key | spread | paired_interval(difference))
     return pd.DataFrame(lines)
 
 
-def paired_difference(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Return the mean of values - reference, seed by seed, with its 95 % interval."""
-    difference = values - reference
+def paired_interval(difference: np.ndarray, confidence: float = CONFIDENCE) -> dict[str, float]:
+    """Return the mean of differences, one a seed, with its interval by Student's t."""
+    if not len(difference):
+        return dict.fromkeys(("difference", "low", "high"), np.nan)
     low = high = np.nan
-    if len(difference) > 1 and np.isfinite(difference).all():
-        if np.ptp(difference) == 0:  # no spread, no test: the interval is the point
-            low = high = difference[0]
-        else:
-            low, high = stats.ttest_1samp(difference, 0).confidence_interval(CONFIDENCE)
+    if len(difference) > 1:
+        # Equal differences have no spread and no test: the interval is the point.
+        low = high = difference[0]
+        if np.ptp(difference) > 0:
+            low, high = stats.ttest_1samp(difference, 0).confidence_interval(confidence)
     return {"difference": difference.mean(), "low": low, "high": high}

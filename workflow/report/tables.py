@@ -1,111 +1,162 @@
-"""Write one table: `python -m workflow.report.tables TABLE.json --csv FILE --markdown FILE`.
+"""Write one table: `python -m workflow.report.tables TABLE.json --code-version V --out PREFIX`.
 
 TABLE.json is what `workflow.plan.Plan.declaration` returns; the rule `table` passes it on stdin.
-The CSV is tidy, in percent at full precision; the Markdown is what a person reads.
+PREFIX.csv is tidy, PREFIX.seeds.csv has a line for each run behind it, both in percent at full
+precision; PREFIX.md and PREFIX.tex (booktabs) are what a person reads and prints;
+PREFIX.claims.csv judges what the appendix says of it.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from csa_core import store
 from csa_core.errors import UserError
+from workflow.report.claims import judge_all
 from workflow.report.collect import collect
+from workflow.report.declared import common_options, declared
 from workflow.report.summary import summarise
 
-HEADINGS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
+HEADINGS = {
+    "all": "All",
+    "many": "Many",
+    "medium": "Med.",
+    "few": "Few",
+    "harmonic_mean": "Harmonic mean",
+    "geometric_mean": "Geometric mean",
+    "worst_class": "Worst class",
+    "ece": "ECE",
+}
 COMPARED = ("all", "few")
-PERCENT = ["mean", "sd", "difference", "low", "high", "paper"]
+PERCENT = ["mean", "sd", "difference", "low", "high", "paper", "from_paper"]
+EXPLANATION = (
+    "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. "
+    "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % interval."
+)
+LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
+LATEX |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.tables", description=__doc__.split("\n\n")[0])
-    parser.add_argument("table", metavar="TABLE.json", help="declaration of the table; - reads it from stdin")
-    parser.add_argument("--code-version", required=True, help="code version that every run must carry")
-    parser.add_argument("--csv", type=Path, required=True, help="tidy table to write")
-    parser.add_argument("--markdown", type=Path, required=True, help="table to read, to write")
+    common_options(parser)
+    parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .csv, .md, ...")
+    parser.add_argument("--partial", action="store_true", help="leave out runs that are not finished, and say so")
     args = parser.parse_args(argv)
     try:
-        table = json.load(sys.stdin) if args.table == "-" else store.read_json(args.table)
-        accuracies, facts = collect(table, args.code_version)
-        summary = tidy(table, accuracies)
-        store.write_bytes(args.csv, summary.to_csv(index=False).encode())
-        store.write_bytes(args.markdown, markdown(table, summary, facts).encode())
+        table = declared(args)
+        values, facts = collect(table, args.code_version, args.partial)
+        summary = tidy(table, values)
+        missing = len(table["rows"]) * len(table["seeds"]) - values.drop_duplicates(["row", "seed"]).shape[0]
+        seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
+        seeds["percent"] *= 100
+        write = {
+            ".csv": summary.to_csv(index=False),
+            ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
+            ".md": markdown(table, summary, facts, missing),
+            ".tex": latex(table, summary, facts, missing),
+            ".claims.csv": judge_all(table, values).to_csv(index=False),
+        }
+        for suffix, text in write.items():
+            store.write_bytes(Path(args.out + suffix), text.encode())
     except UserError as error:
         print(f"tables: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def tidy(table: dict[str, Any], accuracies: pd.DataFrame) -> pd.DataFrame:
-    """Return a line for each row and group, in percent, with the paper's value beside ours."""
+def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
+    """Return a line for each row and column shown, in percent, with the paper's value beside ours."""
     rows = table["rows"]
     reference = next((number for number, row in enumerate(rows) if row["reference"]), None)
-    summary = summarise(accuracies, reference)
-    summary = summary[summary["group"].isin(table["columns"])]
-    summary["paper"] = [
-        rows[row]["paper"].get(group, float("nan")) / 100
-        for row, group in zip(summary["row"], summary["group"], strict=True)
-    ]
+    summary = summarise(values[values["column"].isin(table["columns"])], reference)
+    printed = zip(summary["row"], summary["column"], strict=True)
+    summary["paper"] = [rows[row]["paper"].get(column, np.nan) / 100 for row, column in printed]
+    summary["from_paper"] = summary["mean"] - summary["paper"]
     summary[PERCENT] *= 100
     summary.insert(0, "protocol", table["protocol"])
-    return summary.drop(columns="row").rename(columns={name: f"{name}_percent" for name in PERCENT})
+    return summary.drop(columns=["row", "name"]).rename(columns={name: f"{name}_percent" for name in PERCENT})
 
 
-def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
-    """Return the table as a person reads it, under a heading that says what was run."""
-    has_paper = summary["paper_percent"].notna().any()
+def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as it is printed: text, a line a row, a column for each thing shown."""
+    printed = summary[summary["paper_percent"].notna()]["column"].unique()
+    has_series = summary["series"].any()
     lines = []
-    for (label, _), part in summary.groupby(["label", "head"], sort=False):
-        cells = {table["row_name"]: label}
-        for line in part.to_dict("records"):
-            cells[HEADINGS[line["group"]]] = _cell(line["mean_percent"], line["sd_percent"])
-        for line in part[part["group"].isin(COMPARED)].to_dict("records"):
-            cells[f"{HEADINGS[line['group']]} − ref."] = _interval(line)
-        if has_paper:
-            cells |= {
-                f"{HEADINGS[line['group']]} (paper)": _number(line["paper_percent"])
-                for line in part.to_dict("records")
-                if summary.loc[summary["group"] == line["group"], "paper_percent"].notna().any()
-            }
-        lines.append(cells)
+    for (series, label, _), part in summary.groupby(["series", "label", "head"], sort=False):
+        line = ({"": series} if has_series else {}) | {table["row_name"]: label}
+        by_column = {record["column"]: record for record in part.to_dict("records")}
+        for column in table["columns"]:
+            line[HEADINGS[column]] = _cell(by_column.get(column))
+        for column in filter(by_column.__contains__, COMPARED):
+            line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column])
+        for column in printed:
+            line[f"{HEADINGS[column]}, paper"] = _number(by_column[column]["paper_percent"])
+            line[f"{HEADINGS[column]} − paper"] = _number(by_column[column]["from_paper_percent"], "+.1f")
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def heading(table: dict[str, Any], facts: dict[str, Any], missing: int = 0) -> str:
+    """Return what was run, in two sentences."""
     data, counts = facts["config"]["data"], facts["class_counts"]
-    overrides = f" with {json.dumps(table['overrides'])}" if table["overrides"] else ""
-    seeds = ", ".join(map(str, table["seeds"]))
-    sizes = {group: facts["groups"].count(group) for group in ("many", "medium", "few")}
-    groups = ", ".join(f"{count} {group}" for group, count in sizes.items())
+    overrides = f" with {store.canonical(table['overrides'])}" if table["overrides"] else ""
+    groups = ", ".join(f"{facts['groups'].count(group)} {group}" for group in ("many", "medium", "few"))
+    partial = f" PARTIAL: {missing} runs are missing." if missing else ""
     return (
-        f"# {table['title']}\n\n"
-        f"Protocol **{table['protocol']}**{overrides}; data {data['source']}, {sum(counts):,} training images in "
-        f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); seeds {seeds}. "
-        f"Appendix: {table['source']}.\n\n"
-        f"{pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)}\n\n"
-        "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. "
-        "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % "
-        "interval over seeds.\n\n"
-        "Digests: " + ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items()) + ".\n"
+        f"Protocol {table['protocol']}{overrides}; data {data['source']}, {sum(counts):,} training images in "
+        f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
+        f"seeds {', '.join(map(str, table['seeds']))}. Appendix: {table['source']}.{partial}"
     )
 
 
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.1f}"
+def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any], missing: int = 0) -> str:
+    """Return the table as a person reads it, under a heading that says what was run."""
+    digests = ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items())
+    body = cells(table, summary).to_markdown(index=False, disable_numparse=True)
+    return f"# {table['title']}\n\n{heading(table, facts, missing)}\n\n{body}\n\n{EXPLANATION}\n\nDigests: {digests}.\n"
 
 
-def _cell(mean: float, sd: float) -> str:
-    return _number(mean) + ("" if pd.isna(sd) or pd.isna(mean) else f" ± {sd:.1f}")
+def latex(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any], missing: int = 0) -> str:
+    r"""Return the table for a paper: needs \usepackage{booktabs}."""
+    frame = cells(table, summary)
+    has_series = "" in frame
+    frame = frame.map(_latex).rename(columns=_latex)
+    styler = frame.style.hide(axis="index")
+    caption = _latex(f"{table['title']}. {heading(table, facts, missing)} {EXPLANATION}")
+    columns = ("ll" if has_series else "l") + "r" * (frame.shape[1] - 1 - has_series)
+    return styler.to_latex(
+        hrules=True, column_format=columns, caption=caption, label=f"tab:{table['name']}", position_float="centering"
+    )
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _number(value: float, form: str = ".1f") -> str:
+    return "" if pd.isna(value) else format(value, form).replace("-", "−")
+
+
+def _cell(line: dict[str, Any] | None) -> str:
+    if line is None or pd.isna(line["mean_percent"]):
+        return ""
+    sd = "" if pd.isna(line["sd_percent"]) else f" ± {line['sd_percent']:.1f}"
+    return _number(line["mean_percent"]) + sd
 
 
 def _interval(line: dict[str, Any]) -> str:
     if pd.isna(line["difference_percent"]):
         return ""
-    text = f"{line['difference_percent']:+.1f}"
-    low, high = line["low_percent"], line["high_percent"]
-    return text if pd.isna(low) else f"{text} [{low:+.1f}, {high:+.1f}]"
+    text = _number(line["difference_percent"], "+.1f")
+    if pd.isna(line["low_percent"]):
+        return text
+    return f"{text} [{_number(line['low_percent'], '+.1f')}, {_number(line['high_percent'], '+.1f')}]"
 
 
 if __name__ == "__main__":

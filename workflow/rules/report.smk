@@ -1,20 +1,66 @@
+# Tables and figures are drawn from finished runs: nothing here trains.
+
+
 rule table:
     input:
         metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(w.table)],
-        code=glob.glob(f"{ROOT}/workflow/report/*.py"),
+        code=REPORT_CODE,
     output:
-        csv="results/{table}.csv",
-        markdown="results/{table}.md",
+        csv=report("results/{table}.csv", category="Tables", caption="../captions/table.rst"),
+        rest=multiext("results/{table}", ".seeds.csv", ".md", ".tex", ".claims.csv"),
     log:
         "results/logs/{table}.log",
     params:
         table=lambda w: PLAN.declaration(w.table),
         code=CODE,
+        prefix=lambda w: f"results/{w.table}",
     message:
         "Table results/{wildcards.table}.csv"
     shell:
         "printf %s {params.table:q} | python -m workflow.report.tables - --code-version {params.code:q}"
-        " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+        " --out {params.prefix:q} > {log:q} 2>&1"
+
+
+# Asked for by name only: a table of what is finished so far, marked as partial.
+rule partial:
+    input:
+        code=REPORT_CODE,
+    output:
+        multiext("results/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv"),
+    log:
+        "results/logs/partial-{table}.log",
+    params:
+        table=lambda w: PLAN.declaration(w.table),
+        code=CODE,
+        prefix=lambda w: f"results/partial/{w.table}",
+        finished=lambda w: PLAN.finished(w.table),
+    message:
+        "Partial table results/partial/{wildcards.table}.md"
+    shell:
+        "printf %s {params.table:q} | python -m workflow.report.tables - --partial"
+        " --code-version {params.code:q} --out {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure:
+    input:
+        metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(PLAN.drawn(w.figure)[1])],
+        histories=lambda w: [f"{run.folder}/history.csv" for run in PLAN.runs_of(PLAN.drawn(w.figure)[1])],
+        code=REPORT_CODE,
+    output:
+        svg=report("results/figures/{figure}.svg", category="Figures", caption="../captions/figure.rst"),
+        rest=multiext("results/figures/{figure}", ".pdf", ".png", ".csv"),
+    log:
+        "results/logs/figures/{figure}.log",
+    params:
+        table=lambda w: PLAN.declaration(PLAN.drawn(w.figure)[1]),
+        kind=lambda w: PLAN.drawn(w.figure)[0],
+        code=CODE,
+        prefix=lambda w: f"results/figures/{w.figure}",
+    message:
+        "Figure {wildcards.figure}"
+    shell:
+        "printf %s {params.table:q} | python -m workflow.report.figures {params.kind} -"
+        " --code-version {params.code:q} --out {params.prefix:q} > {log:q} 2>&1"
 
 
 rule contexts:
@@ -24,9 +70,9 @@ rule contexts:
         data=f"results/data/{REFERENCE.data}/dataset.safetensors",
         split=f"results/data/{REFERENCE.data}/{REFERENCE.split}.json",
     output:
-        "results/contexts.safetensors",
+        "results/figures/contexts.safetensors",
     log:
-        "results/logs/contexts.log",
+        "results/logs/figures/contexts-data.log",
     params:
         run=REFERENCE.folder,
     message:
@@ -38,16 +84,52 @@ rule contexts:
 
 rule gallery:
     input:
-        contexts="results/contexts.safetensors",
-        code=f"{ROOT}/workflow/report/gallery.py",
+        contexts="results/figures/contexts.safetensors",
+        code=REPORT_CODE,
     output:
-        "results/contexts.png",
-        "results/contexts.pdf",
+        png=report("results/figures/contexts.png", category="Figures", caption="../captions/contexts.rst"),
+        rest=multiext("results/figures/contexts", ".pdf", ".svg"),
     log:
-        "results/logs/gallery.log",
+        "results/logs/figures/contexts.log",
     params:
         title=f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed})",
     message:
-        "Gallery of contexts, results/contexts.png"
+        "Gallery of contexts"
     shell:
-        "python -m workflow.report.gallery {input.contexts:q} --title {params.title:q} --out {output:q} > {log:q} 2>&1"
+        "python -m workflow.report.gallery {input.contexts:q} --title {params.title:q}"
+        " --out results/figures/contexts > {log:q} 2>&1"
+
+
+rule claims:
+    input:
+        claims=expand("results/{table}.claims.csv", table=PLAN.tables),
+        code=REPORT_CODE,
+    output:
+        report("results/claims.csv", category="Claims", caption="../captions/claims.rst"),
+    log:
+        "results/logs/claims.log",
+    message:
+        "Claims results/claims.csv"
+    shell:
+        "python -m workflow.report.claims {input.claims:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule page:
+    input:
+        tables=expand("results/{table}.csv", table=PLAN.tables),
+        figures=expand("results/figures/{figure}.svg", figure=PLAN.figures),
+        contexts="results/figures/contexts.png",
+        provenance=[f"{run.folder}/provenance.json" for run in PLAN.all_runs()],
+        code=REPORT_CODE,
+    output:
+        "results/report.html",
+    log:
+        "results/logs/report.log",
+    params:
+        page=PLAN.page(),
+        code=CODE,
+    message:
+        "Page results/report.html"
+    shell:
+        "printf %s {params.page:q} | python -m workflow.report.page - --code-version {params.code:q}"
+        " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"

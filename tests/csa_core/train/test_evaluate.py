@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, recall_score
+from scipy import stats
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.models.resnet import make_network
-from csa_core.train.evaluate import predict, score, with_ensemble
+from csa_core.train.evaluate import calibration_error, predict, score, with_ensemble
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(5), [40, 10, 25, 5, 20])
@@ -24,6 +25,31 @@ def test_accuracies_are_scikit_learns() -> None:
     assert scores["accuracy"]["few"] == pytest.approx(accuracy_score(LABELS[~head], predicted[~head]))
     recalls = np.array(scores["correct"]) / np.array(scores["images"])
     assert recalls == pytest.approx(recall_score(LABELS, predicted, average=None))
+
+
+def test_other_measures_are_scipys_and_scikit_learns() -> None:
+    scores = score(LOGITS, LABELS, ["few"] * 5)
+    predicted = LOGITS.argmax(1)
+    recalls = recall_score(LABELS, predicted, average=None)
+    assert scores["confusion"] == confusion_matrix(LABELS, predicted).tolist()
+    assert scores["harmonic_mean"] == pytest.approx(stats.hmean(recalls))
+    assert scores["geometric_mean"] == pytest.approx(stats.gmean(recalls))
+    assert scores["worst_class"] == recalls.min()
+    never = LOGITS - 100 * np.eye(5)[3]  # class 3 is never predicted
+    scores = score(never, LABELS, ["few"] * 5)
+    assert scores["harmonic_mean"] == scores["geometric_mean"] == scores["worst_class"] == 0
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 5.0, 200.0])
+def test_calibration_error_is_that_of_a_loop_over_bins(scale: float) -> None:
+    logits, total = LOGITS * scale, 0.0
+    confidence = np.array([max(np.exp(z - z.max()) / np.exp(z - z.max()).sum()) for z in logits])
+    correct = logits.argmax(1) == LABELS
+    for m in range(15):
+        inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert calibration_error(logits, correct) == pytest.approx(total)
 
 
 def test_a_group_without_classes_is_empty_and_not_zero() -> None:

@@ -1,0 +1,124 @@
+"""What a person declares: `config.yaml`, and a YAML file for each table, figure and its claims."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from csa_core.config import Strict, load_yaml, validate
+from csa_core.errors import UserError
+
+HERE = Path(__file__).parent
+Column = Literal["all", "many", "medium", "few", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
+Head = Literal["uniform", "resampling", "ensemble", "single"]
+
+
+class WorkflowConfig(Strict):
+    """What `config.yaml` may say."""
+
+    protocol: str = "demo"
+    """demo, paper, or the path of a protocol file of your own."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    """Training seeds; each run is trained once for each."""
+    sweeps: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """The values that each sweep of a table takes, by key of a run."""
+    overrides: dict[str, Any] = {}
+    """Keys of the protocol to change for every run."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of one training job."""
+    code_version: str | None = None
+    """null: a change of the code trains again; a text pins the version that results carry."""
+
+
+class Row(Strict):
+    """One row of a table, or one for each value of a sweep."""
+
+    label: str
+    """What the row is called; `{value}` stands for the sweep's value, `{0}`, `{1}` for parts of a list."""
+    series: str = ""
+    """Figures: what the row's points belong to; may hold the same placeholders."""
+    method: str = "csa"
+    """Method of the run."""
+    changes: dict[str, Any] = {}
+    """What the run changes from the protocol."""
+    sweep: str | None = None
+    """Key of a run: the row stands for each value under `sweeps` in config.yaml."""
+    head: Head | None = None
+    """Which head is scored; null is the one that predicts."""
+    paper: dict[str, Any] = {}
+    """The paper's values in percent by column; by value and column for a sweep."""
+
+
+class Term(Strict):
+    """One cell of a table, as a claim speaks of it."""
+
+    row: str
+    """Series, if any, and label of the row."""
+    column: Column = "all"
+    """Group of classes, or measure."""
+
+
+class Claim(Strict):
+    """One statement that the appendix makes in words, and what in the table would show it.
+
+    `contrast`: the sum of `more` minus the sum of `less` is above zero.
+    `best`: `row` is above every other row of the table but those under `apart`.
+    `insensitive`: every other row is within `margin` points of `row`.
+    """
+
+    text: str
+    """What the appendix says, in its words where they are few."""
+    section: str
+    """Where it says so."""
+    kind: Literal["contrast", "best", "insensitive"] = "contrast"
+    """How it is judged."""
+    more: list[Term] = []
+    """Contrast: cells that count in favour."""
+    less: list[Term] = []
+    """Contrast: cells that count against."""
+    row: str = ""
+    """Best, insensitive: label of the row that all others are compared with."""
+    apart: list[str] = []
+    """Best: labels of rows that are not rivals."""
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    """Insensitive: how many percentage points are no difference that matters."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "Claim":
+        if self.kind == "contrast" and not (self.more and len(self.more) == len(self.less)):
+            raise ValueError("a contrast needs as many cells under more as under less, one at least")
+        if self.kind != "contrast" and not self.row:
+            raise ValueError(f"{self.kind} needs the label of a row")
+        return self
+
+
+class Table(Strict):
+    """One table or figure: a file under `workflow/tables/`."""
+
+    title: str
+    """What it shows."""
+    row_name: str
+    """Heading of the first column, or name of the horizontal axis."""
+    source: str
+    """Where the paper has it."""
+    columns: list[Column] = ["all", "many", "medium", "few"]
+    """Groups of classes and measures that are shown."""
+    draw: Literal["no", "categories", "line"] = "no"
+    """Whether its first column is drawn too, over categories or over a number."""
+    rows: Annotated[list[Row], Field(min_length=1)]
+    """The rows, in order."""
+    claims: list[Claim] = []
+    """What the appendix says of it."""
+
+
+def load_tables() -> dict[str, Table]:
+    """Return every declared table and figure by name, in the order of their names."""
+    tables = {}
+    for path in sorted((HERE / "tables").glob("*.yaml")):
+        where = str(path.relative_to(HERE.parent))
+        tables[path.stem] = validate(Table, load_yaml(path), where)
+        if not path.stem.isidentifier():
+            raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
+    return tables
