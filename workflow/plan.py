@@ -186,6 +186,15 @@ class Plan:
         facts = {"protocol": self.protocol, "overrides": self.config.overrides, "seeds": self.config.seeds}
         return canonical(facts | {"tables": tables})
 
+    def to_estimate(self) -> str:
+        """Return what `workflow.estimate` needs of every run and table, as one JSON string."""
+        kinds = {"csa": "two branches"}
+        runs = {
+            run.folder: {"epochs": run.config.epochs, "kind": kinds.get(run.config.method, "one branch")}
+            for run in self.all_runs()
+        }
+        return canonical({"runs": runs, "tables": {t: [run.folder for run in self.runs_of(t)] for t in self.tables}})
+
     @property
     def figures(self) -> list[str]:
         """Names of all figures: the declared ones, and further views of the runs of a table."""

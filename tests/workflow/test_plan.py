@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from csa_core.config import RunConfig
+from csa_core.config import DataConfig, RunConfig
 from csa_core.errors import UserError
 from tests.conftest import ROOT
 from workflow.plan import Plan
@@ -73,7 +73,7 @@ def test_tables_share_runs() -> None:
 def test_a_seed_or_a_value_adds_its_own_runs_alone() -> None:
     more = folders(plan(seeds=[1, 2, 3, 4]), "table2") - folders(plan(), "table2")
     assert {folder[-6:] for folder in more} == {"seed=4"} and len(more) == 10
-    other = folders(plan(sweeps={"threshold": [0.8, 0.25]}), "table2") - folders(plan(), "table2")
+    other = folders(plan(sweeps=CONFIG["sweeps"] | {"threshold": [0.8, 0.25]}), "table2") - folders(plan(), "table2")
     assert other == {f"results/runs/demo/csa/threshold=0.25/seed={seed}" for seed in (1, 2, 3)}
 
 
@@ -96,7 +96,7 @@ def test_nested_overrides_keep_what_they_do_not_name() -> None:
 def test_the_paper_protocol_is_the_default_configuration() -> None:
     p = plan(protocol="paper")
     config = p.run("csa", {}, 1).config
-    assert config == RunConfig(data={"groups": "cifar100_paper"})  # type: ignore[arg-type]
+    assert config == RunConfig(data=DataConfig(groups="cifar100_paper"), evaluate_every=10)
 
 
 def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:
@@ -114,6 +114,7 @@ def test_each_table_has_one_reference_row_at_most_and_the_demo_all_have_one() ->
         assert sum(row["reference"] for row in p.rows(table)) == 1, table
 
 
+SWEEPS = {key: values for key, values in CONFIG["sweeps"].items() if key != "threshold"}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"protocol": "papper"}, "protocol: unknown name 'papper', did you mean 'paper'?"),
     ({"protocol": "gone.yaml"}, "gone.yaml: cannot be read"),
@@ -122,8 +123,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seeds": [1, 1]}, "names a seed twice"),
     ({"seeds": [1.5]}, "seeds.0: input should be a valid integer"),
     ({"seeds": 3}, "seeds: input should be a valid array"),
-    ({"sweeps": {}}, "sweeps.threshold is missing, table2 needs it"),
-    ({"sweeps": {"threshold": [2.0]}}, "threshold: input should be less than or equal to 1"),
+    ({"sweeps": SWEEPS}, "sweeps.threshold is missing, table2 needs it"),
+    ({"sweeps": SWEEPS | {"threshold": [2.0]}}, "threshold: input should be less than or equal to 1"),
     ({"overrides": {"epoch": 3}}, "config.yaml: overrides: unknown key 'epoch': did you mean 'epochs'?"),
     ({"overrides": {"data": {"sauce": "demo"}}}, "unknown key 'data.sauce'"),
     ({"overrides": {"seed": 3}}, "seed is not a protocol's to set"),

@@ -9,24 +9,30 @@ import pandas as pd
 import pytest
 
 from csa_core.errors import UserError
-from workflow.report.collect import GROUPS, collect
-from workflow.report.summary import paired_difference, summarise
-from workflow.report.tables import main, markdown, tidy
+from workflow.report.collect import GROUPS, MEASURES, collect
+from workflow.report.summary import paired_interval, summarise
+from workflow.report.tables import latex, main, markdown, tidy
 
 ACCURACY = {1: [0.90, 0.80], 2: [0.92, 0.85], 3: [0.91, 0.81]}
 SAME = {"code": "c" * 64, "data": "d" * 64, "split": "s" * 64}
 
 
-def table() -> dict[str, Any]:
+def table(**changes: Any) -> dict[str, Any]:
     rows = [
-        {"label": label, "head": None, "reference": label == "Ours", "paper": paper, "run": run,
-         "digests": [f"{run}-{seed}" for seed in ACCURACY]}
+        {
+            "label": label,
+            "series": "",
+            "head": None,
+            "reference": label == "Ours",
+            "paper": paper,
+            "run": run,
+            "digests": [f"{run}-{seed}" for seed in ACCURACY],
+        }
         for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
-    ]  # fmt: skip
-    return {
-        "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"], "protocol": "demo",
-        "overrides": {}, "seeds": list(ACCURACY), "rows": rows,
-    }  # fmt: skip
+    ]
+    shown = {"name": "table0", "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"]}
+    facts = {"protocol": "demo", "overrides": {}, "seeds": list(ACCURACY), "draw": "no", "claims": []}
+    return shown | facts | {"rows": rows} | changes
 
 
 def metrics(run: str, seed: int, number: int) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def metrics(run: str, seed: int, number: int) -> dict[str, Any]:
         "class_counts": [9, 3],
         "groups": ["few", "few"],
         "predicts": "single",
-        "heads": {"single": {"accuracy": accuracy}},
+        "heads": {"single": {"accuracy": accuracy} | dict.fromkeys(MEASURES, 0.5)},
     }
 
 
@@ -56,7 +62,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_summary_is_the_textbooks(results: Path) -> None:
     accuracies, _ = collect(table(), SAME["code"])
-    summary = summarise(accuracies, reference=0).set_index(["row", "group"])
+    summary = summarise(accuracies, reference=0).set_index(["row", "column"])
     ours, other = (np.array([values[i] for values in ACCURACY.values()]) for i in (0, 1))
     line = summary.loc[(1, "all")]
     assert line["mean"] == pytest.approx(other.mean()) and line["sd"] == pytest.approx(np.std(other, ddof=1))
@@ -72,23 +78,25 @@ def test_summary_is_the_textbooks(results: Path) -> None:
 
 
 def test_one_seed_has_no_sd_and_no_interval() -> None:
-    result = paired_difference(np.array([0.5]), np.array([0.4]))
+    result = paired_interval(np.array([0.1]))
     assert result["difference"] == pytest.approx(0.1) and np.isnan(result["low"]) and np.isnan(result["high"])
 
 
-def test_no_spread_is_no_division_by_zero() -> None:
-    assert paired_difference(np.array([0.5, 0.7]), np.array([0.5, 0.7])) == {"difference": 0, "low": 0, "high": 0}
+def test_seeds_without_spread_give_no_interval() -> None:
+    result = paired_interval(np.array([0.25, 0.25]))
+    assert result["difference"] == 0.25 and np.isnan(result["low"]) and np.isnan(result["high"])
 
 
 def test_the_csv_is_tidy_and_in_percent(results: Path) -> None:
     accuracies, facts = collect(table(), SAME["code"])
     summary = tidy(table(), accuracies)
-    assert len(summary) == 4 and set(summary["group"]) == {"all", "few"}
-    ours = summary[(summary["label"] == "Ours") & (summary["group"] == "all")].iloc[0]
+    assert len(summary) == 4 and set(summary["column"]) == {"all", "few"}
+    ours = summary[(summary["label"] == "Ours") & (summary["column"] == "all")].iloc[0]
     assert ours["mean_percent"] == pytest.approx(91.0) and ours["paper_percent"] == pytest.approx(45.8)
+    assert ours["from_paper_percent"] == pytest.approx(45.2)
     assert pd.isna(summary[summary["label"] == "Other"]["paper_percent"]).all()
     text = markdown(table(), summary, facts)
-    assert "91.0 ± 1.0" in text and "All (paper)" in text and "12 training images in 2 classes of 9 to 3" in text
+    assert "91.0 ± 1.0" in text and "All, paper" in text and "12 training images in 2 classes of 9 to 3" in text
 
 
 def spoil(path: Path, **changes: Any) -> None:
@@ -98,6 +106,8 @@ def spoil(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(content))
 
 
+NAN = {"accuracy": dict.fromkeys(GROUPS, float("nan"))} | dict.fromkeys(MEASURES, 0.5)
+TEXT = {"accuracy": dict.fromkeys(GROUPS, "0.9")} | dict.fromkeys(MEASURES, 0.5)
 RUN = Path("results/runs/demo/ce/seed=2/metrics.json")
 BAD = {
     "missing run": (lambda: RUN.unlink(), "ce/seed=2/metrics.json: cannot be read"),
@@ -108,12 +118,12 @@ BAD = {
     "other split": (lambda: spoil(RUN, digests={"split": "x" * 64}), "split digest differs from that of"),
     "no such head": (lambda: spoil(RUN, predicts="resampling"), "lacks what table row 'Other' needs"),
     "nan": (
-        lambda: spoil(RUN, heads={"single": {"accuracy": dict.fromkeys(GROUPS, float("nan"))}}),
-        "accuracy of all is nan",
+        lambda: spoil(RUN, heads={"single": NAN}),
+        "all is nan",
     ),
     "text": (
-        lambda: spoil(RUN, heads={"single": {"accuracy": dict.fromkeys(GROUPS, "0.9")}}),
-        "accuracy of all is '0.9'",
+        lambda: spoil(RUN, heads={"single": TEXT}),
+        "all is '0.9'",
     ),
 }  # fmt: skip
 
@@ -126,6 +136,39 @@ def test_what_does_not_belong_is_refused_by_name(case: str, results: Path, capsy
         collect(table(), SAME["code"])
     assert message in str(error.value)
     Path("t.json").write_text(json.dumps(table()))
-    words = ["t.json", "--code-version", SAME["code"], "--csv", "t.csv", "--markdown", "t.md"]
+    words = ["t.json", "--code-version", SAME["code"], "--out", "t"]
     assert main(words) == 2 and not Path("t.csv").exists()
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_seed_that_is_named_twice_is_refused(results: Path) -> None:
+    with pytest.raises(UserError, match="names a seed twice"):
+        collect(table(seeds=[1, 1, 2]), SAME["code"])
+
+
+def test_a_partial_table_says_so(results: Path) -> None:
+    RUN.unlink()
+    Path("t.json").write_text(json.dumps(table()))
+    words = ["t.json", "--code-version", SAME["code"], "--out", "t"]
+    assert main(words) == 2
+    assert main([*words, "--partial"]) == 0
+    assert "PARTIAL: 1 runs are missing" in Path("t.md").read_text()
+    frame = pd.read_csv("t.csv").set_index(["label", "column"])
+    assert frame.loc[("Other", "all"), "seeds"] == 2 and frame.loc[("Ours", "all"), "seeds"] == 3
+    assert frame.loc[("Other", "all"), "difference_percent"] == pytest.approx(-10), "seeds 1 and 3 alone are paired"
+
+
+def test_a_paper_can_print_the_table(results: Path) -> None:
+    values, facts = collect(table(title="Threshold δ at 50 %"), SAME["code"])
+    text = latex(table(title="Threshold δ at 50 %"), tidy(table(), values), facts)
+    assert r"\caption{Threshold $\delta$ at 50 \%." in text and r"\toprule" in text and r"\bottomrule" in text
+    assert r"Ours & 91.0 $\pm$ 1.0" in text
+    assert all(character.isascii() for character in text), "pdflatex reads ASCII everywhere"
+
+
+def test_each_run_behind_a_table_is_listed(results: Path) -> None:
+    Path("t.json").write_text(json.dumps(table()))
+    assert main(["t.json", "--code-version", SAME["code"], "--out", "t"]) == 0
+    seeds = pd.read_csv("t.seeds.csv")
+    line = seeds[(seeds["run"] == "demo/ce") & (seeds["seed"] == 2) & (seeds["column"] == "all")].iloc[0]
+    assert line["percent"] == pytest.approx(85)

@@ -10,7 +10,6 @@ is an equivalence: every rival's 90 % interval within the margin (two one-sided 
 import argparse
 import math
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from csa_core import store
 from workflow.report.summary import paired_interval
 
 ALPHA, POWER = 0.05, 0.80
+SMALLEST_EFFECT = 0.01  # in sd over seeds; to tell it would take 80,000 of them
 SUPPORTED, OPEN, CONTRADICTED, NOT_RUN = "supported", "cannot be told", "contradicted", "not run"
 COLUMNS = [
     "table",
@@ -67,9 +67,7 @@ def _contrast(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
 
     difference = (total(claim["more"]) - total(claim["less"])).dropna().to_numpy()
     interval = paired_interval(difference)
-    verdict = OPEN
-    if len(difference) > 1 and not interval["low"] <= 0 <= interval["high"]:
-        verdict = SUPPORTED if interval["low"] > 0 else CONTRADICTED
+    verdict = SUPPORTED if interval["low"] > 0 else CONTRADICTED if interval["high"] < 0 else OPEN
     return _line(interval, difference, verdict, _p(difference))
 
 
@@ -165,9 +163,9 @@ def _seeds_needed(effect: float, difference: np.ndarray, tests: int, alternative
     for seeds in range(2, 20):  # the solver does not converge where few seeds are plenty
         if power.power(effect / sd, seeds, alpha, alternative=alternative) >= POWER:
             return seeds
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(math.ceil(power.solve_power(effect / sd, alpha=alpha, power=POWER, alternative=alternative)))
+    if effect / sd < SMALLEST_EFFECT:
+        return math.inf
+    return float(math.ceil(power.solve_power(effect / sd, alpha=alpha, power=POWER, alternative=alternative)))
 
 
 def main(argv: list[str] | None = None) -> int:

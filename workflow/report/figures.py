@@ -8,6 +8,7 @@ bars are means over seeds with 95 % intervals (Student's t); small dots are sing
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from csa_core import store
 from csa_core.errors import UserError
@@ -73,7 +75,8 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
             x = np.arange(len(part))
             place = dict(zip(part["label"], x, strict=True))
             _bars(axis[i], x, part, i, "none")
-            axis[i].plot([place[label] for label in runs["label"]], runs["percent"], ".", ms=2, color="0.45")
+            beside = [place[label] + 0.22 for label in runs["label"]]
+            axis[i].plot(beside, runs["percent"], ".", ms=2.5, color="0.45")
             axis[i].set_xticks(x, part["label"], rotation=45, ha="right")
             axis[i].set_title(name.capitalize())
         figure.supxlabel(table["row_name"], fontsize=7)
@@ -92,7 +95,7 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     drawn = []
     for ax, (column, label, scale) in zip(
         axis,
-        [("loss", "Training loss", 1), ("test_accuracy", "Test accuracy (%)", 100)],
+        [("loss", "Training loss (ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)],
         strict=True,
     ):
         for i, name in enumerate(dict.fromkeys(history["name"])):
@@ -104,6 +107,7 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     axis[0].set_yscale("log")
     axis[0].legend()
     axis[1].set_xlabel("Epoch")
+    axis[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     _face(figure, table)
     return figure, pd.concat(drawn)
 
@@ -151,6 +155,7 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
         ax.set_ylim(-3, 103)
     axis[0].legend(title=table["row_name"], ncols=2)
     axis[1].set_xlabel("Epoch")
+    axis[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     _face(figure, table)
     return figure, pd.concat(drawn)
 
@@ -171,7 +176,8 @@ def _axes(rows: int, width: float, height: float, **options: Any) -> tuple[Figur
 def _face(figure: Figure, table: dict[str, Any]) -> None:
     """Write on the figure what was run, so that it cannot be taken for something else."""
     overrides = ", overridden" if table["overrides"] else ""
-    figure.suptitle(f"{table['title']} ({table['protocol']}{overrides}, {len(table['seeds'])} seeds)", fontsize=7)
+    title = textwrap.fill(table["title"], 58)
+    figure.suptitle(f"{title}\nprotocol {table['protocol']}{overrides}, {len(table['seeds'])} seeds", fontsize=7)
 
 
 def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -187,7 +193,7 @@ def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def _band(axis: Axes, x: Any, line: pd.DataFrame, i: int, name: str, marker: str | None = None) -> None:
     marker = MARKERS[i % 8] if marker is None else marker
     axis.plot(x, line["mean"], label=name, color=COLOURS[i % 8], linestyle=DASHES[i % 4], marker=marker)
-    axis.fill_between(x, line["low"], line["high"], color=COLOURS[i % 8], alpha=0.15, linewidth=0)
+    axis.fill_between(x, line["low"], line["high"], color=COLOURS[i % 8], alpha=0.12, linewidth=0)
 
 
 def _bars(axis: Axes, x: Any, line: pd.DataFrame, i: int, linestyle: str) -> None:

@@ -31,13 +31,13 @@ def summarise(values: pd.DataFrame, reference: int | None) -> pd.DataFrame:
 
 
 def paired_interval(difference: np.ndarray, confidence: float = CONFIDENCE) -> dict[str, float]:
-    """Return the mean of differences, one a seed, with its interval by Student's t."""
+    """Return the mean of differences, one a seed, with its interval by Student's t.
+
+    Fewer than two seeds, or seeds without any spread, give no interval (NaN).
+    """
     if not len(difference):
         return dict.fromkeys(("difference", "low", "high"), np.nan)
     low = high = np.nan
-    if len(difference) > 1:
-        # Equal differences have no spread and no test: the interval is the point.
-        low = high = difference[0]
-        if np.ptp(difference) > 0:
-            low, high = stats.ttest_1samp(difference, 0).confidence_interval(confidence)
+    if len(difference) > 1 and np.ptp(difference) > 0:
+        low, high = stats.ttest_1samp(difference, 0).confidence_interval(confidence)
     return {"difference": difference.mean(), "low": low, "high": high}

@@ -74,7 +74,7 @@ rule contexts:
     log:
         "results/logs/figures/contexts-data.log",
     params:
-        run=REFERENCE.folder,
+        run=lambda w, input: os.path.dirname(input.weights),
     message:
         "Contexts that the reference run sees"
     shell:
@@ -133,3 +133,14 @@ rule page:
     shell:
         "printf %s {params.page:q} | python -m workflow.report.page - --code-version {params.code:q}"
         " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"
+
+
+# Trains nothing and makes no file: prints what is left to train, and about how long it takes.
+rule estimate:
+    log:
+        "results/logs/estimate.log",
+    params:
+        runs=PLAN.to_estimate(),
+        jobs=max(1, (workflow.cores or 1) // PLAN.config.threads),
+    shell:
+        "printf %s {params.runs:q} | python -m workflow.estimate --jobs {params.jobs} | tee {log:q}"

@@ -1,0 +1,142 @@
+"""Verdicts on claims, from numbers whose answer is known."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from workflow.declarations import load_tables
+from workflow.report.claims import judge_all
+
+SEEDS = [1, 2, 3, 4, 5]
+NOISE = np.array([0.3, -0.2, 0.1, -0.3, 0.1])
+
+
+def values(**rows: Any) -> pd.DataFrame:
+    """Accuracies in percent by row, one a seed, as `collect` returns them."""
+    lines = [
+        {"name": name, "column": "all", "seed": seed, "value": value / 100}
+        for name, row in rows.items()
+        for seed, value in zip(SEEDS, np.broadcast_to(row, 5), strict=True)
+    ]
+    return pd.DataFrame(lines)
+
+
+def judge(accuracies: pd.DataFrame, **claim: Any) -> Any:
+    empty = {
+        "text": "",
+        "section": "C",
+        "kind": "contrast",
+        "more": [],
+        "less": [],
+        "row": "",
+        "apart": [],
+        "margin": 1,
+    }
+    table = {"name": "t", "claims": [empty | claim]}
+    return judge_all(table, accuracies).iloc[0]
+
+
+def term(row: str) -> list[dict[str, str]]:
+    return [{"row": row, "column": "all"}]
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(5.0, "supported"), (-5.0, "contradicted"), (0.1, "cannot be told"), (0.0, "cannot be told")]
+)
+def test_a_contrast(shift: float, verdict: str) -> None:
+    ours = 50 + shift + NOISE + np.array([1, 2, 3, 4, 5])
+    line = judge(values(a=ours, b=50 + np.array([1, 2, 3, 4, 5])), more=term("a"), less=term("b"))
+    difference = shift + NOISE
+    interval = stats.t.interval(0.95, 4, difference.mean(), stats.sem(difference))
+    assert line["verdict"] == verdict and line["seeds"] == 5
+    assert (line["estimate"], line["low"], line["high"]) == (
+        pytest.approx(difference.mean()),
+        pytest.approx(interval[0]),
+        pytest.approx(interval[1]),
+    )
+    assert line["p"] == pytest.approx(stats.ttest_rel(ours, 50 + np.array([1, 2, 3, 4, 5])).pvalue)
+
+
+def test_a_difference_of_differences() -> None:
+    """Few-shot classes lose more than many-shot ones: (a - b) - (c - d)."""
+    accuracies = values(a=20 + NOISE, b=10, c=60, d=61 - NOISE)
+    more, less = term("a") + term("d"), term("b") + term("c")
+    assert judge(accuracies, more=more, less=less)["estimate"] == pytest.approx(11)
+
+
+def test_seeds_needed_are_those_that_give_the_power() -> None:
+    line = judge(values(a=50.1 + NOISE, b=50), more=term("a"), less=term("b"))
+    effect = (0.1 + NOISE).mean() / (0.1 + NOISE).std(ddof=1)
+
+    def power(n: int) -> float:  # from the noncentral t distribution
+        limit = stats.t.ppf(0.975, n - 1)
+        return float(stats.nct.sf(limit, n - 1, effect * n**0.5) + stats.nct.cdf(-limit, n - 1, effect * n**0.5))
+
+    needed = int(line["seeds_needed"])
+    assert power(needed) >= 0.8 > power(needed - 1)
+
+
+def test_one_seed_tells_nothing() -> None:
+    accuracies = values(a=60, b=50)
+    line = judge(accuracies[accuracies["seed"] == 1], more=term("a"), less=term("b"))
+    assert line["verdict"] == "cannot be told" and np.isnan(line["low"]) and line["estimate"] == pytest.approx(10)
+
+
+def test_the_best_must_beat_every_rival() -> None:
+    far, near = 40 - 2 * NOISE, 49.9 + NOISE
+    assert judge(values(a=50 + NOISE, b=far, c=41 - 2 * NOISE), kind="best", row="a")["verdict"] == "supported"
+    line = judge(values(a=50 - NOISE, b=far, c=near), kind="best", row="a")
+    assert line["verdict"] == "cannot be told" and "closest of 2 rivals: c" in line["note"]
+    assert judge(values(a=50 - NOISE, b=far, c=55 + NOISE), kind="best", row="a")["verdict"] == "contradicted"
+    assert judge(values(a=50 - NOISE, b=far, c=55 + NOISE), kind="best", row="a", apart=["c"])["verdict"] == "supported"
+
+
+def test_the_best_of_many_pays_for_looking_often() -> None:
+    """A rival that is better at p = 0.02 contradicts on its own, and does not among nine."""
+    rng = np.random.default_rng(0)
+    better = next(
+        d for d in (rng.normal(0.5, 0.4, 5) for _ in range(1000)) if 0.015 < stats.ttest_1samp(d, 0).pvalue < 0.025
+    )
+    assert judge(values(a=50, b=50 + better), kind="best", row="a")["verdict"] == "contradicted"
+    others = {f"r{i}": 50 + NOISE * (i + 1) - NOISE.mean() for i in range(8)}
+    line = judge(values(a=50, b=50 + better, **others), kind="best", row="a")
+    assert line["verdict"] == "cannot be told"
+
+
+def test_insensitive_is_an_equivalence_and_not_a_lack_of_evidence() -> None:
+    close = judge(values(a=50, b=50.1 + NOISE, c=50 - NOISE), kind="insensitive", row="a")
+    assert close["verdict"] == "supported" and close["p"] < 0.05
+    noisy = judge(values(a=50, b=50 + 10 * NOISE), kind="insensitive", row="a")
+    assert noisy["verdict"] == "cannot be told", "no difference was found, and none was excluded"
+    assert noisy["seeds_needed"] > 5
+    assert judge(values(a=50, b=55 + NOISE), kind="insensitive", row="a")["verdict"] == "contradicted"
+    b = 50.2 + NOISE
+    line = judge(values(a=50, b=b), kind="insensitive", row="a")
+    interval = stats.t.interval(0.90, 4, (b - 50).mean(), stats.sem(b - 50))
+    assert (line["low"], line["high"]) == (pytest.approx(interval[0]), pytest.approx(interval[1]))
+
+
+def test_a_row_that_the_sweep_lacks_is_said() -> None:
+    line = judge(values(a=50 + NOISE), more=term("a"), less=term("b"))
+    assert line["verdict"] == "not run" and "'b'" in line["note"]
+
+
+def test_declared_claims_name_rows_that_the_default_sweeps_have() -> None:
+    import yaml
+
+    from tests.conftest import ROOT
+    from workflow.plan import Plan
+    from workflow.report.collect import name_of
+
+    plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    claims = 0
+    for name, table in load_tables().items():
+        rows = {name_of(row) for row in plan.rows(name)}
+        for claim in table.claims:
+            named = {t.row for t in claim.more + claim.less} | {*claim.apart} | ({claim.row} if claim.row else set())
+            assert named <= rows, f"{name}: {named - rows}"
+            claims += 1
+    assert claims >= 19
