@@ -182,7 +182,9 @@ class Plan:
 
     def page(self) -> str:
         """Return all that the page is made from, as one sorted JSON string."""
-        tables = [json.loads(self.declaration(table)) for table in self.tables]
+        # The appendix's tables first, its figures next, then what it lacks.
+        order = sorted(self.tables, key=lambda name: (name[:5] != "table", name[:6] != "figure", name))
+        tables = [json.loads(self.declaration(table)) for table in order]
         facts = {"protocol": self.protocol, "overrides": self.config.overrides, "seeds": self.config.seeds}
         return canonical(facts | {"tables": tables})
 

@@ -1,7 +1,9 @@
 """Whole workflows, run as a person runs them: `snakemake` in a folder of its own."""
 
+import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,13 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 import yaml
 
 from tests.conftest import ROOT, TINY
 
 RUN = "results/runs/tiny/csa/seed=1/metrics.json"
+SWEEPS: dict[str, list[Any]] = {
+    "threshold": [0.05, 0.5],
+    "bank_batches": [1, 64],
+    "mix": [["uniform", 0.0, 1.0], ["beta", 2.0, 2.0]],
+    "balance_ratio": [0.0, 1.0],
+}
 
 
 class Folder:
@@ -27,7 +37,7 @@ class Folder:
         self.config: dict[str, Any] = {
             "protocol": str(path / "tiny.yaml"),
             "seeds": [1, 2],
-            "sweeps": {"threshold": [0.05, 0.5]},
+            "sweeps": SWEEPS,
         }
         self.write()
 
@@ -50,7 +60,7 @@ class Folder:
         done = self.snakemake(*words, "--dry-run")
         assert done.returncode == 0, done.stderr
         lines = [line.split() for line in (done.stdout + done.stderr).splitlines()]
-        rules = ("data", "split", "train", "table", "all", "gallery")
+        rules = ("data", "split", "train", "table", "figure", "page", "all")
         return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[0] in rules}
 
     def read(self, name: str) -> bytes:
@@ -60,48 +70,118 @@ class Folder:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Table 2 and Table 4 of the tiny protocol, trained for real."""
+    """Everything the workflow makes, of the tiny protocol, trained for real."""
     folder = Folder(tmp_path_factory.mktemp("finished"))
-    assert folder.jobs("results/table2.csv", "results/table4.csv") == {"data": 1, "split": 1, "train": 4, "table": 2}
-    done = folder.snakemake("results/table2.csv", "results/table4.csv")
+    jobs = folder.jobs()
+    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 30 and jobs["table"] == 9
+    done = folder.snakemake()
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def test_tables_are_what_their_runs_say(finished: Folder) -> None:
-    table = pd.read_csv(finished.path / "results/table2.csv", dtype={"label": str})
-    assert table["label"].unique().tolist() == ["0.05", "0.5"] and set(table["seeds"]) == {2}
-    for label, run in (("0.05", "csa"), ("0.5", "csa/threshold=0.5")):
-        runs = [json.loads(finished.read(f"results/runs/tiny/{run}/seed={seed}/metrics.json")) for seed in (1, 2)]
-        wanted = [100 * run["heads"]["resampling"]["accuracy"]["all"] for run in runs]
-        line = table[(table["label"] == label) & (table["group"] == "all")].iloc[0]
-        assert line["mean_percent"] == pytest.approx(sum(wanted) / 2)
-    assert table["paper_percent"].isna().all()
-    heads = pd.read_csv(finished.path / "results/table4.csv")
-    assert heads["head"].unique().tolist() == ["uniform", "resampling", "ensemble"]
+def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
+    """Every cell of two tables, from the logits, labels and class counts, by other means."""
+    data = safetensors.numpy.load_file(finished.path / "results/data/demo/dataset.safetensors")
+    (split,) = (finished.path / "results/data/demo").glob("exponential-*.json")
+    counts = np.array([len(part) for part in json.loads(split.read_text())["indices"].values()])
+    groups = {"all": counts > 0, "many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
+    labels, checked = data["test_labels"], 0
+    for name in ("table2", "table4", "baselines"):
+        table = pd.read_csv(finished.path / f"results/{name}.csv", dtype={"label": str})
+        for _, line in table[table["column"].isin(groups)].iterrows():
+            inside = groups[line["column"]][labels]
+            accuracy = []
+            for seed in (1, 2):
+                folder = finished.path / "results/runs" / line["run"] / f"seed={seed}"
+                logits = safetensors.numpy.load_file(folder / "predictions.safetensors")
+                both = (logits["uniform"] + logits["resampling"]) / 2 if line["head"] == "ensemble" else None
+                chosen = logits[line["head"]] if both is None else both
+                right = chosen.argmax(1) == labels
+                accuracy.append(100 * right[inside].mean() if inside.any() else np.nan)
+            assert line["mean_percent"] == pytest.approx(np.mean(accuracy), nan_ok=True)
+            if inside.any():
+                assert line["sd_percent"] == pytest.approx(np.std(accuracy, ddof=1))
+                checked += 1
+    assert checked == (2 + 3 + 5) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
+
+
+def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
+    page = finished.read("results/report.html").decode()
+    assert not re.search(r'(src|href)="(https?:)?//', page), "it must open without a network"
+    assert "<script" not in page
+    for name in ("baselines", *(f"table{i}" for i in (1, 2, 3, 4, 5, 7)), "figure1", "figure2"):
+        assert f'id="{name}"' in page
+        cells = (finished.path / f"results/{name}.md").read_text().splitlines()[6].split("|")
+        assert all(html.escape(cell.strip()) in page for cell in cells), f"{name} differs from its Markdown"
+    for run in re.findall(r'href="(runs/[^"]+)"', page):
+        assert (finished.path / "results" / html.unescape(run)).is_file()
+    assert page.count("data:image/svg+xml;base64,") == 6 and page.count("data:image/png;base64,") == 1
+    assert "without the context bank Q" in page and "cannot be told" in page
+
+
+def test_claims_come_with_verdicts(finished: Folder) -> None:
+    claims = pd.read_csv(finished.path / "results/claims.csv").set_index("claim")
+    assert len(claims) >= 19 and set(claims["verdict"]) <= {"supported", "cannot be told", "contradicted", "not run"}
+    assert claims.loc["when λ is close to 0, the performance decreases a lot", "verdict"] == "not run"
+    assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 2
+
+
+def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -> None:
+    folder = finished.path / "results/figures"
+    names = ["figure1", "figure2", "curves", "per_class", "bank_by_threshold", "bank_by_volume"]
+    for name in names:
+        assert (folder / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
+        assert (folder / f"{name}.png").read_bytes()[1:4] == b"PNG"
+        assert "<svg" in (folder / f"{name}.svg").read_text()
+        assert len(pd.read_csv(folder / f"{name}.csv")) >= 4
+    line = pd.read_csv(folder / "figure2.csv").set_index(["series", "label"]).loc[("Ours", 1.0)]
+    table = pd.read_csv(finished.path / "results/table2.csv").set_index(["label", "column"])
+    assert line["mean"] == pytest.approx(table.loc[(0.05, "all"), "mean_percent"]), "both are the reference run"
 
 
 def test_a_second_call_does_nothing(finished: Folder) -> None:
     before = finished.read("results/table2.csv")
-    assert finished.jobs("results/table2.csv", "results/table4.csv") == {}
-    done = finished.snakemake("results/table2.csv")
+    assert finished.jobs() == {}
+    done = finished.snakemake()
     assert "Nothing to be done" in done.stdout + done.stderr
     assert finished.read("results/table2.csv") == before
 
 
 def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert finished.jobs("results/table2.csv", "--forcerun", "table") == {"table": 1}
-    before = finished.read("results/table2.csv")
-    (finished.path / "results/table2.csv").unlink()
-    done = finished.snakemake("results/table2.csv")
+    names = [
+        "table2.csv",
+        "table2.md",
+        "figures/figure1.svg",
+        "figures/figure1.pdf",
+        "figures/figure1.png",
+        "report.html",
+    ]
+    before = [finished.read(f"results/{name}") for name in names]
+    done = finished.snakemake("results/report.html", "--forcerun", "table", "figure", "page", "gallery")
     assert done.returncode == 0 and "Train" not in done.stdout + done.stderr
-    assert finished.read("results/table2.csv") == before
+    assert [finished.read(f"results/{name}") for name in names] == before, "the same runs give the same bytes"
+
+
+def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    assert folder.snakemake(RUN).returncode == 0
+    assert folder.snakemake("results/partial/table2.csv").returncode == 0
+    assert "PARTIAL: 3 runs are missing" in (tmp_path / "results/partial/table2.md").read_text()
+    assert folder.jobs("results/table2.csv")["train"] == 3
+
+
+def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
+    done = finished.snakemake("estimate")
+    assert done.returncode == 0 and re.search(r"all +30 +30 +0 +0 s", done.stdout), done.stdout
+    folder = Folder(tmp_path)
+    assert "nothing yet: ask again after one" in folder.snakemake("estimate").stdout
 
 
 @pytest.mark.parametrize(
     ("changes", "trains"),
     [
-        ({"sweeps": {"threshold": [0.05, 0.6]}}, 2),
+        ({"sweeps": SWEEPS | {"threshold": [0.05, 0.6]}}, 2),
         ({"seeds": [1, 2, 3]}, 2),
         ({"overrides": {"mix": ["beta", 2.0, 2.0]}}, 4),
         ({"overrides": {"data": {"split_seed": 1}}}, 4),
