@@ -1,6 +1,7 @@
 # From config.yaml to tables: data -> split -> run -> table. Every rule only calls a command.
 import glob
 import os
+import shlex
 import sys
 
 from snakemake.utils import min_version
@@ -14,19 +15,19 @@ configfile: os.path.join(workflow.basedir, "config.yaml")
 ROOT = workflow.basedir
 sys.path.insert(0, ROOT)
 
-from csa_core.store import RESULTS, code_digest
+from csa_core.store import RESULTS, canonical
 from workflow.plan import Plan, or_one_line
 
 PLAN = or_one_line(Plan, config)
-PINNED = PLAN.config.code_version is not None
-CODE = PLAN.config.code_version if PINNED else code_digest()
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*"))
 
-# The commands run with this Python and import csa_core and workflow from this folder.
-shell.prefix(
-    f"export PATH='{os.path.dirname(sys.executable)}':\"$PATH\" PYTHONPATH='{ROOT}'"
-    f" CSA_DEVICE={PLAN.config.device}; "
+# What the commands run with. None of it is a reason to run one again.
+os.environ.update(
+    PATH=f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}",
+    PYTHONPATH=ROOT,
+    CSA_DEVICE=PLAN.config.device,
+    CSA_CONFIG=canonical(config),
 )
 
 

@@ -4,7 +4,6 @@ Times are measured: those of finished runs, or of the epochs that running ones h
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_core.store import read_json
+from workflow.report.declared import plan_option, read_plan
 
 START_SECONDS = 3.0  # imports and reading the data, a run
 
@@ -19,9 +19,10 @@ START_SECONDS = 3.0  # imports and reading the data, a run
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.estimate", description=__doc__.split("\n\n")[0])
+    plan_option(parser)
     parser.add_argument("--jobs", type=int, default=1, help="training jobs side by side")
     args = parser.parse_args(argv)
-    plan = json.load(sys.stdin)
+    plan = read_plan(args).to_estimate()
     epoch = {kind: _epoch_seconds(plan["runs"], kind) for kind in ("one branch", "two branches")}
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")
     for name, folders in [*plan["tables"].items(), ("all", list(plan["runs"]))]:

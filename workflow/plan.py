@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from csa_core.config import RunConfig, load_yaml, parse, set_dotted, validate
 from csa_core.errors import UserError, nearest
-from csa_core.store import canonical, digest
+from csa_core.store import canonical, code_digest, digest
 from workflow.declarations import HERE, Row, WorkflowConfig, load_tables
 
 T = TypeVar("T")
@@ -174,28 +174,35 @@ class Plan:
         """Return every run that any table needs, each once."""
         return list({run.folder: run for table in self.tables for run in self.runs_of(table)}.values())
 
-    def declaration(self, table: str) -> str:
-        """Return all that a table is made from, as one sorted JSON string."""
+    def declaration(self, table: str) -> dict[str, Any]:
+        """Return all that a table is made from; two equal ones give the same table from the same runs.
+
+        Raises:
+            UserError: no such table.
+        """
+        if table not in self.tables:
+            raise UserError(f"{table}: no such table, {nearest(table, self.tables)}")
         shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
         facts = {"name": table, "protocol": self.protocol, "overrides": self.config.overrides}
-        return canonical(shown | facts | {"seeds": self.config.seeds, "rows": self.rows(table)})
+        return shown | facts | {"seeds": self.config.seeds, "rows": self.rows(table)}
 
-    def page(self) -> str:
-        """Return all that the page is made from, as one sorted JSON string."""
-        # The appendix's tables first, its figures next, then what it lacks.
-        order = sorted(self.tables, key=lambda name: (name[:5] != "table", name[:6] != "figure", name))
-        tables = [json.loads(self.declaration(table)) for table in order]
-        facts = {"protocol": self.protocol, "overrides": self.config.overrides, "seeds": self.config.seeds}
-        return canonical(facts | {"tables": tables})
+    def drawing(self, *tables: str) -> str:
+        """Return a digest that changes when one of these tables, or a figure of it, must be drawn anew."""
+        return digest([self.declaration(table) for table in tables] + [self.code])
 
-    def to_estimate(self) -> str:
-        """Return what `workflow.estimate` needs of every run and table, as one JSON string."""
+    @property
+    def code(self) -> str:
+        """Code version that results carry: the pinned one, or the digest of the code."""
+        return self.config.code_version or code_digest()
+
+    def to_estimate(self) -> dict[str, Any]:
+        """Return what `workflow.estimate` needs of every run and table."""
         kinds = {"csa": "two branches"}
         runs = {
             run.folder: {"epochs": run.config.epochs, "kind": kinds.get(run.config.method, "one branch")}
             for run in self.all_runs()
         }
-        return canonical({"runs": runs, "tables": {t: [run.folder for run in self.runs_of(t)] for t in self.tables}})
+        return {"runs": runs, "tables": {t: [run.folder for run in self.runs_of(t)] for t in self.tables}}
 
     @property
     def figures(self) -> list[str]:
@@ -204,6 +211,8 @@ class Plan:
 
     def drawn(self, figure: str) -> tuple[str, str]:
         """Return what kind of figure it is, and the table whose runs it draws."""
+        if figure not in self.figures:
+            raise UserError(f"{figure}: no such figure, {nearest(figure, self.figures)}")
         return VIEWS.get(figure, ("points", figure))
 
     def finished(self, table: str) -> str:

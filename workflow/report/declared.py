@@ -1,19 +1,22 @@
-"""What every drawing command is told: the declaration of a table, and the code version of its runs."""
+"""What every drawing command is told: the configuration of the workflow, and so its plan."""
 
 import argparse
-import json
 import sys
-from typing import Any
+from pathlib import Path
 
-from csa_core import store
-
-
-def common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that tables and figures share."""
-    parser.add_argument("table", metavar="TABLE.json", help="declaration of the table; - reads it from stdin")
-    parser.add_argument("--code-version", required=True, help="code version that every run must carry")
+from csa_core.config import load_yaml, parse_yaml
+from workflow.plan import Plan
 
 
-def declared(args: argparse.Namespace) -> Any:
-    """Return the declaration."""
-    return json.load(sys.stdin) if args.table == "-" else store.read_json(args.table)
+def plan_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that tables, figures and the page share."""
+    parser.add_argument(
+        "--config",
+        default=Path(__file__).parents[2] / "config.yaml",
+        help="configuration of the workflow; - reads it from stdin (default: config.yaml)",
+    )
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """Return the plan of the configuration."""
+    return Plan(parse_yaml(sys.stdin.read(), "stdin") if args.config == "-" else load_yaml(args.config))

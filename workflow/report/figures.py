@@ -1,6 +1,6 @@
-"""Draw one figure: `python -m workflow.report.figures KIND TABLE.json --code-version V --out PREFIX`.
+"""Draw one figure: `python -m workflow.report.figures FIGURE --out PREFIX`.
 
-KIND is `points` (the first column of the table over its rows), `curves` (loss and accuracy over
+A figure is of a kind: `points` (the first column of the table over its rows), `curves` (loss and accuracy over
 epochs), `per_class` (recall of each class over its training images) or `bank` (confident images and
 fill of the bank over epochs). Writes PREFIX.pdf, .svg, .png, and .csv with what is drawn. Lines and
 bars are means over seeds with 95 % intervals (Student's t); small dots are single seeds.
@@ -25,7 +25,7 @@ from csa_core import store
 from csa_core.errors import UserError
 from csa_core.store import read_json
 from workflow.report.collect import collect, folder_of, name_of
-from workflow.report.declared import common_options, declared
+from workflow.report.declared import plan_option, read_plan
 from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, save, use_style
 from workflow.report.summary import paired_interval
 
@@ -33,15 +33,17 @@ from workflow.report.summary import paired_interval
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.figures", description=__doc__.split("\n\n")[0])
-    parser.add_argument("kind", choices=KINDS, help="what to draw")
-    common_options(parser)
+    parser.add_argument("figure", metavar="FIGURE", help="figure1, figure2, curves, per_class, bank_by_threshold, ...")
+    plan_option(parser)
     parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .pdf, .svg, .png, .csv")
     args = parser.parse_args(argv)
     use_style()
     try:
-        table = declared(args)
-        values, _ = collect(table, args.code_version)
-        figure, drawn = KINDS[args.kind](table, values)
+        plan = read_plan(args)
+        kind, name = plan.drawn(args.figure)
+        table = plan.declaration(name)
+        values, _ = collect(table, plan.code)
+        figure, drawn = KINDS[kind](table, values)
         save(figure, args.out)
         store.write_bytes(Path(f"{args.out}.csv"), drawn.to_csv(index=False).encode())
     except UserError as error:

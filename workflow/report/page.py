@@ -1,7 +1,7 @@
-"""Write the page: `python -m workflow.report.page PAGE.json --code-version V --out report.html`.
+"""Write the page: `python -m workflow.report.page --figures FILE ... --out report.html`.
 
-PAGE.json holds the declarations of all tables; the rule `report` passes it on stdin. The page is one
-file that opens without a network: tables, figures and claims, each cell with its runs.
+One file that opens without a network: what was run, claims, tables and figures, each cell with its
+runs.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from csa_core import store
 from csa_core.errors import UserError
 from workflow.report.claims import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED, judge_all
 from workflow.report.collect import collect, folder_of
-from workflow.report.declared import common_options, declared
+from workflow.report.declared import plan_option, read_plan
 from workflow.report.tables import EXPLANATION, cells, heading, tidy
 
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
@@ -26,14 +26,17 @@ BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.page", description=__doc__.split("\n\n")[0])
-    common_options(parser)
+    plan_option(parser)
     parser.add_argument("--figures", nargs="*", type=Path, default=[], help="SVG or PNG files to show, in order")
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     args = parser.parse_args(argv)
     try:
-        page = declared(args)
-        tables = [_table(table, args.code_version) for table in page["tables"]]
-        html = render(page, tables, [_figure(path) for path in args.figures], _provenance(page["tables"]))
+        plan = read_plan(args)
+        # The appendix's tables first, its figures next, then what it lacks.
+        order = sorted(plan.tables, key=lambda name: (name[:5] != "table", name[:6] != "figure", name))
+        declared = [plan.declaration(name) for name in order]
+        tables = [_table(table, plan.code) for table in declared]
+        html = render(declared[0], tables, [_figure(path) for path in args.figures], _provenance(declared))
         store.write_bytes(args.out, html.encode())
     except UserError as error:
         print(f"page: {error}", file=sys.stderr)

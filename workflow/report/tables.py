@@ -1,6 +1,5 @@
-"""Write one table: `python -m workflow.report.tables TABLE.json --code-version V --out PREFIX`.
+"""Write one table: `python -m workflow.report.tables TABLE --out PREFIX`.
 
-TABLE.json is what `workflow.plan.Plan.declaration` returns; the rule `table` passes it on stdin.
 PREFIX.csv is tidy, PREFIX.seeds.csv has a line for each run behind it, both in percent at full
 precision; PREFIX.md and PREFIX.tex (booktabs) are what a person reads and prints;
 PREFIX.claims.csv judges what the appendix says of it.
@@ -18,7 +17,7 @@ from csa_core import store
 from csa_core.errors import UserError
 from workflow.report.claims import judge_all
 from workflow.report.collect import collect
-from workflow.report.declared import common_options, declared
+from workflow.report.declared import plan_option, read_plan
 from workflow.report.summary import summarise
 
 HEADINGS = {
@@ -44,30 +43,36 @@ LATEX |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.tables", description=__doc__.split("\n\n")[0])
-    common_options(parser)
+    parser.add_argument("table", metavar="TABLE", help="name of a file under workflow/tables/")
+    plan_option(parser)
     parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .csv, .md, ...")
     parser.add_argument("--partial", action="store_true", help="leave out runs that are not finished, and say so")
     args = parser.parse_args(argv)
     try:
-        table = declared(args)
-        values, facts = collect(table, args.code_version, args.partial)
-        summary = tidy(table, values)
-        missing = len(table["rows"]) * len(table["seeds"]) - values.drop_duplicates(["row", "seed"]).shape[0]
-        seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
-        seeds["percent"] *= 100
-        write = {
-            ".csv": summary.to_csv(index=False),
-            ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
-            ".md": markdown(table, summary, facts, missing),
-            ".tex": latex(table, summary, facts, missing),
-            ".claims.csv": judge_all(table, values).to_csv(index=False),
-        }
-        for suffix, text in write.items():
-            store.write_bytes(Path(args.out + suffix), text.encode())
+        plan = read_plan(args)
+        write(plan.declaration(args.table), plan.code, args.out, args.partial)
     except UserError as error:
         print(f"tables: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) -> None:
+    """Write PREFIX.csv, .seeds.csv, .md, .tex and .claims.csv, all or, where runs do not fit together, none."""
+    values, facts = collect(table, code, partial)
+    summary = tidy(table, values)
+    missing = len(table["rows"]) * len(table["seeds"]) - len(values.drop_duplicates(["row", "seed"]))
+    seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
+    seeds["percent"] *= 100
+    texts = {
+        ".csv": summary.to_csv(index=False),
+        ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
+        ".md": markdown(table, summary, facts, missing),
+        ".tex": latex(table, summary, facts, missing),
+        ".claims.csv": judge_all(table, values).to_csv(index=False),
+    }
+    for suffix, text in texts.items():
+        store.write_bytes(Path(prefix + suffix), text.encode())
 
 
 def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:

@@ -11,13 +11,12 @@ rule table:
     log:
         "results/logs/{table}.log",
     params:
-        table=lambda w: PLAN.declaration(w.table),
-        code=CODE,
+        drawing=lambda w: PLAN.drawing(w.table),
         prefix=lambda w: f"results/{w.table}",
     message:
         "Table results/{wildcards.table}.csv"
     shell:
-        "printf %s {params.table:q} | python -m workflow.report.tables - --code-version {params.code:q}"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config -'
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -30,15 +29,14 @@ rule partial:
     log:
         "results/logs/partial-{table}.log",
     params:
-        table=lambda w: PLAN.declaration(w.table),
-        code=CODE,
+        drawing=lambda w: PLAN.drawing(w.table),
         prefix=lambda w: f"results/partial/{w.table}",
         finished=lambda w: PLAN.finished(w.table),
     message:
         "Partial table results/partial/{wildcards.table}.md"
     shell:
-        "printf %s {params.table:q} | python -m workflow.report.tables - --partial"
-        " --code-version {params.code:q} --out {params.prefix:q} > {log:q} 2>&1"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config - --partial'
+        " --out {params.prefix:q} > {log:q} 2>&1"
 
 
 rule figure:
@@ -52,15 +50,13 @@ rule figure:
     log:
         "results/logs/figures/{figure}.log",
     params:
-        table=lambda w: PLAN.declaration(PLAN.drawn(w.figure)[1]),
-        kind=lambda w: PLAN.drawn(w.figure)[0],
-        code=CODE,
+        drawing=lambda w: PLAN.drawing(PLAN.drawn(w.figure)[1]),
         prefix=lambda w: f"results/figures/{w.figure}",
     message:
         "Figure {wildcards.figure}"
     shell:
-        "printf %s {params.table:q} | python -m workflow.report.figures {params.kind} -"
-        " --code-version {params.code:q} --out {params.prefix:q} > {log:q} 2>&1"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.figures {wildcards.figure} --config -'
+        " --out {params.prefix:q} > {log:q} 2>&1"
 
 
 rule contexts:
@@ -126,12 +122,11 @@ rule page:
     log:
         "results/logs/report.log",
     params:
-        page=PLAN.page(),
-        code=CODE,
+        drawing=PLAN.drawing(*PLAN.tables),
     message:
         "Page results/report.html"
     shell:
-        "printf %s {params.page:q} | python -m workflow.report.page - --code-version {params.code:q}"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.page --config -'
         " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"
 
 
@@ -140,7 +135,6 @@ rule estimate:
     log:
         "results/logs/estimate.log",
     params:
-        runs=PLAN.to_estimate(),
         jobs=max(1, (workflow.cores or 1) // PLAN.config.threads),
     shell:
-        "printf %s {params.runs:q} | python -m workflow.estimate --jobs {params.jobs} | tee {log:q}"
+        'printf %s "$CSA_CONFIG" | python -m workflow.estimate --config - --jobs {params.jobs} | tee {log:q}'

@@ -14,7 +14,7 @@ rule train:
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: PLAN.run_of(w).json,
-        code=f"--code-version '{CODE}'" if PINNED else f"--expect-code {CODE}",
+        code=("--code-version " if PLAN.config.code_version else "--expect-code ") + shlex.quote(PLAN.code),
         out=lambda w, output: os.path.dirname(output[0]),
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
