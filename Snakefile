@@ -3,6 +3,7 @@ import glob
 import os
 import shlex
 import sys
+from functools import partial
 
 from snakemake.utils import min_version
 
@@ -20,7 +21,8 @@ from workflow.plan import Plan, or_one_line
 
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
-REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*"))
+REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
+run_of = partial(or_one_line, PLAN.run_of)
 
 # What the commands run with. None of it is a reason to run one again.
 os.environ.update(
@@ -28,6 +30,7 @@ os.environ.update(
     PYTHONPATH=ROOT,
     CSA_DEVICE=PLAN.config.device,
     CSA_CONFIG=canonical(config),
+    CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
 )
 
 

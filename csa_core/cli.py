@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from csa_core import __version__, store
-from csa_core.config import DataConfig, RunConfig, load_yaml, parse, parse_yaml, set_dotted
+from csa_core.config import METHOD_HEADS, DataConfig, RunConfig, load_yaml, parse, parse_yaml, set_dotted
 from csa_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,12 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--retrain",
         action="store_true",
-        default=bool(os.environ.get("CSA_RETRAIN")),
+        default=os.environ.get("CSA_RETRAIN", "") not in ("", "0"),
         help="train again even where this very run is finished (also: CSA_RETRAIN=1)",
     )
-    code = sub.add_mutually_exclusive_group()
-    code.add_argument("--code-version", help="label the results with this instead of the digest of the code")
-    code.add_argument("--expect-code", metavar="DIGEST", help="refuse to run when the code has another digest")
+    sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
+    sub.add_argument(
+        "--expect-code",
+        metavar="DIGEST",
+        default=os.environ.get("CSA_EXPECT_CODE"),
+        help="refuse to run when the code has another digest (default: CSA_EXPECT_CODE)",
+    )
 
     sub = command(
         "evaluate",
@@ -196,8 +200,10 @@ def _train(args: argparse.Namespace) -> None:
     from csa_core.train.loop import train
 
     dataset, split = _inputs(args, config.data)
+    if not args.checkpoint_seconds >= 0:
+        raise UserError(f"--checkpoint-seconds {args.checkpoint_seconds}: a number of seconds, 0 or more")
     code = args.code_version or store.code_digest()
-    if args.expect_code and args.expect_code != code:
+    if args.expect_code and args.expect_code != store.code_digest():
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
     state = args.state or args.out / "state"
     metrics = train(config, dataset, split, args.out, state, device, code, args.checkpoint_seconds, args.retrain)
@@ -212,11 +218,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     from csa_core.train.results import make_metrics
 
     device = next(network.parameters()).device
-    metrics = make_metrics(
-        config, dataset, split, predict(network, evaluation_batches(dataset, device)), stored["digests"]
-    )
+    logits = predict(network, evaluation_batches(dataset, device))
+    try:
+        metrics = make_metrics(config, dataset, split, logits, stored["digests"])
+        same = metrics["heads"] == stored["heads"]
+    except (KeyError, TypeError):
+        raise UserError(f"{args.folder / 'metrics.json'}: is not of a trained run; train it again") from None
     _print_accuracies(metrics)
-    same = metrics["heads"] == stored["heads"]
     print("same as metrics.json" if same else "differs from metrics.json: another device or thread count can do that")
 
 
@@ -253,15 +261,21 @@ def _dataset(data: DataConfig, path: Path | None) -> "Dataset":
     from csa_core.data.dataset import read_dataset
     from csa_core.data.sources import load_source
 
-    return read_dataset(path) if path else load_source(data)
+    if path is None:
+        return load_source(data)
+    dataset = read_dataset(path)
+    if dataset.source != data.source:
+        raise UserError(f"{path}: holds {dataset.source}, the run asks for data.source {data.source}")
+    side = data.image_size
+    if side and dataset.train_images.shape[1:3] != (side, side):
+        raise UserError(f"{path}: its images are not {side} x {side} px, as data.image_size asks; make it again")
+    return dataset
 
 
 def _inputs(args: argparse.Namespace, data: DataConfig) -> "tuple[Dataset, Split]":
     from csa_core.data.split import make_split, read_split
 
     dataset = _dataset(data, args.data)
-    if dataset.source != data.source:
-        raise UserError(f"{args.data}: holds {dataset.source}, the run asks for data.source {data.source}")
     return dataset, read_split(args.split, dataset, data) if args.split else make_split(dataset, data)
 
 
@@ -271,30 +285,35 @@ def _device(args: argparse.Namespace) -> Any:
     from csa_core.train.run import choose_device
 
     if args.threads is not None:
-        if args.threads < 1:
-            raise UserError(f"--threads {args.threads}: at least 1")
+        if not 1 <= args.threads <= 1024:
+            raise UserError(f"--threads {args.threads}: from 1 to 1024")
         torch.set_num_threads(args.threads)
     return choose_device(args.device)
 
 
 def _trained(args: argparse.Namespace) -> Any:
     """Return configuration, network with the trained weights, data set and split of a run's folder."""
-    weights, label, _ = store.read_tensors(args.folder / "weights.safetensors")
+    path = args.folder / "weights.safetensors"
+    weights, label, _ = store.read_tensors(path)
     device = _device(args)
     import torch
 
     from csa_core.models.resnet import make_network
-    from csa_core.train.run import heads_of
 
-    fields = label["config"]
-    if args.root:
-        fields = set_dotted(fields, "data.root", args.root)
-    config = parse(fields, str(args.folder))
+    try:
+        fields, digests = label["config"], label["digests"]
+        config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
+        wanted = digests["data"], digests["split"]
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: holds no trained weights; train the run again") from None
     dataset, split = _inputs(args, config.data)
-    if (dataset.digest, split.digest) != (label["digests"]["data"], label["digests"]["split"]):
+    if (dataset.digest, split.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")
-    network = make_network(config.model, heads_of(config.method), len(dataset.class_names), config.seed)
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
+    try:
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    except RuntimeError:
+        raise UserError(f"{path}: does not hold the weights of a {config.model}; train the run again") from None
     return config, network.to(device, memory_format=torch.channels_last), dataset, split  # type: ignore[call-overload]
 
 

@@ -21,6 +21,7 @@ MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56"]
 LossName = Literal["cross_entropy", "logit_adjustment"]
 Model = TypeVar("Model", bound=BaseModel)
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Mix = tuple[Literal["uniform", "beta"], float, float]
 
 # Keys that only some methods read. A run's identity leaves out what its method does not read, so
@@ -34,6 +35,14 @@ _CSA_KEYS = _BANK_KEYS | {
     "resampling_loss",
 }
 _METHOD_KEYS = _CSA_KEYS | {"balance_ratio", "logit_adjustment_strength"}
+# Heads of a method, and the one that predicts: the re-sampling head of csa (section C.3).
+METHOD_HEADS: dict[str, tuple[str, ...]] = {
+    "ce": ("single",),
+    "class_balanced": ("single",),
+    "logit_adjustment": ("single",),
+    "csa": ("uniform", "resampling"),
+}
+PREDICTS = {"csa": "resampling", "ce": "single", "class_balanced": "single", "logit_adjustment": "single"}
 METHOD_READS: dict[str, set[str]] = {
     "ce": set(),
     "class_balanced": {"balance_ratio"},
@@ -63,9 +72,9 @@ class DataConfig(Strict):
     """Long-tailed profile: exponential, step, or as_is (the training set already is)."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
     """Largest class over smallest class, written 100 and not 0.01; not read by as_is."""
-    max_class_count: Annotated[int, Field(ge=1)] | None = None
+    max_class_count: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Images of the largest class; null takes all that the first class has; not read by as_is."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     """Which images are kept; never the training seed."""
     groups: Literal["by_count", "cifar100_paper"] = "by_count"
     """many/medium/few: by_count is >100 / 20-100 / <20; cifar100_paper is classes 0-35/36-70/71-99."""
@@ -80,12 +89,12 @@ class RunConfig(Strict):
     """The data set and its long-tailed split."""
     model: ModelName = "resnet32"
     """CIFAR ResNet of this depth."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     """Training seed: initial weights and every random pick of training."""
 
-    epochs: Annotated[int, Field(ge=1)] = 200
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Passes over the long-tailed training set."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
     """Images a step in each branch (B)."""
     lr: Annotated[float, Field(gt=0)] = 0.2
     """Peak learning rate of SGD."""
@@ -133,6 +142,11 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.method == "csa" and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: the head that predicts would never "
+                "be trained; lower it"
+            )
         if self.method == "csa" and self.warmup_epochs + self.plain_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
@@ -140,6 +154,11 @@ class RunConfig(Strict):
             )
         if list(self.lr_drops) != sorted(set(self.lr_drops)):
             raise ValueError(f"lr_drops {list(self.lr_drops)} must rise, each epoch once")
+        if self.lr_drops and self.lr_drops[-1] >= self.epochs:
+            raise ValueError(
+                f"lr_drops {list(self.lr_drops)}: a drop after epoch {self.lr_drops[-1]} never comes in "
+                f"{self.epochs} epochs; move it, or write lr_drops: []"
+            )
         name, a, b = self.mix
         if name == "uniform" and not 0 <= a <= b <= 1:
             raise ValueError(f"mix [uniform, {a}, {b}] needs 0 <= a <= b <= 1")
@@ -192,6 +211,8 @@ def validate(model: type[Model], fields: Any, where: str) -> Model:
         return model.model_validate_json(json.dumps(fields, default=str))
     except ValidationError as error:
         _explain(error, model, fields, where)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: is not a plain mapping of keys to values ({error})") from None
 
 
 def load_yaml(path: Path | str) -> Any:
@@ -216,10 +237,16 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where}:{line} is not valid YAML: {problem}") from None
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # a date that is none, a list as key
+        raise UserError(f"{where}: is not valid YAML: {error}") from None
 
 
 def set_dotted(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return a copy of nested `fields` with the dotted `key` set to `value`."""
+    """Return a copy of nested `fields` with the dotted `key` set to `value`; a mapping is merged in."""
+    if isinstance(value, dict):
+        for inner, leaf in value.items():
+            fields = set_dotted(fields, f"{key}.{inner}", leaf)
+        return fields
     head, _, rest = key.partition(".")
     if not rest:
         return fields | {head: value}
@@ -233,6 +260,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
@@ -242,7 +271,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where: str) -> NoReturn:
     """Turn pydantic's first complaint into one line with the dotted key and the remedy."""
-    first = error.errors(include_url=False)[0]
+    # A misspelt key is said before the one that is missing because of it.
+    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     value, kind = first["input"], first["type"]
     if kind == "extra_forbidden":
@@ -255,8 +285,9 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
         message = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     else:
         message = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {_shown(value)}"
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.I):
-            number = str(int(float(value))) if kind.startswith("int") else _yaml_number(value)
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+\.?\d*e[-+]?\d{1,3}", value, re.I):
+            whole = kind.startswith("int") and float(value).is_integer()
+            number = str(int(float(value))) if whole else _yaml_number(value)
             message += f": YAML reads that as text, write {number}"
     more = error.error_count() - 1
     raise UserError(f"{where}: {message}" + (f" (and {more} more)" if more else "")) from None

@@ -7,6 +7,9 @@ from difflib import get_close_matches
 class UserError(Exception):
     """Bad input. The command line prints its message as one line and exits with code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a hint for a misspelt `name`: the closest valid one, else the whole list."""

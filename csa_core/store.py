@@ -26,6 +26,8 @@ RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "pro
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new, never half."""
     path = Path(path)
+    if not path.name:
+        raise UserError(f"{path}: is a folder; name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:  # a signal, too, may arrive in the middle
         with suppress(OSError):
             temporary.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: something is in the way, or it is not allowed.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror}); choose another folder") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from csa_core.config import Strict, load_yaml, validate
+from csa_core.config import Seed, Strict, load_yaml, validate
 from csa_core.errors import UserError
 
 HERE = Path(__file__).parent
@@ -18,18 +18,18 @@ class WorkflowConfig(Strict):
 
     protocol: str = "demo"
     """demo, paper, or the path of a protocol file of your own."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     """Training seeds; each run is trained once for each."""
     sweeps: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """The values that each sweep of a table takes, by key of a run."""
     overrides: dict[str, Any] = {}
     """Keys of the protocol to change for every run."""
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of one training job."""
-    code_version: str | None = None
-    """null: a change of the code trains again; a text pins the version that results carry."""
+    code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
+    """null: a change of the code trains again; a text is the version that results carry instead."""
 
 
 class Row(Strict):

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from csa_core.config import RunConfig, load_yaml, parse, set_dotted, validate
+from csa_core.config import METHOD_HEADS, RunConfig, load_yaml, parse, set_dotted, validate
 from csa_core.errors import UserError, nearest
 from csa_core.store import canonical, code_digest, digest
 from workflow.declarations import HERE, Row, WorkflowConfig, load_tables
@@ -49,7 +49,7 @@ class Run:
         """Name of the data set."""
         data = self.config.data
         size = f"-{data.image_size}px" if data.image_size else ""
-        return f"folder-{Path(data.root).name}{size}" if data.source == "folder" else data.source
+        return f"folder-{Path(data.root).resolve().name}{size}" if data.source == "folder" else data.source
 
     @property
     def split(self) -> str:
@@ -73,7 +73,7 @@ class Plan:
         self._data: dict[str, Run] = {}
         self._splits: dict[tuple[str, str], Run] = {}
         for name in self.tables:
-            self.runs_of(name)
+            self.rows(name)
 
     @property
     def reference(self) -> Run:
@@ -82,21 +82,25 @@ class Plan:
 
     def run(self, method: str, changes: dict[str, Any], seed: int) -> Run:
         """Return the run that changes the protocol so; values equal to the protocol's are no change."""
-        return self._run(method, canonical(changes), seed)
+        try:
+            return self._run(method, canonical(changes), seed)
+        except ValueError:  # not JSON
+            raise UserError(f"{method} with {changes}: NaN and infinity are no values; name a number") from None
 
     @cache  # noqa: B019 - one plan a process
     def _run(self, method: str, changes: str, seed: int) -> Run:
         fields = self._base | {"method": method, "seed": seed}
         where = f"protocol {self.protocol}, {method}"
-        base = parse(fields, where)
+        base = _flat(parse(fields, where).model_dump(mode="json"))
         for key, value in json.loads(changes).items():
+            if key in ("method", "seed"):
+                raise UserError(f"{where}: {key} is not a change; a row and config.yaml name it")
             fields = set_dotted(fields, key, value)
         config = parse(fields, where)
         changed = _flat(config.model_dump(mode="json"))
-        kept = {key: value for key, value in changed.items() if _flat(base.model_dump(mode="json"))[key] != value}
-        for key in kept:
-            if key.partition(".")[0] not in config.reads():
-                raise UserError(f"{where}: {key} has no effect there; remove it from the row")
+        kept = {key: value for key, value in changed.items() if base[key] != value}
+        for key in kept.keys() - _flat(config.identity()).keys():
+            raise UserError(f"{where}: {key} has no effect there; remove it from the row or the sweep")
         name = "+".join(f"{key}={_text(kept[key])}" for key in sorted(kept))
         run = Run("/".join(part for part in (self.protocol, method, name) if part), config)
         self._data.setdefault(run.data, run)
@@ -115,22 +119,26 @@ class Plan:
             key, equals, value = part.partition("=")
             if not equals:
                 raise UserError(f"target {name}: expected key=value, as in csa/threshold=0.3, got '{part}'")
-            values = [_value(item) for item in value.split(",")]
-            changes[key] = values if len(values) > 1 else values[0]
+            # A list of one is written with a comma behind it, as in Python, and an empty one as a comma.
+            values = [_value(item) for item in value.split(",") if item]
+            changes[key] = values if "," in value else _value(value)
         run = self.run(method, changes, int(seed))
-        if run.name != f"{self.protocol}/{name}" or str(int(seed)) != seed:
+        if run.folder != f"results/runs/{self.protocol}/{name}/seed={seed}":
             raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")
         return run
 
     def run_of(self, wildcards: Any) -> Run:
-        """Return the run that the wildcards `run` and `seed` of a rule stand for; a wrong one ends Snakemake."""
-        return or_one_line(self.run_at, wildcards.run, wildcards.seed)
+        """Return the run that the wildcards `run` and `seed` of a rule stand for."""
+        return self.run_at(wildcards.run, wildcards.seed)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows of a table with sweeps spelt out, and the run and digests of each."""
         rows = []
         for row, values in self._spelt_out(table):
             runs = [self.run(row.method, values["changes"], seed) for seed in self.config.seeds]
+            heads = (*METHOD_HEADS[row.method], "ensemble")
+            if row.head and row.head not in (heads if len(heads) > 2 else heads[:1]):
+                raise UserError(f"{table}: method {row.method} has no head '{row.head}'; remove it from the row")
             is_reference = runs[0].name == self.reference.name and row.head in (None, "resampling")
             rows.append(
                 {
@@ -155,10 +163,15 @@ class Plan:
                 raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {table} needs it; list its values there")
             for given in self.config.sweeps[row.sweep]:
                 changes = row.changes | {row.sweep: given}
-                config = self.run(row.method, changes, self.config.seeds[0]).config
-                value = _flat(config.model_dump(mode="json"))[row.sweep]
+                fields = _flat(self.run(row.method, changes, self.config.seeds[0]).config.model_dump(mode="json"))
+                if row.sweep not in fields:
+                    raise UserError(f"{table}: sweep {row.sweep} is not one key; {nearest(row.sweep, fields)}")
+                value = fields[row.sweep]
                 parts, text = value if isinstance(value, list) else [value], _text(value)
-                names = {name: getattr(row, name).format(*parts, value=text) for name in ("label", "series")}
+                try:
+                    names = {name: getattr(row, name).format(*parts, value=text) for name in ("label", "series")}
+                except (KeyError, IndexError, ValueError):
+                    raise UserError(f"{table}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} alone") from None
                 yield row, names | {"changes": changes, "paper": row.paper.get(text, {})}
 
     def runs_of(self, table: str) -> list[Run]:
@@ -223,20 +236,36 @@ class Plan:
     @property
     def is_paper(self) -> bool:
         """Whether runs are the paper's own, so that its printed values may stand beside ours."""
-        return self.protocol == "paper" and not self.config.overrides
+        return self.config.protocol == "paper" and not self.config.overrides
 
     def data_json(self, data: str) -> str:
         """Return the configuration that makes a data set, as one sorted JSON string."""
+        if data not in self._data:
+            raise UserError(f"target results/data/{data}: no run uses it, {nearest(data, self._data)}")
         fields = self._data[data].config.data.model_dump(mode="json", include={"source", "root", "image_size"})
         return canonical({"data": fields})
 
+    def data_files(self, data: str) -> str:
+        """Return a digest of names, sizes and times of a folder's images, so that a changed folder is read again."""
+        config = self._data[data].config.data
+        if config.source != "folder":
+            return ""
+        files = sorted(path for path in Path(config.root).glob("t*/*/*") if path.is_file())
+        return digest([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+
     def split_json(self, data: str, split: str) -> str:
         """Return the configuration that makes a split, as one sorted JSON string."""
+        if (data, split) not in self._splits:
+            names = [name for of, name in self._splits if of == data]
+            raise UserError(f"target results/data/{data}/{split}.json: no run uses it, {nearest(split, names)}")
         return canonical({"data": self._splits[data, split].config.data.model_dump(mode="json")})
 
 
 def or_one_line(function: Callable[..., T], *args: Any) -> T:
-    """Call `function`; on bad input print its one line and exit with 2, where Snakemake would print a traceback."""
+    """Call `function` for a rule; on bad input print its one line and exit with 2.
+
+    Snakemake itself would show a traceback and exit with 1.
+    """
     try:
         return function(*args)
     except UserError as error:
@@ -248,6 +277,8 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any]]:
     """Return the name and the fields of the protocol, overrides applied and checked."""
     known = {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
     path = known.get(config.protocol, Path(config.protocol))
+    if path.stem in known and config.protocol not in known:
+        raise UserError(f"config.yaml: protocol: {path} has the name of a protocol of the project; rename it")
     if config.protocol not in known and path.suffix not in (".yaml", ".yml"):
         hint = nearest(config.protocol, known)
         raise UserError(f"config.yaml: protocol: unknown name '{config.protocol}', {hint} (or a path ending in .yaml)")
@@ -257,17 +288,9 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any]]:
         if key in fields or key in config.overrides:
             raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
     for key, value in config.overrides.items():
-        fields = _overlay(fields, key, value)
+        fields = set_dotted(fields, key, value)
     parse(fields, "config.yaml: overrides" if config.overrides else str(path))
     return path.stem, fields
-
-
-def _overlay(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        for inner, leaf in value.items():
-            fields = _overlay(fields, f"{key}.{inner}", leaf)
-        return fields
-    return set_dotted(fields, key, value)
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
@@ -284,7 +307,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
 def _text(value: Any) -> str:
     """Write a value as it stands in a path; floats by repr, so that 0.3 is 0.3."""
     if isinstance(value, list):
-        return ",".join(_text(item) for item in value)
+        return ",".join(_text(item) for item in value) + ("," if len(value) < 2 else "")
     return canonical(value).strip('"')
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from csa_core.config import DataConfig
 from csa_core.data.dataset import Dataset
@@ -110,8 +110,10 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _decode(path: Path, side: int | None) -> np.ndarray:
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as file:
+            if file.mode.startswith(("I", "F")):
+                raise UserError(f"{path}: more than 8 bits a channel; save it with 8")
+            image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
         raise UserError(f"{path}: cannot be decoded; replace or remove it") from None
     if side is not None and image.size != (side, side):

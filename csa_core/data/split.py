@@ -39,6 +39,8 @@ def class_counts(profile: str, available: np.ndarray, ratio: float, largest: int
         return available.astype(np.int64)
     classes = len(available)
     n_max = int(available[0]) if largest is None else largest
+    if n_max > available.max():
+        raise UserError(f"data.max_class_count: {n_max} images asked for, no class has more than {available.max()}")
     if profile == "exponential":
         # The small addend undoes rounding: 500 * 100 ** -1 must be 5 and not 4.999...
         shares = ratio ** (-np.arange(classes) / (classes - 1))

@@ -1,5 +1,6 @@
 """Evaluation: logits of every head on the test set, and accuracies from integer counts."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ GROUPS = ("many", "medium", "few")
 
 
 @torch.no_grad()
-def predict(network: Network, batches: list[Tensor]) -> dict[str, np.ndarray]:
+def predict(network: Network, batches: Iterable[Tensor]) -> dict[str, np.ndarray]:
     """Return the test logits of each head, (N, K) float32, with the network in eval mode."""
     was_training = network.training
     network.eval()

@@ -20,21 +20,20 @@ from csa_core.store import Tensors
 def show_contexts(
     config: RunConfig, network: Network, dataset: Dataset, split: Split, count: int
 ) -> tuple[Tensors, dict[str, Any]]:
-    """Return `count` examples as arrays in [0, 1], and class names and mixing weights.
+    """Return `count` examples (at most a batch) as arrays in [0, 1], and class names and mixing weights.
 
-    Contexts are the most confident images of the first batches of the last epoch; each is mixed
+    Contexts are the most confident images of the first batch of the last epoch; each is mixed
     into a re-sampled image of the same epoch. The network is in eval mode.
 
     Raises:
-        UserError: the run is not csa, or too few images are asked for or found.
+        UserError: the run is not csa.
     """
     if config.method != "csa":
         raise UserError(f"contexts: the run's method is {config.method}; only csa shifts contexts")
     device = next(network.parameters()).device
     images = TrainingImages(dataset, split, config.crop_padding, device)
     plan = plan_epoch(config, split.class_counts, config.epochs - 1, device)
-    if not 1 <= count <= config.batch_size:
-        raise UserError(f"--images {count}: choose from 1 to the batch size, {config.batch_size}")
+    count = min(count, config.batch_size)
     contexts, labels = images.batch(plan.uniform[0])
     network.eval()
     features = network.body(contexts)

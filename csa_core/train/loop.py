@@ -19,9 +19,8 @@ from csa_core.config import RunConfig
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.plan import plan_epoch
-from csa_core.data.split import Split
+from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
-from csa_core.models.resnet import Network
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.progress import Progress
@@ -59,7 +58,9 @@ def train(
         "code": code,
     }
     folder = state_root / store.digest(digests)[:24]
-    folder.mkdir(parents=True, exist_ok=True)
+    group_of_class(config.data.groups, split.class_counts)  # before hours of training, not after
+    store.make_folder(folder)
+    store.make_folder(out)
     try:
         with FileLock(folder / "lock", timeout=0):
             if retrain:
@@ -69,6 +70,7 @@ def train(
                 run = Run(config, dataset, split, device)
                 history, seconds = _train_epochs(run, dataset, folder, checkpoint_seconds)
                 finish(run, dataset, split, folder, digests, history, seconds)
+            (out / "metrics.json").unlink(missing_ok=True)
             for name in store.RESULTS:
                 store.write_bytes(out / name, (folder / name).read_bytes())
     except Timeout:
@@ -88,13 +90,11 @@ def _train_epochs(run: Run, dataset: Dataset, folder: Path, checkpoint_seconds: 
     for line in damaged + ([f"continuing after epoch {first} of {config.epochs}"] if first else []):
         progress.say(line)
     start = saved = time.monotonic()
-    tests: list[torch.Tensor] = []
     try:
         for epoch in range(first, config.epochs):
             row = train_epoch(run, epoch)
             if config.evaluate_every and (epoch + 1) % config.evaluate_every == 0:
-                tests = tests or evaluation_batches(dataset, run.device)
-                row |= _test_accuracies(run.network, tests, dataset.test_labels)
+                row |= _test_accuracies(run, dataset)
             history.append(row)
             progress.epoch(epoch + 1, row["loss"], row["train_accuracy"])
             now = time.monotonic()
@@ -145,6 +145,6 @@ def train_epoch(run: Run, epoch: int) -> Row:
     return row
 
 
-def _test_accuracies(network: Network, tests: list[torch.Tensor], labels: np.ndarray) -> Row:
-    logits = with_ensemble(predict(network, tests))
-    return {f"test_accuracy_{head}": float((z.argmax(1) == labels).mean()) for head, z in logits.items()}
+def _test_accuracies(run: Run, dataset: Dataset) -> Row:
+    logits = with_ensemble(predict(run.network, evaluation_batches(dataset, run.device)))
+    return {f"test_accuracy_{head}": float((z.argmax(1) == dataset.test_labels).mean()) for head, z in logits.items()}

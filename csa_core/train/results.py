@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +14,14 @@ import torch
 
 import csa_core
 from csa_core import store
-from csa_core.config import RunConfig
+from csa_core.config import PREDICTS, RunConfig
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, group_of_class
+from csa_core.errors import UserError
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import predict, score, with_ensemble
-from csa_core.train.run import Run, predicting_head
+from csa_core.train.run import Run
 
 HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill")
 Row = dict[str, Any]
@@ -34,7 +36,16 @@ def finish(
     history: list[Row],
     seconds: float,
 ) -> None:
-    """Evaluate the final epoch and write all results, then their list, then drop the checkpoints."""
+    """Evaluate the final epoch and write all results, then their list, then drop the checkpoints.
+
+    Raises:
+        UserError: the re-sampling head was never trained, because the bank never filled.
+    """
+    if not run.is_trained():
+        raise UserError(
+            f"the bank never filled (threshold {run.config.threshold:g}, {run.config.bank_batches} batches), so the "
+            "head that predicts was never trained; lower threshold or bank_batches, or raise plain_epochs"
+        )
     logits = predict(run.network, evaluation_batches(dataset, run.device))
     metrics = make_metrics(run.config, dataset, split, logits, digests)
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
@@ -59,17 +70,18 @@ def make_metrics(
         "config": config.identity(),
         "class_counts": split.class_counts.tolist(),
         "groups": groups,
-        "predicts": predicting_head(config.method),
+        "predicts": PREDICTS[config.method],
         "heads": {head: score(z, dataset.test_labels, groups) for head, z in with_ensemble(logits).items()},
     }
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the results are all there and as they were written; damaged ones are trained again."""
-    if not (folder / "finished.json").is_file():
+    try:
+        listed = json.loads((folder / "finished.json").read_bytes())
+        return bool(listed == {name: _sha256(folder / name) for name in store.RESULTS})
+    except (OSError, ValueError):
         return False
-    listed = store.read_json(folder / "finished.json")
-    return all((folder / name).is_file() and _sha256(folder / name) == sha for name, sha in listed.items())
 
 
 def _history_csv(history: list[Row]) -> str:

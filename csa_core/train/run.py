@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csa_core.config import RunConfig
+from csa_core.config import METHOD_HEADS, RunConfig
 from csa_core.data.augment import TrainingImages
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
@@ -13,19 +13,6 @@ from csa_core.method.bank import ContextBank
 from csa_core.method.losses import log_prior, make_loss
 from csa_core.models.resnet import make_network
 from csa_core.store import Tensors
-
-HEADS = {"csa": ("uniform", "resampling")}
-PREDICTS = {"csa": "resampling"}
-
-
-def heads_of(method: str) -> tuple[str, ...]:
-    """Return the names of a method's heads."""
-    return HEADS.get(method, ("single",))
-
-
-def predicting_head(method: str) -> str:
-    """Return the head that predicts: the re-sampling head of csa (section C.3), else the only one."""
-    return PREDICTS.get(method, "single")
 
 
 class Run:
@@ -39,7 +26,7 @@ class Run:
         self.device = device
         self.class_counts: np.ndarray = split.class_counts
         self.images = TrainingImages(dataset, split, config.crop_padding, device)
-        network = make_network(config.model, heads_of(config.method), len(dataset.class_names), config.seed)
+        network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(config, self.network)
         self.bank: ContextBank | None = None
@@ -58,6 +45,10 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+
+    def is_trained(self) -> bool:
+        """Whether every head has taken a step; the re-sampling head waits for a full bank."""
+        return all(parameter in self.optimizer.state for parameter in self.network.parameters())
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""
@@ -109,6 +100,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if name != "cpu" and device.type not in ("cuda", "mps"):
+            raise RuntimeError
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None

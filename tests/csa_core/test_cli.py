@@ -9,6 +9,7 @@ import yaml
 
 from csa_core import store
 from tests.conftest import TINY, Cli
+from tests.csa_core.data.test_sources import folder_of_images
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ BAD = {
     "not a change": (["train", "RUN", "--out", "OUT", "--set", "threshold"], "expected KEY=VALUE"),
     "unknown method": (["train", "RUN", "--out", "OUT", "--set", "method=cse"], "unknown name 'cse'"),
     "unknown device": (["train", "RUN", "--out", "OUT", "--device", "tpu9"], "device: 'tpu9' is not available"),
-    "no threads": (["train", "RUN", "--out", "OUT", "--threads", "0"], "--threads 0: at least 1"),
+    "no threads": (["train", "RUN", "--out", "OUT", "--threads", "0"], "--threads 0: from 1 to 1024"),
     "missing data": (["train", "RUN", "--out", "OUT", "--data", "gone.safetensors"], "gone.safetensors: no such file"),
     "not data": (["train", "RUN", "--out", "OUT", "--data", "RUN"], "run.yaml: damaged or not ours"),
     "missing split": (["train", "RUN", "--out", "OUT", "--split", "gone.json"], "gone.json: cannot be read"),
@@ -45,10 +46,25 @@ BAD = {
         "gone/train: no such folder",
     ),
     "not a run": (["evaluate", "gone"], "gone/metrics.json: cannot be read"),
+    "device of nowhere": (["train", "RUN", "--out", "OUT", "--device", "meta"], "device: 'meta' is not available"),
+    "result in the way": (["train", "RUN", "--out", "RUN/out"], "run.yaml/out/state"),
+    "state in the way": (["train", "RUN", "--out", "OUT", "--state", "RUN/s"], "cannot be made"),
+    "groups of another data set": (
+        ["train", "RUN", "--out", "OUT", "--set", "data.groups=cifar100_paper"],
+        "cifar100_paper needs 100 classes, there are 10",
+    ),
+    "a folder as file": (["split", "RUN", "--out", "/"], "is a folder; name a file"),
+    "too large a seed": (
+        ["train", "RUN", "--out", "OUT", "--set", "seed=18446744073709551616"],
+        "seed: input should be",
+    ),
+    "never a checkpoint": (["train", "RUN", "--out", "OUT", "--checkpoint-seconds", "nan"], "--checkpoint-seconds nan"),
+    "other code": (["train", "RUN", "--out", "OUT", "--expect-code", "abc"], "code has changed since the workflow"),
     "output in the way": (["split", "RUN", "--out", "RUN/split.json"], "split.json: cannot be written"),
 }
 
 
+# What is found only once the data is there leaves an empty folder of its own at most.
 @pytest.mark.parametrize("case", BAD)
 def test_a_mistake_is_one_line_and_exit_code_2(case: str, cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
     words, wanted = BAD[case]
@@ -77,7 +93,7 @@ def test_data_and_split_files_give_the_run_that_the_source_gives(cli: Cli, run_y
     data, split = tmp_path / "data.safetensors", tmp_path / "split.json"
     assert cli("data", run_yaml, "--out", data).returncode == 0
     assert cli("split", run_yaml, "--data", data, "--out", split).returncode == 0
-    options = ["--set", "epochs=2", "--threads", 1]
+    options = ["--set", "epochs=2", "--set", "lr_drops=[]", "--threads", 1]
     from_files = cli("train", run_yaml, "--out", tmp_path / "a", "--data", data, "--split", split, *options)
     assert from_files.returncode == 0, from_files.stderr
     assert cli("train", run_yaml, "--out", tmp_path / "b", *options).returncode == 0
@@ -87,7 +103,12 @@ def test_data_and_split_files_give_the_run_that_the_source_gives(cli: Cli, run_y
 def test_weights_are_not_evaluated_on_other_data(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.safetensors"
     assert cli("data", run_yaml, "--out", data).returncode == 0
-    assert cli("train", run_yaml, "--out", tmp_path / "a", "--set", "epochs=2", "--data", data).returncode == 0
+    assert (
+        cli(
+            "train", run_yaml, "--out", tmp_path / "a", "--set", "epochs=2", "--set", "lr_drops=[]", "--data", data
+        ).returncode
+        == 0
+    )
     tensors, meta, _ = store.read_tensors(data)
     tensors["test_images"][0] ^= 1
     store.write_tensors(data, tensors, meta)
@@ -96,6 +117,31 @@ def test_weights_are_not_evaluated_on_other_data(cli: Cli, run_yaml: Path, tmp_p
 
 
 def test_contexts_needs_a_csa_run(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
-    assert cli("train", run_yaml, "--out", tmp_path / "a", "--set", "method=ce", "--set", "epochs=1").returncode == 0
+    short = ("--set", "method=ce", "--set", "epochs=1", "--set", "lr_drops=[]")
+    assert cli("train", run_yaml, "--out", tmp_path / "a", *short).returncode == 0
     done = cli("contexts", tmp_path / "a", "--out", tmp_path / "c")
     assert done.returncode == 2 and "only csa shifts contexts" in done.stderr
+
+
+def test_another_file_in_place_of_the_weights_is_refused(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    assert cli("train", run_yaml, "--out", out).returncode == 0
+    weights, metrics = (out / "weights.safetensors").read_bytes(), (out / "metrics.json").read_bytes()
+    (out / "weights.safetensors").write_bytes((out / "predictions.safetensors").read_bytes())
+    done = cli("evaluate", out)
+    assert done.returncode == 2 and "does not hold the weights of a resnet8" in done.stderr
+    (out / "weights.safetensors").write_bytes(weights)
+    (out / "metrics.json").write_text('{"a": 3}')
+    done = cli("evaluate", out)
+    assert done.returncode == 2 and "is not of a trained run" in done.stderr
+    (out / "metrics.json").write_bytes(metrics)
+    assert cli("evaluate", out).returncode == 0
+
+
+def test_images_of_another_size_than_asked_for_are_refused(cli: Cli, tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "photos")
+    config = {"data": {"source": "folder", "root": str(tmp_path / "photos"), "profile": "as_is"}}
+    assert cli("data", "-", "--out", tmp_path / "d", stdin=json.dumps(config)).returncode == 0
+    config["data"]["image_size"] = 12  # type: ignore[assignment]
+    done = cli("split", "-", "--data", tmp_path / "d", "--out", tmp_path / "s", stdin=json.dumps(config))
+    assert done.returncode == 2 and "are not 12 x 12 px" in done.stderr

@@ -35,7 +35,7 @@ BAD = {
     "mix: [beta, 0, 1]": "mix [beta, 0.0, 1.0] needs a > 0 and b > 0",
     "lr_drops: [180, 160]": "lr_drops [180, 160] must rise",
     "lr_drops: 160": "lr_drops",
-    "{epochs: 4, warmup_epochs: 3, plain_epochs: 2}": "warmup_epochs + plain_epochs is 5, more than epochs (4)",
+    "{epochs: 4, lr_drops: [], warmup_epochs: 3, plain_epochs: 2}": "plain_epochs is 5, more than epochs (4)",
     "data: demo": "data: input should be",
     "data: {imbalance_ratio: 0.01}": "data.imbalance_ratio: input should be greater than or equal to 1",
     "data: {split_seed: 1.5}": "data.split_seed: input should be a valid integer",
@@ -45,6 +45,18 @@ BAD = {
     "data: {root: a, root: b}": "key 'root' is given twice",
     "lr: [1": "is not valid YAML",
     "lr: !!python/object/apply:os.system [ls]": "is not valid YAML: could not determine a constructor",
+    "? [a]\n: b": "is not valid YAML",
+    "&a {data: *a}": "run.yaml",
+    "2020-13-45: 3": "is not valid YAML",
+    "seed: 2020-13-45": "is not valid YAML",
+    "model: 'a\n\n  b'": "model: unknown name",
+    "epochs: 1.2.3e4": "epochs: input should be a valid integer",
+    "epochs: 1e400": "epochs: input should be a valid integer",
+    "epochs: 1e-1": "write 1.0e-1",
+    "epochs: 20": "lr_drops [160, 180]: a drop after epoch 180 never comes in 20 epochs; move it, or",
+    "{epochs: 5, lr_drops: [], warmup_epochs: 5, plain_epochs: 0}": "the head that predicts would never be trained",
+    "batch_size: 1000000000000": "batch_size: input should be less than or equal to 65536",
+    "seed: 18446744073709551616": "seed: input should be less than",
     "seed: 2020-01-01": "seed: input should be a valid integer",
 }
 
@@ -94,3 +106,13 @@ def test_set_dotted() -> None:
         "data": {"root": "a", "source": "demo"},
         "lr": 1,
     }
+
+
+def test_a_mapping_is_merged_and_not_replaced() -> None:
+    fields = {"data": {"root": "a", "source": "demo"}}
+    assert set_dotted(fields, "data", {"split_seed": 1}) == {"data": {"root": "a", "source": "demo", "split_seed": 1}}
+
+
+def test_yaml_merge_keys_work() -> None:
+    text = "base: &base {lr: 0.1}\nrun: {<<: *base, seed: 2}"
+    assert parse_yaml(text, "x")["run"] == {"lr": 0.1, "seed": 2}

@@ -34,11 +34,11 @@ def test_a_run_is_named_by_what_it_changes() -> None:
     assert p.run("csa", {"data.imbalance_ratio": 10}, 1).name == "demo/csa/data.imbalance_ratio=10.0"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["csa", "ce", "csa/threshold=0.3", "csa/bank_batches=4+mix=beta,2.0,2.0", "csa/data.split_seed=3",
-     "csa/activation_map=cam", "csa/weight_decay=1e-05", "class_balanced/balance_ratio=0.5"],
-)  # fmt: skip
+NAMES = ["csa", "ce", "csa/threshold=0.3", "csa/bank_batches=4+mix=beta,2.0,2.0", "csa/data.split_seed=3"]
+NAMES += ["csa/lr_drops=10,", "csa/lr_drops=,", "csa/lr_drops=8,9", "csa/activation_map=cam", "csa/weight_decay=1e-05"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "class_balanced/balance_ratio=0.5"])
 def test_a_typed_path_is_a_run(name: str) -> None:
     assert plan().run_at(name, "7").folder == f"results/runs/demo/{name}/seed=7"
 
@@ -55,6 +55,12 @@ def test_a_typed_path_is_a_run(name: str) -> None:
         ("ce/threshold=0.3", "1", "threshold has no effect"),
         ("csa/bank_batches=0+threshold=0.3", "1", "threshold has no effect"),
         ("cas", "1", "did you mean 'csa'"),
+        ("csa/threshold=NaN", "1", "NaN and infinity are no values"),
+        ("csa/seed=3", "1", "seed is not a change"),
+        ("csa/method=ce", "1", "method is not a change"),
+        ("csa/data.root=elsewhere", "1", "data.root has no effect"),
+        ("csa/data.image_size=32", "1", "data.image_size has no effect"),
+        ("csa/lr_drops=10", "1", "lr_drops: input should be a valid array"),
     ],
 )
 def test_a_typed_path_that_is_no_run_says_why(name: str, seed: str, match: str) -> None:
@@ -84,7 +90,7 @@ def test_a_change_of_the_protocol_touches_the_runs_that_read_it() -> None:
     before, after = configs(plan()), configs(plan(overrides={"mix": ["beta", 1.0, 3.0]}))
     changed = {folder for folder in before if before[folder] != after[folder]}
     assert changed == {f"results/runs/demo/csa/seed={seed}" for seed in (1, 2, 3)}
-    after = configs(plan(overrides={"epochs": 10}))
+    after = configs(plan(overrides={"epochs": 10, "lr_drops": [8, 9]}))
     assert all(before[folder] != after[folder] for folder in before)
 
 
@@ -104,7 +110,7 @@ def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:
         "all": 45.8, "many": 64.3, "medium": 49.7, "few": 18.2,
     }  # fmt: skip
     assert plan(protocol="paper").rows("table2")[3]["paper"] == {"all": 44.83}
-    for other in (plan(), plan(protocol="paper", overrides={"epochs": 6, "plain_epochs": 1, "warmup_epochs": 1})):
+    for other in (plan(), plan(protocol="paper", overrides={"threshold": 0.7})):
         assert not any(row["paper"] for table in other.tables for row in other.rows(table))
 
 
@@ -128,6 +134,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"overrides": {"epoch": 3}}, "config.yaml: overrides: unknown key 'epoch': did you mean 'epochs'?"),
     ({"overrides": {"data": {"sauce": "demo"}}}, "unknown key 'data.sauce'"),
     ({"overrides": {"seed": 3}}, "seed is not a protocol's to set"),
+    ({"overrides": {"epochs": 20}}, "a drop after epoch 27 never comes in 20 epochs"),
+    ({"overrides": {"warmup_epochs": 30}}, "the head that predicts would never be trained"),
+    ({"device": "gpu"}, "device: string should match pattern"),
+    ({"device": "cpu; touch /tmp/injected"}, "device: string should match pattern"),
+    ({"code_version": ""}, "code_version: string should match pattern"),
+    ({"sweeps": SWEEPS | {"threshold": [float("nan")]}}, "NaN and infinity are no values"),
+    ({"seeds": [2**64]}, "seeds.0: input should be less than 9223372036854775808"),
     ({"threads": 0}, "threads: input should be greater than or equal to 1"),
     ({"threads": "two"}, "threads: input should be a valid integer, got 'two'"),
 ]
@@ -148,3 +161,51 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
     path.write_text("modell: resnet20")
     with pytest.raises(UserError, match="mine.yaml: unknown key 'modell': did you mean 'model'"):
         plan(protocol=str(path))
+
+
+def test_a_protocol_of_ones_own_cannot_pass_for_the_papers(tmp_path: Path) -> None:
+    path = tmp_path / "paper.yaml"
+    path.write_text("data: {source: demo}")
+    with pytest.raises(UserError, match="has the name of a protocol of the project; rename it"):
+        plan(protocol=str(path))
+
+
+def test_nested_changes_keep_what_they_do_not_name() -> None:
+    p = plan()
+    nested, dotted = (p.run("csa", changes, 1) for changes in ({"data": {"split_seed": 1}}, {"data.split_seed": 1}))
+    assert nested == dotted and nested.config.data.source == "demo"
+
+
+def test_changed_photos_are_read_again(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            (tmp_path / "photos" / part / name / "1.png").write_bytes(b"one")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"data: {{source: folder, root: {tmp_path}/photos, profile: as_is}}")
+    before = plan(protocol=str(path)).data_files("folder-photos")
+    assert plan(protocol=str(path)).data_files("folder-photos") == before != ""
+    (tmp_path / "photos/test/b/2.png").write_bytes(b"two")
+    assert plan(protocol=str(path)).data_files("folder-photos") != before
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{label: a, head: single}", "method csa has no head 'single'"),
+        ("{label: a, method: ce, head: ensemble}", "method ce has no head 'ensemble'"),
+        ("{label: '{x}', sweep: threshold}", "label '{x}' may hold"),
+        ("{label: '{value', sweep: threshold}", "label '{value' may hold"),
+        ("{label: a, sweep: data}", "sweeps.data is missing"),
+        ("{label: a, changes: {seed: 3}}", "seed is not a change"),
+        ("{label: a, method: csaa}", "did you mean 'csa'"),
+        ("{labl: a}", "unknown key"),
+    ],
+)
+def test_a_mistake_in_a_table_is_one_line(row: str, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/mine.yaml").write_text(f"title: t\nsource: s\nrow_name: r\nrows: [{row}]")
+    monkeypatch.setattr("workflow.declarations.HERE", tmp_path)
+    with pytest.raises(UserError) as error:
+        plan()
+    assert message in str(error.value) and "\n" not in str(error.value)

@@ -11,7 +11,7 @@ import pytest
 from csa_core.errors import UserError
 from workflow.report.collect import GROUPS, MEASURES, collect
 from workflow.report.summary import paired_interval, summarise
-from workflow.report.tables import latex, markdown, tidy, write
+from workflow.report.tables import heading, latex, markdown, tidy, write
 
 ACCURACY = {1: [0.90, 0.80], 2: [0.92, 0.85], 3: [0.91, 0.81]}
 SAME = {"code": "c" * 64, "data": "d" * 64, "split": "s" * 64}
@@ -168,3 +168,36 @@ def test_each_run_behind_a_table_is_listed(results: Path) -> None:
     seeds = pd.read_csv("t.seeds.csv")
     line = seeds[(seeds["run"] == "demo/ce") & (seeds["seed"] == 2) & (seeds["column"] == "all")].iloc[0]
     assert line["percent"] == pytest.approx(85)
+
+
+def test_each_row_shows_the_head_that_it_names(results: Path) -> None:
+    """As Table 4 does: three rows of one run, a head each."""
+    heads = {"uniform": 0.1, "resampling": 0.2, "ensemble": 0.3}
+    for seed in ACCURACY:
+        path = results / f"results/runs/demo/csa/seed={seed}/metrics.json"
+        content = json.loads(path.read_text()) | {"predicts": "resampling"}
+        content["heads"] = {
+            name: {"accuracy": dict.fromkeys(GROUPS, value)} | dict.fromkeys(MEASURES, value)
+            for name, value in heads.items()
+        }
+        path.write_text(json.dumps(content))
+    row = table()["rows"][0]
+    rows = [row | {"head": head, "label": "same", "reference": head == "resampling"} for head in heads]
+    values, facts = collect(table(rows=rows), SAME["code"])
+    summary = tidy(table(rows=rows), values)
+    shown = summary[summary["column"] == "all"]
+    assert shown["head"].tolist() == list(heads) and shown["mean_percent"].tolist() == pytest.approx([10, 20, 30])
+    assert shown["difference_percent"].tolist()[::2] == pytest.approx([-10, 10])
+    text = markdown(table(rows=rows), summary, facts)
+    assert all(f"{value:.1f} ± 0.0" in text for value in (10, 20, 30)), "rows of one label were merged"
+
+
+def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path) -> None:
+    for seed in ACCURACY:
+        path = results / f"results/runs/demo/ce/seed={seed}/metrics.json"
+        spoil(path, digests={"split": "t" * 64}, config={"data": {"source": "demo", "imbalance_ratio": 10.0}})
+    values, facts = collect(table(), SAME["code"])
+    assert len(values) > 0 and "Rows differ in their data" in heading(table(), facts)
+    spoil(RUN, digests={"split": "u" * 64})
+    with pytest.raises(UserError, match="split digest differs"):
+        collect(table(), SAME["code"])

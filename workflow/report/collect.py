@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from csa_core.errors import UserError
-from csa_core.store import read_json
+from csa_core.store import canonical, read_json
 
 GROUPS = ("all", "many", "medium", "few")
 MEASURES = ("harmonic_mean", "geometric_mean", "worst_class", "ece")
@@ -35,7 +35,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
             of the table are of different data or splits.
     """
     lines: list[dict[str, Any]] = []
-    common: dict[str, tuple[str, Path]] = {}
+    common: dict[tuple[str, str], tuple[str, Path]] = {}
     facts: dict[str, Any] = {}
     if len(set(table["seeds"])) < len(table["seeds"]):
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
@@ -49,16 +49,19 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
             try:
                 head = row["head"] or metrics["predicts"]
                 scores = metrics["heads"][head]
-                values = {**scores["accuracy"], **{name: scores[name] for name in MEASURES}}
+                values = {name: scores["accuracy"][name] for name in GROUPS} | {name: scores[name] for name in MEASURES}
                 stated = {key: metrics["digests"][key] for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
+                facts["splits"] = facts.get("splits", set()) | {stated["split"]}
+                asked = canonical(metrics["config"]["data"])
             except (KeyError, TypeError):
                 raise UserError(f"{path}: lacks what table row '{row['label']}' needs; {again}") from None
             for key, wanted in (("config", config), ("code", code)):
                 if stated[key] != wanted:
                     raise UserError(f"{path}: {key} digest is {stated[key][:12]}, expected {wanted[:12]}; {again}")
+            # Rows may ask for different data; runs that ask for the same must have had the same.
             for key in ("data", "split"):
-                first, where = common.setdefault(key, (stated[key], path))
+                first, where = common.setdefault((asked, key), (stated[key], path))
                 if first != stated[key]:
                     raise UserError(f"{path}: {key} digest differs from that of {where}; {again}")
             line = {"row": number, "name": name_of(row), "series": row["series"], "label": row["label"]}
@@ -70,7 +73,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
                 lines.append(line | {"column": column, "value": math.nan if value is None else value})
     if not lines:
         raise UserError(f"{table['name']}: none of its runs is finished; run snakemake results/{table['name']}.csv")
-    facts["digests"] = {key: value for key, (value, _) in common.items()} | {"code": code}
+    facts["digests"] = {key: value for (_, key), (value, _) in reversed(common.items())} | {"code": code}
     return pd.DataFrame(lines), facts
 
 

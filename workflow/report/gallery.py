@@ -35,7 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     use_style()
     try:
         tensors, meta, _ = store.read_tensors(args.contexts)
-        save(draw(tensors, meta, args.title), args.out)
+        try:
+            figure = draw(tensors, meta, args.title)
+        except KeyError as missing:
+            raise UserError(f"{args.contexts}: holds no contexts ({missing}); make it with csa_core") from None
+        save(figure, args.out)
     except UserError as error:
         print(f"gallery: {error}", file=sys.stderr)
         return 2

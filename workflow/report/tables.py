@@ -85,7 +85,7 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     summary["from_paper"] = summary["mean"] - summary["paper"]
     summary[PERCENT] *= 100
     summary.insert(0, "protocol", table["protocol"])
-    return summary.drop(columns=["row", "name"]).rename(columns={name: f"{name}_percent" for name in PERCENT})
+    return summary.drop(columns="name").rename(columns={name: f"{name}_percent" for name in PERCENT})
 
 
 def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
@@ -93,8 +93,9 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     printed = summary[summary["paper_percent"].notna()]["column"].unique()
     has_series = summary["series"].any()
     lines = []
-    for (series, label, _), part in summary.groupby(["series", "label", "head"], sort=False):
-        line = ({"": series} if has_series else {}) | {table["row_name"]: label}
+    for _, part in summary.groupby("row", sort=False):
+        first = part.iloc[0]
+        line = ({"": first["series"]} if has_series else {}) | {table["row_name"]: first["label"]}
         by_column = {record["column"]: record for record in part.to_dict("records")}
         for column in table["columns"]:
             line[HEADINGS[column]] = _cell(by_column.get(column))
@@ -112,11 +113,12 @@ def heading(table: dict[str, Any], facts: dict[str, Any], missing: int = 0) -> s
     data, counts = facts["config"]["data"], facts["class_counts"]
     overrides = f" with {store.canonical(table['overrides'])}" if table["overrides"] else ""
     groups = ", ".join(f"{facts['groups'].count(group)} {group}" for group in ("many", "medium", "few"))
+    several = " Rows differ in their data; these numbers are of the first." if len(facts["splits"]) > 1 else ""
     partial = f" PARTIAL: {missing} runs are missing." if missing else ""
     return (
         f"Protocol {table['protocol']}{overrides}; data {data['source']}, {sum(counts):,} training images in "
         f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
-        f"seeds {', '.join(map(str, table['seeds']))}. Appendix: {table['source']}.{partial}"
+        f"seeds {', '.join(map(str, table['seeds']))}. Appendix: {table['source']}.{several}{partial}"
     )
 
 

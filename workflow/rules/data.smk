@@ -4,7 +4,9 @@ rule data:
     log:
         "results/logs/data/{data}.log",
     params:
-        config=lambda w: PLAN.data_json(w.data),
+        config=lambda w: or_one_line(PLAN.data_json, w.data),
+        files=lambda w: PLAN.data_files(w.data),
+        code=PLAN.code,
     message:
         "Data set {wildcards.data}"
     shell:
@@ -19,7 +21,8 @@ rule split:
     log:
         "results/logs/data/{data}/{split}.log",
     params:
-        config=lambda w: PLAN.split_json(w.data, w.split),
+        config=lambda w: or_one_line(PLAN.split_json, w.data, w.split),
+        code=PLAN.code,
     message:
         "Split {wildcards.split} of {wildcards.data}"
     shell:

@@ -1,7 +1,7 @@
 rule train:
     input:
-        data=lambda w: f"results/data/{PLAN.run_of(w).data}/dataset.safetensors",
-        split=lambda w: f"results/data/{PLAN.run_of(w).data}/{PLAN.run_of(w).split}.json",
+        data=lambda w: f"results/data/{run_of(w).data}/dataset.safetensors",
+        split=lambda w: f"results/data/{run_of(w).data}/{run_of(w).split}.json",
     output:
         expand(
             "results/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
@@ -13,12 +13,12 @@ rule train:
     threads: PLAN.config.threads
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
-        config=lambda w: PLAN.run_of(w).json,
-        code=("--code-version " if PLAN.config.code_version else "--expect-code ") + shlex.quote(PLAN.code),
+        config=lambda w: run_of(w).json,
+        code=PLAN.code,
         out=lambda w, output: os.path.dirname(output[0]),
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "printf %s {params.config:q} | python -m csa_core train - --data {input.data:q}"
         " --split {input.split:q} --out {params.out:q} --state results/state"
-        " --threads {threads} {params.code} > {log:q} 2>&1"
+        " --threads {threads} --code-version {params.code:q} > {log:q} 2>&1"

@@ -18,7 +18,7 @@ from csa_core import store
 from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.plan import plan_epoch
-from csa_core.data.split import Split
+from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import score
@@ -200,9 +200,46 @@ def test_two_processes_do_not_train_one_run(dataset: Dataset, split: Split, tmp_
 
 
 def test_other_data_code_or_configuration_has_its_own_state(dataset: Dataset, split: Split, tmp_path: Path) -> None:
-    for config, code in ((tiny(), "a"), (tiny(), "b"), (tiny(threshold=0.1), "a")):
-        train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, code)
-    assert len(list((tmp_path / "state").iterdir())) == 3
+    parts = (dataset.train_images, dataset.train_labels, dataset.test_images ^ 1, dataset.test_labels)
+    other = Dataset("demo", dataset.class_names, *parts)
+    fewer = make_split(dataset, tiny(data=TINY["data"] | {"split_seed": 3}).data)  # type: ignore[operator]
+    cases = [(tiny(), dataset, split, "a"), (tiny(), dataset, split, "b"), (tiny(threshold=0.1), dataset, split, "a")]
+    cases += [(tiny(), other, split, "a"), (tiny(), dataset, fewer, "a")]
+    for config, data, kept, code in cases:
+        train(config, data, kept, tmp_path / "out", tmp_path / "state", CPU, code)
+    assert len(list((tmp_path / "state").iterdir())) == len(cases)
+
+
+def test_every_group_of_parameters_follows_the_schedule(dataset: Dataset, split: Split) -> None:
+    run = Run(tiny(), dataset, split, CPU)
+    train_epoch(run, 4)
+    assert len(run.optimizer.param_groups) == 2
+    assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx([0.01, 0.01])
+
+
+def test_a_bank_that_is_reset_starts_each_epoch_empty(dataset: Dataset, split: Split) -> None:
+    """With a bank larger than an epoch: kept, it fills over epochs; reset, it never does."""
+    changes = {"bank_batches": 4, "threshold": 0.0}
+    kept, reset = (Run(tiny(bank_reset=name, **changes), dataset, split, CPU) for name in ("never", "epoch"))
+    for run in (kept, reset):
+        fills = [train_epoch(run, epoch)["bank_fill"] for epoch in range(2)]
+        assert fills == ([0.75, 1.0] if run is kept else [0.75, 0.75])
+
+
+def test_a_head_that_was_never_trained_is_no_result(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the bank never filled .* lower threshold"):
+        fit(tiny(threshold=1.0, plain_epochs=0), dataset, split, tmp_path)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"metrics.json": "0"}'])
+def test_a_damaged_list_of_results_is_no_dead_end(
+    content: str, uninterrupted: dict[str, bytes], dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    fit(tiny(), dataset, split, tmp_path)
+    (folder,) = (tmp_path / "state").iterdir()
+    (folder / "finished.json").write_text(content)
+    assert fit(tiny(), dataset, split, tmp_path) == uninterrupted
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(dataset: Dataset, split: Split, tmp_path: Path) -> None:

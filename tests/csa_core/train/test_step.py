@@ -82,7 +82,7 @@ class Derivation:
             cam = cam / cam.max() if cam.max() > 0 else cam
             cam = F.interpolate(cam[None, None], size=images.shape[2:], mode="bicubic")[0].clamp(0, 1)
             confident = logits[i].softmax(0)[y] >= self.config.threshold
-            masks.append((1 - cam) ** 2 if confident else None)
+            masks.append((1 - cam) ** self.config.mask_exponent if confident else None)
         return masks
 
     def step(self, plan: EpochPlan, step: int, phase: Phase, lr: float) -> None:
@@ -150,6 +150,9 @@ CASES: dict[str, dict[str, object]] = {
         "resampling_loss": "logit_adjustment",
         "logit_adjustment_strength": 0.7,
     },
+    "logit adjustment in the re-sampling branch": {"resampling_loss": "logit_adjustment"},
+    "logit adjustment in the uniform branch": {"uniform_loss": "logit_adjustment"},
+    "another exponent, momentum and weight decay": {"mask_exponent": 3.5, "momentum": 0.6, "weight_decay": 0.01},
     "beta mix, half balanced": {"mix": ["beta", 2.0, 1.0], "balance_ratio": 0.5},
 }
 
@@ -187,19 +190,25 @@ def test_a_head_that_nothing_reaches_stays_as_it_is(dataset: Dataset, split: Spl
     assert not torch.equal(run.network.heads["resampling"].weight, before)
 
 
+def test_every_seed_has_weights_of_its_own(dataset: Dataset, split: Split) -> None:
+    one, same, other = (Run(tiny(seed=seed), dataset, split, CPU).network.weight("uniform") for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("method", "branch"), [("ce", "uniform"), ("class_balanced", "resampled"), ("logit_adjustment", "uniform")]
 )
 def test_baselines_train_the_branch_they_are_named_for(
     method: str, branch: str, dataset: Dataset, split: Split
 ) -> None:
-    config = tiny(method=method)
+    config = tiny(method=method, logit_adjustment_strength=1.7)
     run = Run(config, dataset, split, CPU)
     plan = plan_epoch(config, split.class_counts, 0, CPU)
     images, labels = run.images.batch(getattr(plan, branch)[0])
     logits = run.network.head("single", run.network.body(images))
     if method == "logit_adjustment":
-        logits = logits + torch.tensor(np.log(split.class_counts / split.class_counts.sum()), dtype=torch.float32)
+        prior = np.log(split.class_counts / split.class_counts.sum())
+        logits = logits + 1.7 * torch.tensor(prior, dtype=torch.float32)
     wanted = F.cross_entropy(logits, labels)
     torch.testing.assert_close(STEPS[method](run, plan, 0, "single")["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
 

@@ -1,0 +1,180 @@
+"""Data sources, on real files, good and bad."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from csa_core.config import DataConfig
+from csa_core.data import demo
+from csa_core.data.dataset import Dataset, read_dataset
+from csa_core.data.sources import load_source
+from csa_core.errors import UserError
+from csa_core.vision import torchvision
+
+
+def folder_of_images(root: Path, sizes: tuple[int, int] = (10, 10)) -> Path:
+    """Write train and test folders of two classes, in the three formats."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("ant", "bee"):
+            (root / part / name).mkdir(parents=True)
+            for i, suffix in enumerate(["png", "webp", "jpg"]):
+                side = sizes[i % 2]
+                image = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+                image.save(root / part / name / f"{i}.{suffix}")
+    return root
+
+
+def folder(root: Path, **changes: object) -> Dataset:
+    return load_source(DataConfig(source="folder", root=str(root), profile="as_is", **changes))  # type: ignore[arg-type]
+
+
+def test_the_demo_set_is_what_it_was() -> None:
+    dataset = load_source(DataConfig(source="demo"))
+    assert dataset.digest == demo.DIGEST
+    assert dataset.train_images.shape == (2500, 16, 16, 3) and dataset.test_images.shape == (2000, 16, 16, 3)
+    assert np.bincount(dataset.test_labels).tolist() == [200] * 10
+
+
+def test_handwritings_of_train_and_test_are_disjoint() -> None:
+    digits = load_digits()
+    for k in range(10):
+        originals = digits.images[digits.target == k]
+        train, test = (
+            {image.tobytes() for image in part}
+            for part in (originals[: -demo.TEST_ORIGINALS], originals[-demo.TEST_ORIGINALS :])
+        )
+        assert not train & test and len(train) > 100 and len(test) == demo.TEST_ORIGINALS
+
+
+def test_no_context_comes_twice() -> None:
+    dataset = demo.make_demo()
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    assert len({image[0].tobytes() for image in images}) == len(images), "two images share their first row"
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    dataset = folder(folder_of_images(tmp_path))
+    assert dataset.class_names == ("ant", "bee")
+    assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    for number, name in enumerate(["0.png", "1.webp", "2.jpg"]):
+        with Image.open(tmp_path / "test" / "ant" / name) as image:
+            assert np.array_equal(dataset.test_images[number], np.asarray(image.convert("RGB")))
+
+
+def test_images_of_several_sizes(tmp_path: Path) -> None:
+    folder_of_images(tmp_path, sizes=(10, 14))
+    with pytest.raises(UserError, match=r"images of several sizes .* set data.image_size"):
+        folder(tmp_path)
+    assert folder(tmp_path, image_size=12).train_images.shape == (6, 12, 12, 3)
+
+
+def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    folder_of_images(tmp_path)
+    pixels = np.zeros((10, 10, 3), dtype=np.uint8)
+    pixels[0] = 255  # the first row is white
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by half
+    Image.fromarray(pixels).save(tmp_path / "train/ant/0.png", exif=exif)
+    assert folder(tmp_path).train_images[0, -1].min() == 255
+
+
+def _remove(root: Path) -> None:
+    for path in (root / "test" / "bee").iterdir():
+        path.unlink()
+
+
+BAD = {
+    "no train folder": (lambda root: (root / "train").rename(root / "tran"), "train: no such folder"),
+    "empty class": (_remove, "bee: class without images"),
+    "class in train only": (lambda root: (root / "test/bee").rename(root / "test/bea"), "in only one of"),
+    "damaged image": (lambda root: (root / "train/ant/0.png").write_bytes(b"\x89PNG no"), "0.png: cannot be decoded"),
+    "cut image": (
+        lambda root: (root / "train/ant/2.jpg").write_bytes((root / "train/ant/2.jpg").read_bytes()[:300]),
+        "2.jpg: cannot be decoded",
+    ),
+    "sixteen bits": (
+        lambda root: Image.fromarray(np.arange(100, dtype=np.uint16).reshape(10, 10) * 600).save(
+            root / "train/ant/0.png"
+        ),
+        "0.png: more than 8 bits a channel",
+    ),
+    "a GIF called PNG": (
+        lambda root: Image.new("P", (10, 10)).save(root / "train/ant/0.png", format="GIF"),
+        "0.png: cannot be decoded",
+    ),
+    "another file": (lambda root: (root / "train/ant/notes.txt").write_text("x"), "notes.txt: not a PNG"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_folder_is_named(case: str, tmp_path: Path) -> None:
+    spoil, match = BAD[case]
+    spoil(folder_of_images(tmp_path))
+    with pytest.raises(UserError, match=match):
+        folder(tmp_path)
+
+
+def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a small CIFAR-10 in its own format, and let torchvision expect its checksums."""
+    rng = np.random.default_rng(0)
+    base = root / "cifar-10-batches-py"
+    base.mkdir()
+
+    def write(name: str, content: object) -> tuple[str, str]:
+        (base / name).write_bytes(pickle.dumps(content))
+        return name, hashlib.md5((base / name).read_bytes(), usedforsecurity=False).hexdigest()
+
+    def batch() -> dict[str, object]:
+        return {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": list(range(10)) * 2}
+
+    kind = torchvision.datasets.CIFAR10
+    names, md5 = write("batches.meta", {"label_names": [f"class {k}" for k in range(10)]})
+    monkeypatch.setattr(kind, "train_list", [write("data_batch_1", batch()), write("data_batch_2", batch())])
+    monkeypatch.setattr(kind, "test_list", [write("test_batch", batch())])
+    monkeypatch.setattr(kind, "meta", {"filename": names, "key": "label_names", "md5": md5})
+
+
+def test_cifar_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar10(tmp_path, monkeypatch)
+    dataset = load_source(DataConfig(source="cifar10", root=str(tmp_path)))
+    assert dataset.train_images.shape == (40, 32, 32, 3) and dataset.test_labels.tolist() == list(range(10)) * 2
+    assert dataset.class_names[3] == "class 3"
+
+
+def test_a_damaged_cifar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar10(tmp_path, monkeypatch)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="no whole copy of cifar10"):
+        load_source(DataConfig(source="cifar10", root=str(tmp_path)))
+
+
+def test_cifar_without_copy_or_network_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody answers
+    with pytest.raises(UserError, match=r"put cifar-100-python.tar.gz \(MD5 [0-9a-f]{32}\)") as error:
+        load_source(DataConfig(source="cifar100", root=str(tmp_path)))
+    assert "\n" not in str(error.value)
+
+
+def test_written_and_read_again(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.write(tmp_path / "data.safetensors")
+    again = read_dataset(tmp_path / "data.safetensors")
+    assert again.digest == dataset.digest and again.class_names == dataset.class_names
+    assert np.array_equal(again.train_images, dataset.train_images)
+
+
+def test_labels_out_of_range_and_empty_classes_are_named(dataset: Dataset) -> None:
+    parts = (dataset.train_images, dataset.train_labels, dataset.test_images)
+    wrong = dataset.test_labels.copy()
+    wrong[7] = 4
+    with pytest.raises(UserError, match=r"here: test image 7 has label 4, outside 0..3"):
+        Dataset("demo", dataset.class_names, *parts, wrong).check("here")
+    with pytest.raises(UserError, match="class 'e' has no train images"):
+        Dataset("demo", (*dataset.class_names, "e"), *parts, dataset.test_labels).check("here")
