@@ -3,7 +3,8 @@
 A figure is of a kind: `points` (the first column of the table over its rows), `curves` (loss and accuracy over
 epochs), `per_class` (recall of each class over its training images) or `bank` (confident images and
 fill of the bank over epochs). Writes PREFIX.pdf, .svg, .png, and .csv with what is drawn. Lines and
-bars are means over seeds with 95 % intervals (Student's t); small dots are single seeds.
+markers are means over seeds, bars and bands their 95 % intervals (Student's t), small dots and thin
+lines single seeds.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
             beside = [place[label] + 0.22 for label in runs["label"]]
             axis[i].plot(beside, runs["percent"], ".", ms=2.5, color="0.45")
             axis[i].set_xticks(x, part["label"], rotation=45, ha="right")
-            axis[i].set_title(name.capitalize())
+            axis[i].set_title(name.capitalize(), fontsize=7)
         figure.supxlabel(table["row_name"], fontsize=7)
     axis[0].set_ylabel("Accuracy, all classes (%)")
     _face(figure, table)
@@ -95,19 +96,18 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     history["test_accuracy"] = heads.bfill(axis=1).iloc[:, 0] if heads.size else np.nan
     figure, axis = _axes(2, WIDTH, 3.6, sharex=True)
     drawn = []
-    for ax, (column, label, scale) in zip(
-        axis,
-        [("loss", "Training loss (ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)],
-        strict=True,
-    ):
+    quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
+    for ax, (column, label, scale) in zip(axis, quantities, strict=True):
         for i, name in enumerate(dict.fromkeys(history["name"])):
             part = history[history["name"] == name].dropna(subset=column)
             line = _means(part.assign(percent=scale * part[column]), ["name", "epoch"])
             drawn.append(line.assign(quantity=column))
-            _band(ax, line["epoch"], line, i, name, marker="")
+            ax.plot(line["epoch"], line["mean"], DASHES[i % 4], color=COLOURS[i % 8], label=name)
+            for _, single in part.groupby("seed"):
+                ax.plot(single["epoch"], scale * single[column], color=COLOURS[i % 8], lw=0.4, alpha=0.35)
         ax.set_ylabel(label)
     axis[0].set_yscale("log")
-    axis[0].legend()
+    axis[0].legend(loc="lower left")
     axis[1].set_xlabel("Epoch")
     axis[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     _face(figure, table)
@@ -141,6 +141,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
 def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw the share of confident images and the fill of the bank over epochs."""
     history = _histories(table).dropna(subset="confident")
+    history = history[history["phase"] != "plain"]  # the bank rests in the last epochs
     names = list(dict.fromkeys(history["name"]))
     figure, axis = _axes(2, WIDTH, 3.4, sharex=True)
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
@@ -178,7 +179,7 @@ def _axes(rows: int, width: float, height: float, **options: Any) -> tuple[Figur
 def _face(figure: Figure, table: dict[str, Any]) -> None:
     """Write on the figure what was run, so that it cannot be taken for something else."""
     overrides = ", overridden" if table["overrides"] else ""
-    title = textwrap.fill(table["title"], 58)
+    title = textwrap.fill(table["title"], 64)
     figure.suptitle(f"{title}\nprotocol {table['protocol']}{overrides}, {len(table['seeds'])} seeds", fontsize=7)
 
 
@@ -192,9 +193,8 @@ def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(lines).assign(seeds=values["seed"].nunique())
 
 
-def _band(axis: Axes, x: Any, line: pd.DataFrame, i: int, name: str, marker: str | None = None) -> None:
-    marker = MARKERS[i % 8] if marker is None else marker
-    axis.plot(x, line["mean"], label=name, color=COLOURS[i % 8], linestyle=DASHES[i % 4], marker=marker)
+def _band(axis: Axes, x: Any, line: pd.DataFrame, i: int, name: str) -> None:
+    axis.plot(x, line["mean"], label=name, color=COLOURS[i % 8], linestyle=DASHES[i % 4], marker=MARKERS[i % 8])
     axis.fill_between(x, line["low"], line["high"], color=COLOURS[i % 8], alpha=0.12, linewidth=0)
 
 
