@@ -106,6 +106,15 @@ def test_the_best_of_many_pays_for_looking_often() -> None:
     assert line["verdict"] == "cannot be told"
 
 
+def test_the_best_of_many_is_judged_by_holm_and_not_by_false_discovery() -> None:
+    """Three rivals, each better at about p = 0.022: Holm's smallest is 0.066, a discovery rate would be 0.022."""
+    rng = np.random.default_rng(1)
+    draws = (rng.normal(0.5, 0.4, 5) for _ in range(3000))
+    three = [50 + d for d in draws if 0.020 < stats.ttest_1samp(d, 0).pvalue < 0.024 and d.mean() > 0][:3]
+    line = judge(values(a=50, **dict(zip("bcd", three, strict=True))), kind="best", row="a")
+    assert line["verdict"] == "cannot be told" and 0.06 <= line["p"] <= 0.072
+
+
 def test_insensitive_is_an_equivalence_and_not_a_lack_of_evidence() -> None:
     close = judge(values(a=50, b=50.1 + NOISE, c=50 - NOISE), kind="insensitive", row="a")
     assert close["verdict"] == "supported" and close["p"] < 0.05
