@@ -33,3 +33,16 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     result = pd.read_csv(copy / "results/mask_exponent.csv", dtype={"label": str})
     assert result["label"].unique().tolist() == ["1.0", "2.0"]
     assert result["run"].unique().tolist() == ["tiny/csa/mask_exponent=1.0", "tiny/csa"]
+
+    # A change of the drawing code draws again and trains nothing; one of the trainer trains again.
+    def announced() -> str:
+        done = subprocess.run([*command, "--dry-run"], cwd=copy, capture_output=True, text=True, timeout=300)
+        return done.stdout + done.stderr
+
+    assert "Nothing to be done" in announced()
+    with (copy / "workflow/report/tables.py").open("a") as file:
+        file.write("# touched\n")
+    assert set(re.findall(r"^(train|table) +\d+$", announced(), re.M)) == {"table"}
+    with (copy / "csa_core/train/step.py").open("a") as file:
+        file.write("# touched\n")
+    assert set(re.findall(r"^(train) +(\d+)$", announced(), re.M)) == {("train", "2")}
