@@ -15,7 +15,7 @@ table2: $(READY) ## Table 2: ten thresholds, trained
 	$(BIN)/snakemake --cores all results/table2.csv
 
 test: lint ## linters, type checker and all tests
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY) ## linters and type checker alone
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """A run: all that one training holds on its device, and nothing outside it."""
 
+import os
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -96,6 +98,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: no such device here.
     """
+    # cuBLAS repeats itself only with a workspace of fixed size, set before its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
