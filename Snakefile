@@ -23,6 +23,7 @@ PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
 run_of = partial(or_one_line, PLAN.run_of)
+table_of = partial(or_one_line, PLAN.table_of)
 
 # What the commands run with. None of it is a reason to run one again.
 os.environ.update(
@@ -40,7 +41,7 @@ wildcard_constraints:
     run=r"[a-z_]+(/[^/]+)?",
     seed=r"\d+",
     table="|".join(PLAN.tables),
-    figure="|".join(PLAN.figures),
+    figure=r"[a-z_]+[0-9]*(-[a-zA-Z_0-9]+)?",
 
 
 rule all:

@@ -18,13 +18,9 @@ from csa_core.store import canonical, code_digest, digest
 from workflow.declarations import HERE, Row, WorkflowConfig, load_tables
 
 T = TypeVar("T")
-# Further figures: name -> (kind, table whose runs it draws).
-VIEWS = {
-    "curves": ("curves", "baselines"),
-    "per_class": ("per_class", "baselines"),
-    "bank_by_threshold": ("bank", "table2"),
-    "bank_by_volume": ("bank", "table3"),
-}
+# Further views of the runs of any table, as `curves-table5`; these are drawn without being asked for.
+VIEWS = ("curves", "per_class", "bank")
+USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "bank-table2", "bank-table3"]
 
 
 @dataclass(frozen=True)
@@ -219,14 +215,24 @@ class Plan:
 
     @property
     def figures(self) -> list[str]:
-        """Names of all figures: the declared ones, and further views of the runs of a table."""
-        return [name for name, table in self.tables.items() if table.draw != "no"] + list(VIEWS)
+        """Names of the figures that are always drawn: the declared ones, and the usual views."""
+        return [name for name, table in self.tables.items() if table.draw != "no"] + USUAL_VIEWS
 
     def drawn(self, figure: str) -> tuple[str, str]:
-        """Return what kind of figure it is, and the table whose runs it draws."""
-        if figure not in self.figures:
+        """Return what kind of figure it is, and the table whose runs it draws: `figure1`, `curves-table5`.
+
+        Raises:
+            UserError: no such figure.
+        """
+        kind, _, table = figure.rpartition("-")
+        known = kind in VIEWS if kind else figure in self.figures
+        if not known or table not in self.tables:
             raise UserError(f"{figure}: no such figure, {nearest(figure, self.figures)}")
-        return VIEWS.get(figure, ("points", figure))
+        return kind or "points", table
+
+    def table_of(self, figure: str) -> str:
+        """Return the table whose runs a figure draws."""
+        return self.drawn(figure)[1]
 
     def finished(self, table: str) -> str:
         """Return which runs of a table are there, so that a partial table knows when it is out of date."""

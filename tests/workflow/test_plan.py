@@ -114,6 +114,14 @@ def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:
         assert not any(row["paper"] for table in other.tables for row in other.rows(table))
 
 
+def test_figures_are_named_by_kind_and_table() -> None:
+    p = plan()
+    assert p.drawn("figure1") == ("points", "figure1") and p.drawn("curves-table5") == ("curves", "table5")
+    for name in ("figure3", "curves", "curves-table9", "pies-table2", "table2", "points-table2"):
+        with pytest.raises(UserError, match="no such figure"):
+            p.drawn(name)
+
+
 def test_each_table_has_one_reference_row_at_most_and_the_demo_all_have_one() -> None:
     p = plan()
     for table in p.tables:

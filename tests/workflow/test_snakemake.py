@@ -128,7 +128,7 @@ def test_claims_come_with_verdicts(finished: Folder) -> None:
 
 def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -> None:
     folder = finished.path / "results/figures"
-    names = ["figure1", "figure2", "curves", "per_class", "bank_by_threshold", "bank_by_volume"]
+    names = ["figure1", "figure2", "curves-baselines", "per_class-baselines", "bank-table2", "bank-table3"]
     for name in names:
         assert (folder / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
         assert (folder / f"{name}.png").read_bytes()[1:4] == b"PNG"

@@ -34,7 +34,9 @@ from workflow.report.summary import paired_interval
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.figures", description=__doc__.split("\n\n")[0])
-    parser.add_argument("figure", metavar="FIGURE", help="figure1, figure2, curves, per_class, bank_by_threshold, ...")
+    parser.add_argument(
+        "figure", metavar="FIGURE", help="figure1, figure2, curves-TABLE, per_class-TABLE or bank-TABLE"
+    )
     plan_option(parser)
     parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .pdf, .svg, .png, .csv")
     args = parser.parse_args(argv)

@@ -41,8 +41,8 @@ rule partial:
 
 rule figure:
     input:
-        metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(PLAN.drawn(w.figure)[1])],
-        histories=lambda w: [f"{run.folder}/history.csv" for run in PLAN.runs_of(PLAN.drawn(w.figure)[1])],
+        metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(table_of(w.figure))],
+        histories=lambda w: [f"{run.folder}/history.csv" for run in PLAN.runs_of(table_of(w.figure))],
         code=REPORT_CODE,
     output:
         svg=report("results/figures/{figure}.svg", category="Figures", caption="../captions/figure.rst"),
@@ -50,7 +50,7 @@ rule figure:
     log:
         "results/logs/figures/{figure}.log",
     params:
-        drawing=lambda w: PLAN.drawing(PLAN.drawn(w.figure)[1]),
+        drawing=lambda w: PLAN.drawing(table_of(w.figure)),
         prefix=lambda w: f"results/figures/{w.figure}",
     message:
         "Figure {wildcards.figure}"
