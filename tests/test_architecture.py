@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from workflow.schema import SCHEMA, schema
 
-LAYERS = ["errors", "store", "config", "vision", "data", "method", "models", "train", "cli", "__main__"]
+LAYERS = ["errors", "store", "config", "vision", "data", "method", "models", "train", "commands", "cli", "__main__"]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))
 
 
