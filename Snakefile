@@ -41,7 +41,7 @@ wildcard_constraints:
     run=r"[a-z_]+(/[^/]+)?",
     seed=r"\d+",
     table="|".join(PLAN.tables),
-    figure=r"[a-z_]+[0-9]*(-[a-zA-Z_0-9]+)?",
+    figure=r"(?!contexts)[a-z_]+[0-9]*(-[a-zA-Z_0-9]+)?",
 
 
 rule all:

@@ -4,6 +4,7 @@ Times are measured: those of finished runs, or of the epochs that running ones h
 """
 
 import argparse
+import os
 import re
 import statistics
 import sys
@@ -20,18 +21,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.estimate", description=__doc__.split("\n\n")[0])
     plan_option(parser)
-    parser.add_argument("--jobs", type=int, default=1, help="training jobs side by side")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores to train on (default: all)")
     args = parser.parse_args(argv)
-    plan = read_plan(args).to_estimate()
+    planned = read_plan(args)
+    plan, jobs = planned.to_estimate(), max(1, args.cores // planned.config.threads)
     epoch = {kind: _epoch_seconds(plan["runs"], kind) for kind in ("one branch", "two branches")}
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")
     for name, folders in [*plan["tables"].items(), ("all", list(plan["runs"]))]:
         left = {folder: plan["runs"][folder] for folder in folders if not Path(folder, "metrics.json").exists()}
         seconds = [run["epochs"] * epoch[run["kind"]] + START_SECONDS for run in left.values()]
-        about = _interval(sum(seconds) / min(args.jobs, max(len(seconds), 1)))
+        about = _interval(sum(seconds) / min(jobs, max(len(seconds), 1)))
         print(f"{name:<12}{len(folders):>6}{len(folders) - len(left):>10}{len(left):>10}{about:>10}")
     measured = ", ".join(f"{seconds:.2f} s with {kind}" for kind, seconds in epoch.items() if seconds == seconds)
-    print(f"\n{args.jobs} jobs side by side. Measured for an epoch: {measured or 'nothing yet: ask again after one'}.")
+    print(f"\n{jobs} jobs side by side. Measured for an epoch: {measured or 'nothing yet: ask again after one'}.")
     return 0
 
 

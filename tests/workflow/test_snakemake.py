@@ -126,6 +126,13 @@ def test_claims_come_with_verdicts(finished: Folder) -> None:
     assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 2
 
 
+def test_snakemakes_own_report(finished: Folder, tmp_path: Path) -> None:
+    done = finished.snakemake("--report", str(tmp_path / "report.html"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert all(name in page for name in ("table2.csv", "figure1.svg", "contexts.png", "claims.csv"))
+
+
 def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -> None:
     folder = finished.path / "results/figures"
     names = ["figure1", "figure2", "curves-baselines", "per_class-baselines", "bank-table2", "bank-table3"]

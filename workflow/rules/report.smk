@@ -134,7 +134,6 @@ rule page:
 rule estimate:
     log:
         "results/logs/estimate.log",
-    params:
-        jobs=max(1, (workflow.cores or 1) // PLAN.config.threads),
+    threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.estimate --config - --jobs {params.jobs} | tee {log:q}'
+        'printf %s "$CSA_CONFIG" | python -m workflow.estimate --config - --cores {threads} | tee {log:q}'
