@@ -29,6 +29,7 @@ table_of = partial(or_one_line, PLAN.table_of)
 os.environ.update(
     PATH=f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}",
     PYTHONPATH=ROOT,
+    PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
     CSA_DEVICE=PLAN.config.device,
     CSA_CONFIG=canonical(config),
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,

@@ -25,16 +25,23 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     planned = read_plan(args)
     plan, jobs = planned.to_estimate(), max(1, args.cores // planned.config.threads)
+    finished = {folder for folder, run in plan["runs"].items() if _is_finished(folder, run)}
     epoch = {kind: _epoch_seconds(plan["runs"], kind) for kind in ("one branch", "two branches")}
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")
     for name, folders in [*plan["tables"].items(), ("all", list(plan["runs"]))]:
-        left = {folder: plan["runs"][folder] for folder in folders if not Path(folder, "metrics.json").exists()}
-        seconds = [run["epochs"] * epoch[run["kind"]] + START_SECONDS for run in left.values()]
+        left = [plan["runs"][folder] for folder in folders if folder not in finished]
+        seconds = [run["epochs"] * epoch[run["kind"]] + START_SECONDS for run in left]
         about = _interval(sum(seconds) / min(jobs, max(len(seconds), 1)))
         print(f"{name:<12}{len(folders):>6}{len(folders) - len(left):>10}{len(left):>10}{about:>10}")
     measured = ", ".join(f"{seconds:.2f} s with {kind}" for kind, seconds in epoch.items() if seconds == seconds)
     print(f"\n{jobs} jobs side by side. Measured for an epoch: {measured or 'nothing yet: ask again after one'}.")
     return 0
+
+
+def _is_finished(folder: str, run: dict[str, Any]) -> bool:
+    """Whether the results there are those of this very configuration and code."""
+    path = Path(folder, "metrics.json")
+    return path.exists() and run["digests"].items() <= read_json(path)["digests"].items()
 
 
 def _epoch_seconds(runs: dict[str, Any], kind: str) -> float:
@@ -46,7 +53,8 @@ def _epoch_seconds(runs: dict[str, Any], kind: str) -> float:
         if run["kind"] != kind:
             continue
         if provenance.exists():
-            times.append(read_json(provenance)["seconds"] / run["epochs"])
+            epochs = len(Path(folder, "history.csv").read_text().splitlines()) - 1
+            times.append(read_json(provenance)["seconds"] / epochs)
         elif log.exists() and (logged := re.findall(r"([\d.]+) s an epoch", log.read_text())):
             times.append(float(logged[-1]))
     return statistics.median(times) if times else float("nan")

@@ -96,7 +96,7 @@ class Plan:
         changed = _flat(config.model_dump(mode="json"))
         kept = {key: value for key, value in changed.items() if base[key] != value}
         for key in kept.keys() - _flat(config.identity()).keys():
-            raise UserError(f"{where}: {key} has no effect there; remove it from the row or the sweep")
+            raise UserError(f"{where}: {key} has no effect with what the row and the overrides say; remove one of them")
         name = "+".join(f"{key}={_text(kept[key])}" for key in sorted(kept))
         run = Run("/".join(part for part in (self.protocol, method, name) if part), config)
         self._data.setdefault(run.data, run)
@@ -147,6 +147,9 @@ class Plan:
                     "digests": [run.config.digest() for run in runs],
                 }
             )
+        names = [(row["series"], row["label"]) for row in rows]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{table}: two rows are called '{' '.join(twice[0]).strip()}'; name each value once")
         return rows
 
     def _spelt_out(self, table: str) -> Iterator[tuple[Row, dict[str, Any]]]:
@@ -208,7 +211,11 @@ class Plan:
         """Return what `workflow.estimate` needs of every run and table."""
         kinds = {"csa": "two branches"}
         runs = {
-            run.folder: {"epochs": run.config.epochs, "kind": kinds.get(run.config.method, "one branch")}
+            run.folder: {
+                "epochs": run.config.epochs,
+                "kind": kinds.get(run.config.method, "one branch"),
+                "digests": {"config": run.config.digest(), "code": self.code},
+            }
             for run in self.all_runs()
         }
         return {"runs": runs, "tables": {t: [run.folder for run in self.runs_of(t)] for t in self.tables}}

@@ -35,7 +35,7 @@ def judge(accuracies: pd.DataFrame, **claim: Any) -> Any:
         "apart": [],
         "margin": 1,
     }
-    table = {"name": "t", "claims": [empty | claim]}
+    table = {"name": "t", "protocol": "demo", "claims": [empty | claim]}
     return judge_all(table, accuracies).iloc[0]
 
 
@@ -77,6 +77,39 @@ def test_seeds_needed_are_those_that_give_the_power() -> None:
 
     needed = int(line["seeds_needed"])
     assert power(needed) >= 0.8 > power(needed - 1)
+
+
+def test_differences_that_are_equal_up_to_rounding_tell_nothing() -> None:
+    a, b = np.array([90.0, 92.0, 91.0, 90.5, 90.2]) / 100, np.array([80.0, 82.0, 81.0, 80.5, 80.2]) / 100
+    assert np.ptp(a - b) > 0, "rounding must be at work here"
+    line = judge(values(a=a * 100, b=b * 100), more=term("a"), less=term("b"))
+    assert line["verdict"] == "cannot be told" and np.isnan(line["low"]) and np.isnan(line["p"])
+    assert line["estimate"] == pytest.approx(10) and "without spread" in line["note"]
+
+
+def test_classes_that_are_not_there_are_said() -> None:
+    line = judge(values(a=np.nan, b=50 + NOISE), more=term("a"), less=term("b"))
+    assert line["verdict"] == "not run" and "no such classes" in line["note"]
+
+
+def test_a_rival_that_cannot_be_tested_leaves_the_correction_in_place() -> None:
+    """One rival among nine is better at p = 0.02; another is the row's own double."""
+    rng = np.random.default_rng(0)
+    better = next(
+        d for d in (rng.normal(0.5, 0.4, 5) for _ in range(1000)) if 0.015 < stats.ttest_1samp(d, 0).pvalue < 0.025
+    )
+    others = {f"r{i}": 50 + NOISE * (i + 1) - NOISE.mean() for i in range(7)}
+    line = judge(values(a=50, b=50 + better, double=50, **others), kind="best", row="a")
+    assert line["verdict"] == "cannot be told"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_interval_and_verdict_agree(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = {name: 50 + rng.normal(0, 1) + rng.normal(0, 0.5, 5) for name in "bcdefg"}
+    line = judge(values(a=51.5 + rng.normal(0, 0.3, 5), **rows), kind="best", row="a")
+    assert (line["low"] > 0) == (line["verdict"] == "supported")
+    assert (line["high"] < 0) == (line["verdict"] == "contradicted") or line["verdict"] == "contradicted"
 
 
 def test_one_seed_tells_nothing() -> None:

@@ -2,9 +2,10 @@
 
 A contrast of cells is computed seed by seed and tested against zero (Student's t, two-sided). It is
 *supported* when its 95 % interval lies above zero, *contradicted* when below, and else *cannot be
-told*. "The best of m" compares a row with each rival; Holm's method keeps the chance of any false
-rejection at 5 %, and the interval shown is that of the closest rival, Bonferroni-wide. "Insensitive"
-is an equivalence: every rival's 90 % interval within the margin (two one-sided tests at 5 %).
+told*. "The best of m" must beat every rival, each 95 % interval above zero (an intersection-union
+test needs no correction); it is contradicted when a rival is better by Holm's method over all of
+them. "Insensitive" is an equivalence: every rival's 90 % interval within the margin (two one-sided
+tests at 5 %). Only directions are judged, not words such as "a lot".
 """
 
 import argparse
@@ -20,7 +21,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from csa_core import store
-from workflow.report.summary import paired_interval
+from workflow.report.summary import has_spread, paired_interval
 
 ALPHA, POWER = 0.05, 0.80
 SMALLEST_EFFECT = 0.01  # in sd over seeds; to tell it would take 80,000 of them
@@ -52,11 +53,12 @@ def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     judges = {"contrast": _contrast, "best": _best, "insensitive": _insensitive}
     lines = []
     for claim in table["claims"]:
-        line = {"table": table["name"], "section": claim["section"], "claim": claim["text"], "kind": claim["kind"]}
+        line = {"protocol": table["protocol"], "table": table["name"], "section": claim["section"]}
+        line |= {"claim": claim["text"], "kind": claim["kind"]}
         try:
             line |= judges[claim["kind"]](claim, cells)
         except KeyError as missing:
-            line |= {"verdict": NOT_RUN, "note": f"no row {missing} in this sweep"}
+            line |= {"verdict": NOT_RUN, "note": f"no row {missing} in this sweep, or not finished"}
         lines.append(line)
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -72,45 +74,45 @@ def _contrast(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def _best(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
-    differences = _rivals(claim, cells)
-    p = np.array([_p(d) for d in differences.values()])
-    adjusted = multipletests(p, ALPHA, method="holm")[1] if np.isfinite(p).all() else p
-    means = {name: d.mean() for name, d in differences.items()}
-    closest = min(means, key=lambda name: means[name])
-    verdict = OPEN
-    rejected = dict(zip(differences, adjusted < ALPHA, strict=True))
-    if any(rejected[name] and means[name] < 0 for name in means):
-        verdict = CONTRADICTED
-    elif all(rejected[name] and means[name] > 0 for name in means):
-        verdict = SUPPORTED
-    interval = paired_interval(differences[closest], 1 - ALPHA / len(differences))
-    p_closest = float(adjusted[list(differences).index(closest)])
-    note = f"closest of {len(differences)} rivals: {closest}; p by Holm's method, interval by Bonferroni's"
-    return _line(interval, differences[closest], verdict, p_closest, len(differences)) | {"note": note}
+    rivals = _rivals(claim, cells)
+    p = dict(zip(rivals, multipletests([_p(d, if_none=1.0) for d in rivals.values()], method="holm")[1], strict=True))
+    better = [name for name, d in rivals.items() if p[name] < ALPHA and d.mean() < 0]
+    if better:
+        name = min(better, key=lambda n: p[n])
+        interval = paired_interval(rivals[name], 1 - ALPHA / len(rivals))
+        note = f"better among {len(rivals)} rivals: {name}; p by Holm's method, interval by Bonferroni's"
+        return _line(interval, rivals[name], CONTRADICTED, p[name]) | {"note": note}
+    intervals = {name: paired_interval(d) for name, d in rivals.items()}
+    # A rival without an interval stands first: it cannot be told from the row.
+    name = min(intervals, key=lambda n: -np.inf if np.isnan(intervals[n]["low"]) else intervals[n]["low"])
+    verdict = SUPPORTED if intervals[name]["low"] > 0 else OPEN
+    note = f"closest of {len(rivals)} rivals: {name}"
+    return _line(intervals[name], rivals[name], verdict, _p(rivals[name])) | {"note": note}
 
 
 def _insensitive(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
     margin = claim["margin"]
-    differences = {name: -d for name, d in _rivals(claim, cells).items()}
-    within = {name: paired_interval(d, 1 - 2 * ALPHA) for name, d in differences.items()}
+    rivals = {name: -d for name, d in _rivals(claim, cells).items()}
+    within = {name: paired_interval(d, 1 - 2 * ALPHA) for name, d in rivals.items()}
     # Outside is judged for each rival, so that its level is divided among them; inside needs all.
-    outside = {name: paired_interval(d, 1 - ALPHA / len(differences)) for name, d in differences.items()}
-    furthest = max(within, key=lambda name: max(abs(within[name]["low"]), abs(within[name]["high"])))
+    outside = {name: paired_interval(d, 1 - ALPHA / len(rivals)) for name, d in rivals.items()}
+    reach = {name: np.abs([i["low"], i["high"]]).max() for name, i in within.items()}
+    furthest = max(reach, key=lambda name: np.inf if np.isnan(reach[name]) else reach[name])
     verdict = OPEN
     if any(i["low"] > margin or i["high"] < -margin for i in outside.values()):
         verdict = CONTRADICTED
-    elif all(-margin < i["low"] and i["high"] < margin for i in within.values()):
+    elif all(value < margin for value in reach.values()):
         verdict = SUPPORTED
-    difference = differences[furthest]
-    note = f"furthest of {len(differences)}: {furthest}; equivalence within ±{margin:g} points, 90 % interval"
-    p = max(_p_equivalent(d, margin) for d in differences.values())
-    return _line(within[furthest], difference, verdict, p) | {
-        "seeds_needed": _seeds_needed(margin - abs(difference.mean()), difference, 1, "larger"),
-        "note": note,
-    }
+    p = float(np.max([_p_equivalent(d, margin) for d in rivals.values()]))
+    # Both one-sided tests must succeed, for each rival: a lower bound on what all together need.
+    needed = [_seeds_needed(margin - abs(d.mean()), d, (1 + POWER) / 2, "larger") for d in rivals.values()]
+    note = f"furthest of {len(rivals)}: {furthest}; equivalence within ±{margin:g} points, 90 % interval"
+    return _line(within[furthest], rivals[furthest], verdict, p) | {"seeds_needed": float(np.max(needed)), "note": note}
 
 
-def _line(interval: dict[str, float], difference: np.ndarray, verdict: str, p: float, tests: int = 1) -> dict[str, Any]:
+def _line(interval: dict[str, float], difference: np.ndarray, verdict: str, p: float) -> dict[str, Any]:
+    if not len(difference):
+        return {"verdict": NOT_RUN, "seeds": 0, "note": "no such classes, or no seed that both rows have"}
     return {
         "estimate": interval["difference"],
         "low": interval["low"],
@@ -118,8 +120,8 @@ def _line(interval: dict[str, float], difference: np.ndarray, verdict: str, p: f
         "p": p,
         "seeds": len(difference),
         "verdict": verdict,
-        "seeds_needed": _seeds_needed(abs(difference.mean()), difference, tests, "two-sided"),
-        "note": "",
+        "seeds_needed": _seeds_needed(abs(difference.mean()), difference, POWER, "two-sided"),
+        "note": "" if has_spread(difference) else "seeds too few, or without spread",
     }
 
 
@@ -133,39 +135,38 @@ def _rivals(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, np.ndarray]
     """Return the row's difference from each rival, one value a seed, accuracy over all classes."""
     own = _cell(cells, claim["row"], "all")
     names = [name for name, column in cells.index if column == "all" and name not in (claim["row"], *claim["apart"])]
-    if not names:
+    rivals = {name: (own - cells.loc[(name, "all")]).dropna().to_numpy() for name in names}
+    rivals = {name: difference for name, difference in rivals.items() if len(difference)}
+    if not rivals:
         raise KeyError(f"beside {claim['row']}")
-    return {name: (own - cells.loc[(name, "all")]).dropna().to_numpy() for name in names}
+    return rivals
 
 
-def _p(difference: np.ndarray) -> float:
-    """Return the two-sided p of a mean of zero; NaN where seeds are too few or have no spread."""
-    if len(difference) < 2 or np.ptp(difference) == 0:
-        return math.nan
-    return float(stats.ttest_1samp(difference, 0).pvalue)
+def _p(difference: np.ndarray, if_none: float = math.nan) -> float:
+    """Return the two-sided p of a mean of zero; `if_none` where seeds are too few or have no spread."""
+    return float(stats.ttest_1samp(difference, 0).pvalue) if has_spread(difference) else if_none
 
 
 def _p_equivalent(difference: np.ndarray, margin: float) -> float:
     """Return the p of two one-sided tests that the mean lies within the margin."""
-    if len(difference) < 2 or np.ptp(difference) == 0:
+    if not has_spread(difference):
         return math.nan
     above = stats.ttest_1samp(difference, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(difference, margin, alternative="less").pvalue
     return float(max(above, below))
 
 
-def _seeds_needed(effect: float, difference: np.ndarray, tests: int, alternative: str) -> float:
-    """Return how many seeds would tell `effect` at 80 % power, taking its sd from `difference`."""
-    sd = difference.std(ddof=1) if len(difference) > 1 else math.nan
-    if not (effect > 0 and sd > 0):
+def _seeds_needed(effect: float, difference: np.ndarray, power: float, alternative: str) -> float:
+    """Return how many seeds would tell `effect` with this power, taking its sd from `difference`."""
+    if not (effect > 0 and has_spread(difference)):
         return math.nan
-    power, alpha = TTestPower(), ALPHA / tests
+    size, test = effect / difference.std(ddof=1), TTestPower()
     for seeds in range(2, 20):  # the solver does not converge where few seeds are plenty
-        if power.power(effect / sd, seeds, alpha, alternative=alternative) >= POWER:
+        if test.power(size, seeds, ALPHA, alternative=alternative) >= power:
             return seeds
-    if effect / sd < SMALLEST_EFFECT:
+    if size < SMALLEST_EFFECT:
         return math.inf
-    return float(math.ceil(power.solve_power(effect / sd, alpha=alpha, power=POWER, alternative=alternative)))
+    return float(np.ceil(test.solve_power(size, alpha=ALPHA, power=power, alternative=alternative)))
 
 
 def main(argv: list[str] | None = None) -> int:

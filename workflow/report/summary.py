@@ -38,6 +38,11 @@ def paired_interval(difference: np.ndarray, confidence: float = CONFIDENCE) -> d
     if not len(difference):
         return dict.fromkeys(("difference", "low", "high"), np.nan)
     low = high = np.nan
-    if len(difference) > 1 and np.ptp(difference) > 0:
+    if has_spread(difference):
         low, high = stats.ttest_1samp(difference, 0).confidence_interval(confidence)
     return {"difference": difference.mean(), "low": low, "high": high}
+
+
+def has_spread(difference: np.ndarray) -> bool:
+    """Whether a t test makes sense: two seeds at least, and differences that are not equal up to rounding."""
+    return len(difference) > 1 and bool(np.ptp(difference) > 1e-9 * max(1.0, np.abs(difference).max()))
