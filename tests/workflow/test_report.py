@@ -149,7 +149,7 @@ def test_a_seed_that_is_named_twice_is_refused(results: Path) -> None:
 def test_a_partial_table_says_so(results: Path) -> None:
     RUN.unlink()
     write(table(), SAME["code"], "t", partial=True)
-    assert "PARTIAL: 1 runs are missing" in Path("t.md").read_text()
+    assert "PARTIAL: without results/runs/demo/ce/seed=2." in Path("t.md").read_text()
     frame = pd.read_csv("t.csv").set_index(["label", "column"])
     assert frame.loc[("Other", "all"), "seeds"] == 2 and frame.loc[("Ours", "all"), "seeds"] == 3
     assert frame.loc[("Other", "all"), "difference_percent"] == pytest.approx(-10), "seeds 1 and 3 alone are paired"

@@ -37,12 +37,14 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
     lines: list[dict[str, Any]] = []
     common: dict[tuple[str, str], tuple[str, Path]] = {}
     facts: dict[str, Any] = {}
+    missing: dict[str, None] = {}
     if len(set(table["seeds"])) < len(table["seeds"]):
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
     for number, row in enumerate(table["rows"]):
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
             path = folder_of(row, seed) / "metrics.json"
-            if partial and not path.exists():
+            if partial and not _is_of(path, {"config": config, "code": code}):
+                missing[str(path.parent)] = None
                 continue
             metrics = read_json(path)
             again = f"delete {path.parent} and run snakemake again"
@@ -73,8 +75,14 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
                 lines.append(line | {"column": column, "value": math.nan if value is None else value})
     if not lines:
         raise UserError(f"{table['name']}: none of its runs is finished; run snakemake results/{table['name']}.csv")
+    facts["missing"] = list(missing)
     facts["digests"] = {key: value for (_, key), (value, _) in reversed(common.items())} | {"code": code}
     return pd.DataFrame(lines), facts
+
+
+def _is_of(path: Path, digests: dict[str, str]) -> bool:
+    """Whether a run is finished, with these digests."""
+    return path.exists() and digests.items() <= read_json(path).get("digests", {}).items()
 
 
 def name_of(row: dict[str, Any]) -> str:

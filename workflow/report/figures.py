@@ -2,8 +2,8 @@
 
 A figure is of a kind: `points` (the first column of the table over its rows), `curves` (loss and accuracy over
 epochs), `per_class` (recall of each class over its training images) or `bank` (confident images and
-fill of the bank over epochs). Writes PREFIX.pdf, .svg, .png, and .csv with what is drawn. Lines and
-markers are means over seeds, bars and bands their 95 % intervals (Student's t), small dots and thin
+fill of the bank over epochs). Writes PREFIX.pdf, .svg, .png, and .csv with what is drawn: means over
+seeds and their 95 % intervals (Student's t). Bars and bands are these intervals, small dots and thin
 lines single seeds.
 """
 
@@ -25,10 +25,11 @@ from matplotlib.ticker import MaxNLocator
 from csa_core import store
 from csa_core.errors import UserError
 from csa_core.store import read_json
-from workflow.report.collect import collect, folder_of, name_of
+from workflow.report.collect import collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, save, use_style
 from workflow.report.summary import paired_interval
+from workflow.report.tables import HEADINGS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,111 +57,128 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw accuracy over the rows of a table: by category, or along a number, a line a series."""
-    shown = values[values["column"] == table["columns"][0]].assign(percent=lambda v: 100 * v["value"])
+    """Draw the first column of a table over its rows: by category, or along a number, a line a series."""
+    column = table["columns"][0]
+    shown = values[values["column"] == column].assign(percent=lambda v: 100 * v["value"])
     drawn = _means(shown, ["series", "label"])
     series = list(dict.fromkeys(shown["series"]))
     if table["draw"] == "line":
-        figure, axis = _axes(1, WIDTH, 2.3)
+        figure, axis = _axes(1, 2.3)
         for i, name in enumerate(series):
-            part, runs = drawn[drawn["series"] == name], shown[shown["series"] == name]
-            x = part["label"].astype(float)
-            _band(axis[0], x, part, i, name)
-            axis[0].plot(runs["label"].astype(float), runs["percent"], ".", ms=2, color=COLOURS[i], alpha=0.6)
+            part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
+            x, style = _numbers(table, part["label"]), _style(i, len(series))
+            axis[0].plot(x, part["mean"], marker=MARKERS[i % 8], label=name, **style)
+            axis[0].fill_between(x, part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0)
+            dots = _numbers(table, runs["label"])
+            axis[0].plot(dots, runs["percent"], ".", ms=2, color=style["color"], alpha=0.6)
         axis[0].set_xlabel(table["row_name"])
-        axis[0].legend()
+        if len(series) > 1:
+            axis[0].legend()
     else:
         counts = [drawn["series"].eq(name).sum() for name in series]
         figure, axes = plt.subplots(
             1, len(series), figsize=(WIDTH, 2.1), sharey=True, layout="constrained", width_ratios=counts, squeeze=False
         )
-        axis = axes[0]
+        axis = list(axes[0])
         for i, name in enumerate(series):
-            part, runs = drawn[drawn["series"] == name], shown[shown["series"] == name]
-            x = np.arange(len(part))
-            place = dict(zip(part["label"], x, strict=True))
-            _bars(axis[i], x, part, i, "none")
+            part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
+            place = {label: x for x, label in enumerate(part["label"])}
+            reach = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
+            colour = _style(i, len(series))["color"]
+            axis[i].errorbar(
+                list(place.values()), part["mean"], reach, fmt=MARKERS[i % 8], color=colour, capsize=2, lw=1
+            )
             beside = [place[label] + 0.22 for label in runs["label"]]
             axis[i].plot(beside, runs["percent"], ".", ms=2.5, color="0.45")
-            axis[i].set_xticks(x, part["label"], rotation=45, ha="right")
+            axis[i].set_xticks(list(place.values()), list(place), rotation=45, ha="right")
             axis[i].set_title(name.capitalize(), fontsize=7)
         figure.supxlabel(table["row_name"], fontsize=7)
-    axis[0].set_ylabel("Accuracy, all classes (%)")
+    axis[0].set_ylabel("Accuracy, all classes (%)" if column == "all" else f"{HEADINGS[column]} (%)")
     _face(figure, table)
     return figure, drawn
 
 
+def _numbers(table: dict[str, Any], labels: pd.Series) -> pd.Series:
+    try:
+        return labels.astype(float)
+    except ValueError:
+        raise UserError(f"{table['name']}: draw: line needs labels that are numbers; use draw: categories") from None
+
+
 def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw loss and accuracy over epochs for the runs of a table."""
-    history = _histories(table)
-    # The head that predicts: a run has either one head or a re-sampling head.
-    heads = history.filter(["test_accuracy_single", "test_accuracy_resampling"])
-    history["test_accuracy"] = heads.bfill(axis=1).iloc[:, 0] if heads.size else np.nan
-    figure, axis = _axes(2, WIDTH, 3.6, sharex=True)
-    drawn = []
+    """Draw loss and accuracy over epochs for the rows of a table; thin lines are single seeds."""
+    history = _histories(values)
+    names = list(dict.fromkeys(history["name"]))
+    figure, axis = _axes(2, 3.6)
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
+    drawn = []
     for ax, (column, label, scale) in zip(axis, quantities, strict=True):
-        for i, name in enumerate(dict.fromkeys(history["name"])):
+        for i, name in enumerate(names):
             part = history[history["name"] == name].dropna(subset=column)
             line = _means(part.assign(percent=scale * part[column]), ["name", "epoch"])
             drawn.append(line.assign(quantity=column))
-            ax.plot(line["epoch"], line["mean"], DASHES[i % 4], color=COLOURS[i % 8], label=name)
+            ax.plot(line["epoch"], line["mean"], label=name, **_style(i, len(names)))
             for _, single in part.groupby("seed"):
-                ax.plot(single["epoch"], scale * single[column], color=COLOURS[i % 8], lw=0.4, alpha=0.35)
+                colour = _style(i, len(names))["color"]
+                ax.plot(single["epoch"], scale * single[column], color=colour, lw=0.4, alpha=0.35)
         ax.set_ylabel(label)
     axis[0].set_yscale("log")
-    axis[0].legend(loc="lower left")
-    axis[1].set_xlabel("Epoch")
-    axis[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis[0].legend(loc="lower left", ncols=2 if len(names) > 6 else 1)
+    _epochs(axis[1])
     _face(figure, table)
     return figure, pd.concat(drawn)
 
 
 def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw the recall of each class over its number of training images."""
+    """Draw the accuracy of each class over its number of training images; small dots are single seeds."""
     lines = []
-    for row, seed, metrics in _metrics(table):
-        scores = metrics["heads"][row["head"] or metrics["predicts"]]
+    for row in _runs(values).to_dict("records"):
+        metrics = read_json(folder_of(row, row["seed"]) / "metrics.json")
+        scores = metrics["heads"][row["head"]]
         for k, count in enumerate(metrics["class_counts"]):
-            recall = 100 * scores["correct"][k] / scores["images"][k]
-            lines.append({"name": name_of(row), "class": k, "images": count, "seed": seed, "percent": recall})
-    drawn = _means(pd.DataFrame(lines), ["name", "class", "images"])
-    figure, axis = _axes(1, WIDTH, 2.4)
-    for i, name in enumerate(dict.fromkeys(drawn["name"])):
-        part = drawn[drawn["name"] == name].sort_values("images")
-        many = len(part) > 20  # a hundred classes are a cloud, and a line through it says more
-        if many:
-            axis[0].plot(part["images"], part["mean"], ".", ms=2, alpha=0.35, color=COLOURS[i])
+            percent = 100 * scores["correct"][k] / scores["images"][k]
+            lines.append({"name": row["name"], "class": k, "images": count, "seed": row["seed"], "percent": percent})
+    singles = pd.DataFrame(lines)
+    drawn = _means(singles, ["name", "class", "images"])
+    names = list(dict.fromkeys(drawn["name"]))
+    figure, axis = _axes(1, 2.4)
+    for i, name in enumerate(names):
+        part, style = drawn[drawn["name"] == name].sort_values("images"), _style(i, len(names))
+        if len(part) > 20:  # a hundred classes are a cloud, and a line through tenths of it says more
+            axis[0].plot(part["images"], part["mean"], ".", ms=2, alpha=0.35, color=style["color"])
             tenth = pd.qcut(part["images"], 10, duplicates="drop", labels=False)
             part = part[["images", "mean"]].groupby(tenth).mean()
-        axis[0].plot(part["images"], part["mean"], DASHES[i % 4], marker=MARKERS[i], ms=3, color=COLOURS[i], label=name)
+        else:
+            single = singles[singles["name"] == name]
+            axis[0].plot(single["images"], single["percent"], ".", ms=1.5, alpha=0.5, color=style["color"])
+        axis[0].plot(part["images"], part["mean"], marker=MARKERS[i % 8], ms=3, label=name, **style)
     axis[0].set(xscale="log", xlabel="Training images of the class", ylabel="Test accuracy of the class (%)")
-    axis[0].legend()
+    axis[0].legend(ncols=2 if len(names) > 6 else 1)
     _face(figure, table)
     return figure, drawn
 
 
 def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw the share of confident images and the fill of the bank over epochs."""
-    history = _histories(table).dropna(subset="confident")
-    history = history[history["phase"] != "plain"]  # the bank rests in the last epochs
+    """Draw the share of confident images and the fill of the bank over epochs, means over seeds."""
+    history = _histories(values).reindex(columns=["name", "seed", "epoch", "phase", "confident", "bank_fill"])
+    history = history[history["phase"] != "plain"].dropna()  # the bank rests in the last epochs
     names = list(dict.fromkeys(history["name"]))
-    figure, axis = _axes(2, WIDTH, 3.4, sharex=True)
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
+    if not names:
+        raise UserError(f"bank-{table['name']}: none of its runs has a bank; choose a table with csa rows")
+    figure, axis = _axes(2, 3.4)
     drawn = []
-    for ax, (column, label) in zip(
-        axis, [("confident", "Confident images (%)"), ("bank_fill", "Fill of the bank (%)")], strict=True
-    ):
-        for colour, name in zip(colours, names, strict=True):
+    quantities = [("confident", "Confident images (%)"), ("bank_fill", "Fill of the bank (%)")]
+    for ax, (column, label) in zip(axis, quantities, strict=True):
+        for i, name in enumerate(names):
             part = history[history["name"] == name]
             line = _means(part.assign(percent=100 * part[column]), ["name", "epoch"])
             drawn.append(line.assign(quantity=column))
-            ax.plot(line["epoch"], line["mean"], color=colour, label=name)
+            # Rows of a sweep have an order, and so do these colours.
+            ax.plot(line["epoch"], line["mean"], color=_ordered(i, len(names)), label=name)
         ax.set_ylabel(label)
         ax.set_ylim(-3, 103)
     axis[0].legend(title=table["row_name"], ncols=2)
-    axis[1].set_xlabel("Epoch")
-    axis[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    _epochs(axis[1])
     _face(figure, table)
     return figure, pd.concat(drawn)
 
@@ -173,15 +191,30 @@ KINDS: dict[str, Callable[[dict[str, Any], pd.DataFrame], tuple[Figure, pd.DataF
 }
 
 
-def _axes(rows: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    figure, axes = plt.subplots(rows, 1, figsize=(width, height), layout="constrained", squeeze=False, **options)
+def _axes(rows: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure, axes = plt.subplots(rows, 1, figsize=(WIDTH, height), layout="constrained", squeeze=False, sharex=True)
     return figure, list(axes[:, 0])
+
+
+def _epochs(axis: Axes) -> None:
+    axis.set_xlabel("Epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _style(i: int, count: int) -> dict[str, Any]:
+    """Return colour and dash of series `i`: told apart at a glance up to eight, in order beyond."""
+    return {"color": COLOURS[i] if count <= len(COLOURS) else _ordered(i, count), "linestyle": DASHES[i % 4]}
+
+
+def _ordered(i: int, count: int) -> Any:
+    return mpl.colormaps["viridis"](0.92 * i / max(count - 1, 1))
 
 
 def _face(figure: Figure, table: dict[str, Any]) -> None:
     """Write on the figure what was run, so that it cannot be taken for something else."""
     overrides = ", overridden" if table["overrides"] else ""
-    title = textwrap.fill(table["title"], 64)
+    lines = -(-len(table["title"]) // 56)
+    title = textwrap.fill(table["title"], len(table["title"]) // lines + 6)  # lines of about one length
     figure.suptitle(f"{title}\nprotocol {table['protocol']}{overrides}, {len(table['seeds'])} seeds", fontsize=7)
 
 
@@ -195,39 +228,23 @@ def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(lines).assign(seeds=values["seed"].nunique())
 
 
-def _band(axis: Axes, x: Any, line: pd.DataFrame, i: int, name: str) -> None:
-    axis.plot(x, line["mean"], label=name, color=COLOURS[i % 8], linestyle=DASHES[i % 4], marker=MARKERS[i % 8])
-    axis.fill_between(x, line["low"], line["high"], color=COLOURS[i % 8], alpha=0.12, linewidth=0)
-
-
-def _bars(axis: Axes, x: Any, line: pd.DataFrame, i: int, linestyle: str) -> None:
-    reach = np.abs(line[["low", "high"]].to_numpy().T - line["mean"].to_numpy())
-    axis.errorbar(
-        x, line["mean"], np.nan_to_num(reach), fmt=MARKERS[i], color=COLOURS[i], capsize=2, lw=1, linestyle=linestyle
-    )
-
-
-def _histories(table: dict[str, Any]) -> pd.DataFrame:
+def _histories(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the histories of the runs behind a table, with the test accuracy of each row's head."""
     parts = []
-    for row in _rows(table):
-        for seed in table["seeds"]:
-            path = folder_of(row, seed) / "history.csv"
-            try:
-                parts.append(pd.read_csv(path).assign(name=name_of(row), seed=seed))
-            except (OSError, ValueError):
-                raise UserError(f"{path}: cannot be read; delete its folder and run snakemake again") from None
+    for row in _runs(values).to_dict("records"):
+        path = folder_of(row, row["seed"]) / "history.csv"
+        try:
+            history = pd.read_csv(path)
+        except (OSError, ValueError):
+            raise UserError(f"{path}: cannot be read; delete its folder and run snakemake again") from None
+        accuracy = history.get(f"test_accuracy_{row['head']}", np.nan)
+        parts.append(history.assign(name=row["name"], seed=row["seed"], test_accuracy=accuracy))
     return pd.concat(parts, ignore_index=True)
 
 
-def _metrics(table: dict[str, Any]) -> list[tuple[dict[str, Any], int, dict[str, Any]]]:
-    return [
-        (row, seed, read_json(folder_of(row, seed) / "metrics.json")) for row in _rows(table) for seed in table["seeds"]
-    ]
-
-
-def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that are runs of their own: heads of one run share its history."""
-    return list({row["run"]: row for row in reversed(table["rows"])}.values())[::-1]
+def _runs(values: pd.DataFrame) -> pd.DataFrame:
+    """Return a line for each row and seed: name, run, seed, head."""
+    return values.drop_duplicates(["row", "seed"])[["name", "run", "seed", "head"]]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from csa_core.errors import UserError
 from workflow.report.claims import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED, judge_all
 from workflow.report.collect import collect, folder_of
 from workflow.report.declared import plan_option, read_plan
-from workflow.report.tables import EXPLANATION, cells, heading, tidy
+from workflow.report.tables import cells, explanation, heading, tidy
 
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
 
@@ -60,7 +60,6 @@ def render(page: dict[str, Any], tables: list[Any], figures: list[Any], provenan
         claims=claims,
         verdicts={name: count for name, count in verdicts.items() if count},
         badge=BADGE,
-        explanation=EXPLANATION,
         **provenance,
     )
 
@@ -80,7 +79,7 @@ def _table(table: dict[str, Any], code: str) -> dict[str, Any]:
     return {
         "name": table["name"],
         "title": table["title"],
-        "heading": heading(table, facts),
+        "heading": f"{heading(table, facts)} {explanation(table)}",
         "header": list(frame.columns),
         "rows": list(zip(frame.to_numpy().tolist(), runs, strict=True)),
         "claims": claims.astype(object).where(claims.notna(), None).to_dict("records"),

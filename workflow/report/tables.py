@@ -33,10 +33,15 @@ HEADINGS = {
 COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "difference", "low", "high", "paper", "from_paper"]
 EXPLANATION = (
-    "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. "
-    "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % interval."
+    "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. − ref.: difference from the "
+    "protocol's reference run (the row without it), seed by seed, with its 95 % interval, each row by itself."
 )
+EXPLAINED = {
+    "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
+    "ece": "ECE: expected calibration error in 15 bins, lower is better.",
+}
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
+LATEX |= {"{": r"\{", "}": r"\}", "$": r"\$", "^": r"\^{}", "~": r"\~{}"}
 LATEX |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
 
 
@@ -61,14 +66,13 @@ def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) 
     """Write PREFIX.csv, .seeds.csv, .md, .tex and .claims.csv, all or, where runs do not fit together, none."""
     values, facts = collect(table, code, partial)
     summary = tidy(table, values)
-    missing = len(table["rows"]) * len(table["seeds"]) - len(values.drop_duplicates(["row", "seed"]))
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
     texts = {
         ".csv": summary.to_csv(index=False),
         ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
-        ".md": markdown(table, summary, facts, missing),
-        ".tex": latex(table, summary, facts, missing),
+        ".md": markdown(table, summary, facts),
+        ".tex": latex(table, summary, facts),
         ".claims.csv": judge_all(table, values).to_csv(index=False),
     }
     for suffix, text in texts.items():
@@ -85,6 +89,7 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     summary["from_paper"] = summary["mean"] - summary["paper"]
     summary[PERCENT] *= 100
     summary.insert(0, "protocol", table["protocol"])
+    summary.insert(1, "overrides", store.canonical(table["overrides"]) if table["overrides"] else "")
     return summary.drop(columns="name").rename(columns={name: f"{name}_percent" for name in PERCENT})
 
 
@@ -102,40 +107,48 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
         for column in filter(by_column.__contains__, COMPARED):
             line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column])
         for column in printed:
-            line[f"{HEADINGS[column]}, paper"] = _number(by_column[column]["paper_percent"])
+            paper = by_column[column]["paper_percent"]
+            line[f"{HEADINGS[column]}, paper"] = "" if pd.isna(paper) else f"{paper:g}"  # as it prints it
             line[f"{HEADINGS[column]} − paper"] = _number(by_column[column]["from_paper_percent"], "+.1f")
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def heading(table: dict[str, Any], facts: dict[str, Any], missing: int = 0) -> str:
+def explanation(table: dict[str, Any]) -> str:
+    """Return what the numbers are."""
+    return " ".join([EXPLANATION, *(text for column, text in EXPLAINED.items() if column in table["columns"])])
+
+
+def heading(table: dict[str, Any], facts: dict[str, Any]) -> str:
     """Return what was run, in two sentences."""
     data, counts = facts["config"]["data"], facts["class_counts"]
     overrides = f" with {store.canonical(table['overrides'])}" if table["overrides"] else ""
     groups = ", ".join(f"{facts['groups'].count(group)} {group}" for group in ("many", "medium", "few"))
     several = " Rows differ in their data; these numbers are of the first." if len(facts["splits"]) > 1 else ""
-    partial = f" PARTIAL: {missing} runs are missing." if missing else ""
+    missing = facts["missing"]
+    partial = f" PARTIAL: without {', '.join(missing[:5])}{', ...' if missing[5:] else ''}." if missing else ""
     return (
         f"Protocol {table['protocol']}{overrides}; data {data['source']}, {sum(counts):,} training images in "
         f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
-        f"seeds {', '.join(map(str, table['seeds']))}. Appendix: {table['source']}.{several}{partial}"
+        f"seeds {', '.join(map(str, table['seeds']))}. {table['source']}.{several}{partial}"
     )
 
 
-def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any], missing: int = 0) -> str:
+def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
     """Return the table as a person reads it, under a heading that says what was run."""
     digests = ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items())
     body = cells(table, summary).to_markdown(index=False, disable_numparse=True)
-    return f"# {table['title']}\n\n{heading(table, facts, missing)}\n\n{body}\n\n{EXPLANATION}\n\nDigests: {digests}.\n"
+    return f"# {table['title']}\n\n{heading(table, facts)}\n\n{body}\n\n{explanation(table)}\n\nDigests: {digests}.\n"
 
 
-def latex(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any], missing: int = 0) -> str:
+def latex(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
     r"""Return the table for a paper: needs \usepackage{booktabs}."""
     frame = cells(table, summary)
+    frame = frame.drop(columns=[name for name in frame if name.endswith("− paper")])  # to fit a page
     has_series = "" in frame
     frame = frame.map(_latex).rename(columns=_latex)
     styler = frame.style.hide(axis="index")
-    caption = _latex(f"{table['title']}. {heading(table, facts, missing)} {EXPLANATION}")
+    caption = _latex(f"{table['title']}. {heading(table, facts)} {explanation(table)}")
     columns = ("ll" if has_series else "l") + "r" * (frame.shape[1] - 1 - has_series)
     return styler.to_latex(
         hrules=True, column_format=columns, caption=caption, label=f"tab:{table['name']}", position_float="centering"

@@ -88,7 +88,7 @@ rule gallery:
     log:
         "results/logs/figures/contexts.log",
     params:
-        title=f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed})",
+        title=f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed}); λ set from 0.5 to 1",
     message:
         "Gallery of contexts"
     shell:
