@@ -231,7 +231,7 @@ def load_yaml(path: Path | str) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text, refusing duplicate keys and anything but plain values."""
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        return _UniqueKeyLoader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
