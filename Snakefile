@@ -1,7 +1,6 @@
 # From config.yaml to tables: data -> split -> run -> table. Every rule only calls a command.
 import glob
 import os
-import shlex
 import sys
 from functools import partial
 
