@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="folder for the results")
     sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
     sub.add_argument("--split", type=Path, help="split file (default: made on the way)")
+    sub.add_argument(
+        "--encoder", type=Path, help="pre-training run to start from, where pretrained or rwsam asks for it"
+    )
     sub.add_argument("--state", type=Path, help="folder for checkpoints and finished states (default: OUT/state)")
     _device_options(sub)
     sub.add_argument(

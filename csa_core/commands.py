@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_core import store
-from csa_core.config import METHOD_HEADS, DataConfig, RunConfig, load_yaml, parse, parse_yaml, set_dotted
+from csa_core.config import (
+    METHOD_HEADS,
+    DataConfig,
+    PretrainingConfig,
+    RunConfig,
+    load_yaml,
+    parse,
+    parse_yaml,
+    set_dotted,
+)
 from csa_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +58,9 @@ def train(args: argparse.Namespace) -> None:
     if args.expect_code and args.expect_code != store.code_digest():
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
     state = args.state or args.out / "state"
-    metrics = train_run(config, dataset, kept, args.out, state, device, code, args.checkpoint_seconds, args.retrain)
+    metrics = train_run(
+        config, dataset, kept, args.out, state, device, code, args.checkpoint_seconds, args.retrain, args.encoder
+    )
     _print_accuracies(metrics)
 
 
@@ -59,10 +70,15 @@ def evaluate(args: argparse.Namespace) -> None:
     config, network, dataset, kept = _trained(args)
     from csa_core.data.augment import evaluation_batches
     from csa_core.train.evaluate import predict
+    from csa_core.train.probe import Probe
     from csa_core.train.results import make_metrics
 
     device = next(network.parameters()).device
-    logits = predict(network, evaluation_batches(dataset, device))
+    if config.method == "simsiam":
+        logits = Probe(dataset, kept, device).logits(network.body, linear=True)
+        stored["heads"].pop("knn_untrained", None)
+    else:
+        logits = predict(network, evaluation_batches(dataset, device))
     try:
         metrics = make_metrics(config, dataset, kept, logits, stored["digests"])
         same = metrics["heads"] == stored["heads"]
@@ -82,10 +98,10 @@ def contexts(args: argparse.Namespace) -> None:
 
 def keys(args: argparse.Namespace) -> None:
     """Print every key of a run's configuration with its default and meaning."""
-    for model, prefix in ((RunConfig, ""), (DataConfig, "data.")):
+    for model, prefix in ((RunConfig, ""), (DataConfig, "data."), (PretrainingConfig, "pretraining.")):
         defaults = model().model_dump(mode="json")
         for name, field in model.model_fields.items():
-            if name != "data":
+            if name not in ("data", "pretraining"):
                 print(f"{f'{prefix}{name}: {store.canonical(defaults[name])}':<42} {field.description}")
 
 
@@ -143,6 +159,7 @@ def _trained(args: argparse.Namespace) -> Any:
     import torch
 
     from csa_core.models.resnet import make_network
+    from csa_core.models.simsiam import make_simsiam
 
     try:
         fields, digests = label["config"], label["digests"]
@@ -153,7 +170,11 @@ def _trained(args: argparse.Namespace) -> Any:
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")
-    network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
+    network: torch.nn.Module
+    if config.method == "simsiam":
+        network = make_simsiam(config.model, config.pretraining, config.seed)
+    else:
+        network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError:

@@ -17,8 +17,8 @@ from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder"]
 Profile = Literal["exponential", "step", "as_is"]
-MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa"]
-ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56"]
+MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa", "simsiam"]
+ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar"]
 LossName = Literal["cross_entropy", "logit_adjustment"]
 Model = TypeVar("Model", bound=BaseModel)
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -35,19 +35,40 @@ _CSA_KEYS = _BANK_KEYS | {
     "resampling_loss",
 }
 _METHOD_KEYS = _CSA_KEYS | {"balance_ratio", "logit_adjustment_strength"}
-# Heads of a method, and the one that predicts: the re-sampling head of csa (section C.3).
+# What supervised training reads and pre-training has keys of its own for, under `pretraining`.
+_SUPERVISED_KEYS = {
+    "pretrained",
+    "epochs",
+    "batch_size",
+    "lr",
+    "lr_warmup_epochs",
+    "lr_drops",
+    "momentum",
+    "weight_decay",
+    "crop_padding",
+}
+# Heads of a method, and the one that predicts: the re-sampling head of csa (section C.3). Those of
+# simsiam are probes of its encoder.
 METHOD_HEADS: dict[str, tuple[str, ...]] = {
     "ce": ("single",),
     "class_balanced": ("single",),
     "logit_adjustment": ("single",),
     "csa": ("uniform", "resampling"),
+    "simsiam": ("knn", "linear", "knn_untrained"),
 }
-PREDICTS = {"csa": "resampling", "ce": "single", "class_balanced": "single", "logit_adjustment": "single"}
+PREDICTS = {
+    "ce": "single",
+    "class_balanced": "single",
+    "logit_adjustment": "single",
+    "csa": "resampling",
+    "simsiam": "knn",
+}
 METHOD_READS: dict[str, set[str]] = {
     "ce": set(),
     "class_balanced": {"balance_ratio"},
     "logit_adjustment": {"logit_adjustment_strength"},
     "csa": _METHOD_KEYS,
+    "simsiam": set(),
 }
 
 
@@ -80,17 +101,53 @@ class DataConfig(Strict):
     """many/medium/few: by_count is >100 / 20-100 / <20; cifar100_paper is classes 0-35/36-70/71-99."""
 
 
+class PretrainingConfig(Strict):
+    """SimSiam pre-training (section C.5). A reconstruction: the appendix prints no hyper-parameters."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 1600
+    """Passes over the long-tailed training set."""
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
+    """Images a step, each in two views; what does not fill a batch is left out of the epoch."""
+    lr: Annotated[float, Field(gt=0)] = 0.06
+    """Learning rate of SGD at the start; it falls to zero along a cosine."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD (no Nesterov)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay of SGD, on every parameter."""
+    smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Smallest share of an image's area that a view is cropped from."""
+    projector_width: Annotated[int, Field(ge=2, le=65_536)] = 2048
+    """Channels of the projector, hidden and out (d)."""
+    predictor_width: Annotated[int, Field(ge=1, le=65_536)] = 512
+    """Hidden channels of the predictor."""
+    sam: Literal["none", "sam", "rwsam"] = "rwsam"
+    """Sharpness-aware minimisation: none, sam, or rwsam (its ascent weighted by inverse density)."""
+    sam_radius: Annotated[float, Field(gt=0)] = 0.05
+    """sam, rwsam: length of the ascent (rho)."""
+    density_exponent: Annotated[float, Field(ge=0)] = 1.0
+    """rwsam: weight of an image = its density ** -this (alpha)."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the encoder, JSON types only."""
+        unread = {"none": {"sam_radius", "density_exponent"}, "sam": {"density_exponent"}, "rwsam": set()}
+        return self.model_dump(mode="json", exclude=unread[self.sam])
+
+
 class RunConfig(Strict):
     """One training run. Defaults: the appendix's recipe for CIFAR100-LT (section B)."""
 
     method: MethodName = "csa"
-    """ce, class_balanced, logit_adjustment (one branch, one head each) or csa (the paper's)."""
+    """ce, class_balanced, logit_adjustment (one branch, one head), csa (the paper's), or simsiam (pre-training)."""
     data: DataConfig = DataConfig()
     """The data set and its long-tailed split."""
     model: ModelName = "resnet32"
-    """CIFAR ResNet of this depth."""
+    """CIFAR ResNet of this depth; resnet18_cifar is ResNet-18 with a 3 x 3 stem and no max pooling."""
     seed: Seed = 1
     """Training seed: initial weights and every random pick of training."""
+    pretrained: bool = False
+    """Start from the encoder that simsiam pre-trains with the keys below, the same data, model and seed."""
+    pretraining: PretrainingConfig = PretrainingConfig()
+    """SimSiam pre-training: read by simsiam, and by the others where pretrained is true."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Passes over the long-tailed training set."""
@@ -169,6 +226,10 @@ class RunConfig(Strict):
     def reads(self) -> set[str]:
         """Return the keys that this run's method reads."""
         keys = set(RunConfig.model_fields) - _METHOD_KEYS | METHOD_READS[self.method]
+        if self.method == "simsiam":
+            keys -= _SUPERVISED_KEYS
+        elif not self.pretrained:
+            keys -= {"pretraining"}
         if self.method == "csa":
             if self.bank_batches == 0:
                 keys -= _BANK_KEYS
@@ -186,7 +247,22 @@ class RunConfig(Strict):
             del data["image_size"]
         # Where the images lie does not change them: their digest, not their path, is compared.
         del data["root"]
+        if "pretraining" in fields:
+            fields["pretraining"] = self.pretraining.identity()
         return fields
+
+    def encoder(self) -> "RunConfig | None":
+        """Return the pre-training run whose encoder this run needs, None where it needs none.
+
+        Fine-tuning starts from one; rwsam weighs images by their density among the features of a
+        plain SimSiam encoder.
+        """
+        if self.method != "simsiam":
+            return self.model_copy(update={"method": "simsiam"}) if self.pretrained else None
+        if self.pretraining.sam != "rwsam":
+            return None
+        plain = self.pretraining.model_copy(update={"sam": "none"})
+        return self.model_copy(update={"pretraining": plain})
 
     def digest(self) -> str:
         """Return the SHA-256 of `identity()`."""

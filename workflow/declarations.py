@@ -10,7 +10,7 @@ from csa_core.errors import UserError
 
 HERE = Path(__file__).parent
 Column = Literal["all", "many", "medium", "few", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
-Head = Literal["uniform", "resampling", "ensemble", "single"]
+Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "knn_untrained"]
 
 
 class WorkflowConfig(Strict):

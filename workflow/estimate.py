@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     planned = read_plan(args)
     plan, jobs = planned.to_estimate(), max(1, args.cores // planned.config.threads)
     finished = {folder for folder, run in plan["runs"].items() if _is_finished(folder, run)}
-    epoch = {kind: _epoch_seconds(plan["runs"], kind) for kind in ("one branch", "two branches")}
+    kinds = dict.fromkeys(run["kind"] for run in plan["runs"].values())
+    epoch = {kind: _epoch_seconds(plan["runs"], kind) for kind in kinds}
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")
     for name, folders in [*plan["tables"].items(), ("all", list(plan["runs"]))]:
         left = [plan["runs"][folder] for folder in folders if folder not in finished]

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 from csa_core.config import METHOD_HEADS, RunConfig, load_yaml, parse, set_dotted, validate
 from csa_core.errors import UserError, nearest
 from csa_core.store import canonical, code_digest, digest
-from workflow.declarations import HERE, Row, WorkflowConfig, load_tables
+from workflow.declarations import HERE, Row, Table, WorkflowConfig, load_tables
 
 T = TypeVar("T")
 # Further views of the runs of any table, as `curves-table5`; these are drawn without being asked for.
-VIEWS = ("curves", "per_class", "bank")
-USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "bank-table2", "bank-table3"]
+VIEWS = ("curves", "per_class", "bank", "pretraining")
+USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "bank-table2", "bank-table3", "pretraining-encoders"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,23 @@ class Run:
     def json(self) -> str:
         """The configuration as one sorted JSON string, without what the method does not read."""
         return canonical(self.config.identity() | {"data": self.config.data.model_dump(mode="json")})
+
+    @property
+    def weights(self) -> str:
+        """File of the trained weights."""
+        return f"{self.folder}/weights.safetensors"
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it trains."""
+        return self.config.pretraining.epochs if self.config.method == "simsiam" else self.config.epochs
+
+    @property
+    def kind(self) -> str:
+        """What an epoch's time depends on."""
+        if self.config.method == "simsiam":
+            return "pre-training" if self.config.pretraining.sam == "none" else "pre-training with SAM"
+        return "two branches" if self.config.method == "csa" else "one branch"
 
     @property
     def data(self) -> str:
@@ -64,8 +81,8 @@ class Plan:
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
-        self.protocol, self._base = _protocol(self.config)
         self.tables = load_tables()
+        self.protocol, self._base, self._changes_of = _protocol(self.config, self.tables)
         self._data: dict[str, Run] = {}
         self._splits: dict[tuple[str, str], Run] = {}
         for name in self.tables:
@@ -97,11 +114,34 @@ class Plan:
         kept = {key: value for key, value in changed.items() if base[key] != value}
         for key in kept.keys() - _flat(config.identity()).keys():
             raise UserError(f"{where}: {key} has no effect with what the row and the overrides say; remove one of them")
-        name = "+".join(f"{key}={_text(kept[key])}" for key in sorted(kept))
-        run = Run("/".join(part for part in (self.protocol, method, name) if part), config)
+        return self._named(config, base)
+
+    def _named(self, config: RunConfig, base: dict[str, Any]) -> Run:
+        """Return the run of a configuration, named by what it changes of `base` and reads."""
+        changed, read = _flat(config.model_dump(mode="json")), _flat(config.identity())
+        name = "+".join(f"{key}={_text(changed[key])}" for key in sorted(read) if base[key] != changed[key])
+        run = Run("/".join(part for part in (self.protocol, config.method, name) if part), config)
         self._data.setdefault(run.data, run)
         self._splits.setdefault((run.data, run.split), run)
         return run
+
+    def encoder_of(self, run: Run) -> Run | None:
+        """Return the pre-training run whose encoder a run needs, None where it needs none."""
+        config = run.config.encoder()
+        if config is None:
+            return None
+        fields = self._base | {"method": config.method, "seed": config.seed}
+        return self._named(config, _flat(parse(fields, "").model_dump(mode="json")))
+
+    def with_encoders(self, runs: list[Run]) -> list[Run]:
+        """Return runs and all that they need trained before, each once."""
+        needed: dict[str, Run] = {}
+        for run in runs:
+            step: Run | None = run
+            while step and step.folder not in needed:
+                needed[step.folder] = step
+                step = self.encoder_of(step)
+        return list(needed.values())
 
     def run_at(self, name: str, seed: str) -> Run:
         """Return the run that a person typed: `csa/threshold=0.3` and a seed.
@@ -127,15 +167,21 @@ class Plan:
         """Return the run that the wildcards `run` and `seed` of a rule stand for."""
         return self.run_at(wildcards.run, wildcards.seed)
 
+    def encoder_file(self, wildcards: Any) -> list[str]:
+        """Return the weights that this run starts from, as the input of a rule: one file, or none."""
+        encoder = self.encoder_of(self.run_of(wildcards))
+        return [encoder.weights] if encoder else []
+
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows of a table with sweeps spelt out, and the run and digests of each."""
         rows = []
+        reference = self.run("csa", self._changes_of.get(table, {}), self.config.seeds[0])
         for row, values in self._spelt_out(table):
             runs = [self.run(row.method, values["changes"], seed) for seed in self.config.seeds]
-            heads = (*METHOD_HEADS[row.method], "ensemble")
-            if row.head and row.head not in (heads if len(heads) > 2 else heads[:1]):
+            heads = METHOD_HEADS[row.method] + (("ensemble",) if row.method == "csa" else ())
+            if row.head and row.head not in heads:
                 raise UserError(f"{table}: method {row.method} has no head '{row.head}'; remove it from the row")
-            is_reference = runs[0].name == self.reference.name and row.head in (None, "resampling")
+            is_reference = runs[0].name == reference.name and row.head in (None, "resampling")
             rows.append(
                 {
                     "label": values["label"],
@@ -155,13 +201,14 @@ class Plan:
     def _spelt_out(self, table: str) -> Iterator[tuple[Row, dict[str, Any]]]:
         """Yield each row of a table, once for each value where it stands for a sweep."""
         for row in self.tables[table].rows:
+            fixed = self._changes_of.get(table, {}) | row.changes
             if row.sweep is None:
-                yield row, {"label": row.label, "series": row.series, "changes": row.changes, "paper": row.paper}
+                yield row, {"label": row.label, "series": row.series, "changes": fixed, "paper": row.paper}
                 continue
             if row.sweep not in self.config.sweeps:
                 raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {table} needs it; list its values there")
             for given in self.config.sweeps[row.sweep]:
-                changes = row.changes | {row.sweep: given}
+                changes = fixed | {row.sweep: given}
                 fields = _flat(self.run(row.method, changes, self.config.seeds[0]).config.model_dump(mode="json"))
                 if row.sweep not in fields:
                     raise UserError(f"{table}: sweep {row.sweep} is not one key; {nearest(row.sweep, fields)}")
@@ -183,8 +230,8 @@ class Plan:
         return list(runs.values())
 
     def all_runs(self) -> list[Run]:
-        """Return every run that any table needs, each once."""
-        return list({run.folder: run for table in self.tables for run in self.runs_of(table)}.values())
+        """Return every run that any table needs, and their encoders, each once."""
+        return self.with_encoders([run for table in self.tables for run in self.runs_of(table)])
 
     def declaration(self, table: str) -> dict[str, Any]:
         """Return all that a table is made from; two equal ones give the same table from the same runs.
@@ -209,16 +256,16 @@ class Plan:
 
     def to_estimate(self) -> dict[str, Any]:
         """Return what `workflow.estimate` needs of every run and table."""
-        kinds = {"csa": "two branches"}
         runs = {
             run.folder: {
-                "epochs": run.config.epochs,
-                "kind": kinds.get(run.config.method, "one branch"),
+                "epochs": run.epochs,
+                "kind": run.kind,
                 "digests": {"config": run.config.digest(), "code": self.code},
             }
             for run in self.all_runs()
         }
-        return {"runs": runs, "tables": {t: [run.folder for run in self.runs_of(t)] for t in self.tables}}
+        tables = {t: [run.folder for run in self.with_encoders(self.runs_of(t))] for t in self.tables}
+        return {"runs": runs, "tables": tables}
 
     @property
     def figures(self) -> list[str]:
@@ -286,8 +333,10 @@ def or_one_line(function: Callable[..., T], *args: Any) -> T:
         sys.exit(2)
 
 
-def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any]]:
-    """Return the name and the fields of the protocol, overrides applied and checked."""
+def _protocol(
+    config: WorkflowConfig, tables: dict[str, Table]
+) -> tuple[str, dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the protocol's name, its fields with overrides applied, and what it changes for single tables."""
     known = {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
     path = known.get(config.protocol, Path(config.protocol))
     if path.stem in known and config.protocol not in known:
@@ -296,14 +345,20 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any]]:
         hint = nearest(config.protocol, known)
         raise UserError(f"config.yaml: protocol: unknown name '{config.protocol}', {hint} (or a path ending in .yaml)")
     fields = load_yaml(path) or {}
+    changes_of = (fields.pop("tables", None) or {}) if isinstance(fields, dict) else {}
     parse(fields, str(path))
+    for table, changes in changes_of.items() if isinstance(changes_of, dict) else [(changes_of, None)]:
+        if table not in tables:
+            raise UserError(f"{path}: tables.{table}: no such table, {nearest(str(table), tables)}")
+        if not isinstance(changes, dict):
+            raise UserError(f"{path}: tables.{table}: expected what its runs change, as {{model: resnet20}}")
     for key in ("method", "seed"):
         if key in fields or key in config.overrides:
             raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
     for key, value in config.overrides.items():
         fields = set_dotted(fields, key, value)
     parse(fields, "config.yaml: overrides" if config.overrides else str(path))
-    return path.stem, fields
+    return path.stem, fields, changes_of
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from csa_core.data.dataset import Dataset
 from csa_core.data.plan import Picks
 from csa_core.data.split import Split
+from csa_core.data.views import Views, colours, crops
 
 
 class Normaliser:
@@ -56,10 +57,22 @@ class TrainingImages:
         pixels = self._pixels.index_select(0, pixel.reshape(-1)).view(*pixel.shape, 3)
         return self.normalise(pixels), self.labels[picks.index]
 
+    def view(self, index: Tensor, views: Views) -> Tensor:
+        """Return one pre-training view of each image, (B, 3, H, W) float32 channels-last."""
+        padded = self._pixels.view(-1, *self._padded, 3)
+        border = (self._padded[0] - self.height) // 2
+        images = padded[index, border : border + self.height, border : border + self.width]
+        images = colours(crops(images.permute(0, 3, 1, 2).float() / 255, views), views)
+        return self.normalise(images.permute(0, 2, 3, 1).contiguous() * 255)
+
 
 def evaluation_batches(dataset: Dataset, device: torch.device, size: int = 500) -> Iterator[Tensor]:
     """Yield the normalised test set in batches of at most `size` images."""
+    return plain_batches(dataset.test_images, dataset, device, size)
+
+
+def plain_batches(images: np.ndarray, dataset: Dataset, device: torch.device, size: int = 500) -> Iterator[Tensor]:
+    """Yield images of `dataset` in order, normalised and not augmented, in batches of at most `size`."""
     normalise = Normaliser(dataset, device)
-    parts = np.array_split(dataset.test_images, -(-len(dataset.test_images) // size))
-    for part in parts:
+    for part in np.array_split(images, -(-len(images) // size)):
         yield normalise(torch.from_numpy(part).to(device))

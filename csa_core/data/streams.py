@@ -3,7 +3,7 @@
 import numpy as np
 
 # A stream keeps its number for ever: results depend on it.
-STREAMS = {"split": 0, "uniform": 1, "resampled": 2, "mix": 3, "bank": 4}
+STREAMS = {"split": 0, "uniform": 1, "resampled": 2, "mix": 3, "bank": 4, "pretraining": 5, "views": 6}
 
 
 def keyed_generator(seed: int, stream: str, number: int) -> np.random.Generator:

@@ -1,1 +1,1 @@
-"""Networks: CIFAR ResNets with one or two linear heads."""
+"""Networks: CIFAR ResNets with one or two linear heads, and SimSiam around them."""

@@ -23,8 +23,8 @@ def predict(network: Network, batches: Iterable[Tensor]) -> dict[str, np.ndarray
 
 
 def with_ensemble(logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Add `ensemble`, the mean of the logits, where there are several heads (Table 4)."""
-    if len(logits) < 2:
+    """Add `ensemble`, the mean of the logits, where a method has two branches (Table 4)."""
+    if "resampling" not in logits:
         return logits
     return logits | {"ensemble": np.mean(list(logits.values()), axis=0)}
 

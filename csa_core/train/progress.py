@@ -2,23 +2,31 @@
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
 LOG_SECONDS = 60.0
+# What is shown of an epoch, where its row has it.
+SHOWN = {
+    "loss": ("loss", "{:.3f}".format),
+    "train_accuracy": ("accuracy", "{:.1%}".format),
+    "projector_std": ("projector std", "{:.4f}".format),
+    "test_accuracy_knn": ("kNN accuracy", "{:.1%}".format),
+}
 
 
 class Progress:
-    """Report epochs with loss, training accuracy and time left, on stderr."""
+    """Report epochs with loss, accuracy and time left, on stderr."""
 
     def __init__(self, epochs: int, done: int) -> None:
         self._epochs, self._first = epochs, done
         self._start = self._last = time.monotonic()
         self._bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None, dynamic_ncols=True)
 
-    def epoch(self, done: int, loss: float, accuracy: float) -> None:
-        """Say that `done` epochs are finished; `accuracy` is a fraction."""
-        text = f"loss {loss:.3f}, accuracy {100 * accuracy:.1f} %"
+    def epoch(self, done: int, row: dict[str, Any]) -> None:
+        """Say that `done` epochs are finished; `row` is the last one's line of the history."""
+        text = ", ".join(f"{name} {form(row[key])}" for key, (name, form) in SHOWN.items() if key in row)
         if not self._bar.disable:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()

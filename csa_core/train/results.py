@@ -15,39 +15,20 @@ import torch
 import csa_core
 from csa_core import store
 from csa_core.config import PREDICTS, RunConfig
-from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, group_of_class
-from csa_core.errors import UserError
 from csa_core.train import checkpoint
-from csa_core.train.evaluate import predict, score, with_ensemble
-from csa_core.train.run import Run
+from csa_core.train.evaluate import score, with_ensemble
+from csa_core.train.run import Trainee
 
 HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill")
 Row = dict[str, Any]
 
 
-def finish(
-    run: Run,
-    dataset: Dataset,
-    split: Split,
-    folder: Path,
-    digests: dict[str, str],
-    history: list[Row],
-    seconds: float,
-) -> None:
-    """Evaluate the final epoch and write all results, then their list, then drop the checkpoints.
-
-    Raises:
-        UserError: the re-sampling head was never trained, because the bank never filled.
-    """
-    if not run.is_trained():
-        raise UserError(
-            f"the bank never filled (threshold {run.config.threshold:g}, {run.config.bank_batches} batches), so the "
-            "head that predicts was never trained; lower threshold or bank_batches, or raise plain_epochs"
-        )
-    logits = predict(run.network, evaluation_batches(dataset, run.device))
-    metrics = make_metrics(run.config, dataset, split, logits, digests)
+def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
+    """Evaluate the final epoch and write all results, then their list, then drop the checkpoints."""
+    logits = run.final_logits()
+    metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
     store.write_bytes(folder / "history.csv", _history_csv(history).encode())
@@ -93,7 +74,7 @@ def _history_csv(history: list[Row]) -> str:
     return text.getvalue()
 
 
-def _provenance(run: Run, seconds: float) -> dict[str, Any]:
+def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
     """What differs from machine to machine, kept apart from the metrics, which must not."""
     name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.machine()
     return {

@@ -1,35 +1,110 @@
 """A run: all that one training holds on its device, and nothing outside it."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from csa_core.config import METHOD_HEADS, RunConfig
-from csa_core.data.augment import TrainingImages
+from csa_core.data.augment import TrainingImages, evaluation_batches
 from csa_core.data.dataset import Dataset
+from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.method.bank import ContextBank
 from csa_core.method.losses import log_prior, make_loss
-from csa_core.models.resnet import make_network
+from csa_core.models.resnet import Network, make_network
 from csa_core.store import Tensors
+from csa_core.train.evaluate import predict, with_ensemble
+from csa_core.train.schedule import learning_rate, phase
+from csa_core.train.step import STEPS, Stats
 
 
-class Run:
-    """Network, optimizer, bank, training images and losses of one configuration.
+class Trainee:
+    """What every run holds: data, a network and its optimizer, saved and restored to the bit.
 
     Several runs can live in one process: no state lies outside them.
     """
 
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    epochs: int
+
     def __init__(self, config: RunConfig, dataset: Dataset, split: Split, device: torch.device) -> None:
         self.config = config
+        self.dataset = dataset
+        self.split = split
         self.device = device
+
+    def place(self, network: nn.Module) -> Any:
+        """Put a network on the device, in the memory format that convolutions are fastest in."""
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def update(self, loss: Tensor) -> None:
+        """Take one optimizer step; a head that the loss does not reach stays as it is."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def steps(self, epoch: int) -> Iterator[Stats]:
+        """Train one epoch (numbered from 0), a step at a time."""
+        raise NotImplementedError
+
+    def learning_rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch."""
+        raise NotImplementedError
+
+    def row(self, epoch: int, sums: dict[str, float], steps: int) -> dict[str, Any]:
+        """Return an epoch's line of the history from the sums over its steps."""
+        raise NotImplementedError
+
+    def test_logits(self) -> dict[str, np.ndarray]:
+        """Return what the history scores now and then: (N, K) logits on the test set by name."""
+        raise NotImplementedError
+
+    def final_logits(self) -> dict[str, np.ndarray]:
+        """Return what the results are made from: (N, K) logits on the test set by head."""
+        raise NotImplementedError
+
+    def state(self) -> Tensors:
+        """Return everything that the next epoch depends on, as arrays."""
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum/{name}"] = momentum
+        # Copies: training goes on.
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+    def load(self, tensors: Tensors) -> None:
+        """Take over a `state()` of the same configuration."""
+        self.network.load_state_dict(part(tensors, "network/"))
+        momentum = part(tensors, "momentum/")
+        for name, parameter in self.network.named_parameters():
+            if name in momentum:
+                buffer = torch.empty_like(parameter).copy_(momentum[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+class Run(Trainee):
+    """A supervised run: beside network and optimizer its bank, training images and losses."""
+
+    network: Network
+
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, split: Split, device: torch.device, encoder: Tensors | None = None
+    ) -> None:
+        super().__init__(config, dataset, split, device)
+        self.epochs = config.epochs
         self.class_counts: np.ndarray = split.class_counts
         self.images = TrainingImages(dataset, split, config.crop_padding, device)
         network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoder is not None:
+            network.body.load_state_dict(part(encoder, "body."))
+        self.network = self.place(network)
         self.optimizer = make_optimizer(config, self.network)
         self.bank: ContextBank | None = None
         if config.method == "csa" and config.bank_batches:
@@ -42,42 +117,65 @@ class Run:
         self.uniform_loss = make_loss(config.uniform_loss, prior, strength)
         self.resampling_loss = make_loss(config.resampling_loss, prior, strength)
 
-    def update(self, loss: Tensor) -> None:
-        """Take one optimizer step; a head that the loss does not reach stays as it is."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+    def steps(self, epoch: int) -> Iterator[Stats]:
+        """Train one epoch (numbered from 0), a step at a time."""
+        now = phase(self.config, epoch)
+        if self.bank and self.config.bank_reset == "epoch":
+            self.bank.empty()
+        plan = plan_epoch(self.config, self.class_counts, epoch, self.device)
+        for i in range(plan.steps):
+            yield STEPS[self.config.method](self, plan, i, now)
 
-    def is_trained(self) -> bool:
-        """Whether every head has taken a step; the re-sampling head waits for a full bank."""
-        return all(parameter in self.optimizer.state for parameter in self.network.parameters())
+    def learning_rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch."""
+        return learning_rate(self.config, epoch)
+
+    def row(self, epoch: int, sums: dict[str, float], steps: int) -> dict[str, Any]:
+        """Return an epoch's line of the history from the sums over its steps."""
+        images = steps * self.config.batch_size
+        row: dict[str, Any] = {
+            "phase": phase(self.config, epoch),
+            "loss": sums["loss"] / steps,
+            "train_accuracy": sums["correct"] / images,
+        }
+        if self.config.method == "csa":
+            row["resampling_loss"] = sums["resampling_loss"] / steps
+            row["confident"] = sums["confident"] / images
+            row["bank_fill"] = float(self.bank.fill()) / self.bank.volume if self.bank else 0.0
+        return row
+
+    def test_logits(self) -> dict[str, np.ndarray]:
+        """Return the logits of every head, and of their ensemble, on the test set."""
+        return with_ensemble(predict(self.network, evaluation_batches(self.dataset, self.device)))
+
+    def final_logits(self) -> dict[str, np.ndarray]:
+        """Return the logits that the results are made from.
+
+        Raises:
+            UserError: the re-sampling head was never trained, because the bank never filled.
+        """
+        if not all(parameter in self.optimizer.state for parameter in self.network.parameters()):
+            raise UserError(
+                f"the bank never filled (threshold {self.config.threshold:g}, {self.config.bank_batches} batches), so "
+                "the head that predicts was never trained; lower threshold or bank_batches, or raise plain_epochs"
+            )
+        return predict(self.network, evaluation_batches(self.dataset, self.device))
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""
-        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum/{name}"] = momentum
-        if self.bank:
-            tensors |= {f"bank/{name}": tensor for name, tensor in self.bank.state().items()}
-        return {
-            name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()
-        }  # copies: training goes on
+        bank = self.bank.state() if self.bank else {}
+        return super().state() | {f"bank/{name}": tensor.cpu().numpy().copy() for name, tensor in bank.items()}
 
     def load(self, tensors: Tensors) -> None:
         """Take over a `state()` of the same configuration."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}, "bank": {}}
-        for name, array in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = torch.from_numpy(array)
-        self.network.load_state_dict(parts["network"])
-        for name, parameter in self.network.named_parameters():
-            if name in parts["momentum"]:
-                buffer = torch.empty_like(parameter).copy_(parts["momentum"][name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        super().load(tensors)
         if self.bank:
-            self.bank.load(parts["bank"])
+            self.bank.load(part(tensors, "bank/"))
+
+
+def part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix`, under the rest of their names."""
+    return {key.removeprefix(prefix): torch.from_numpy(a) for key, a in tensors.items() if key.startswith(prefix)}
 
 
 def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.SGD:

@@ -1,18 +1,22 @@
 """One training step: Algorithm 1, line by line."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from csa_core.data.plan import EpochPlan
 from csa_core.method.activation_map import activation_map, background_mask, object_map
 from csa_core.method.context_shift import context_shift
-from csa_core.train.run import Run
 from csa_core.train.schedule import Phase
+
+if TYPE_CHECKING:
+    from csa_core.train.run import Run
 
 Stats = dict[str, Tensor]
 
 
-def csa_step(run: Run, plan: EpochPlan, step: int, phase: Phase) -> Stats:
+def csa_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
     """Train on one batch of each branch (lines 6-31); return scalars on the device, no gradient.
 
     In `warmup` the uniform module works alone and already fills the bank; in `plain` the
@@ -51,7 +55,9 @@ def csa_step(run: Run, plan: EpochPlan, step: int, phase: Phase) -> Stats:
 
 
 @torch.no_grad()
-def find_contexts(run: Run, images: Tensor, labels: Tensor, features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+def find_contexts(
+    run: "Run", images: Tensor, labels: Tensor, features: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return which images are confident, (B,) bool (line 11), and background masks, (B, 1, H, W) (line 12)."""
     config, network = run.config, run.network
     if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
@@ -65,7 +71,7 @@ def find_contexts(run: Run, images: Tensor, labels: Tensor, features: Tensor, lo
     return confidence >= config.threshold, background_mask(objects, config.mask_exponent)
 
 
-def single_step(run: Run, plan: EpochPlan, step: int, phase: Phase) -> Stats:
+def single_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
     """Train one branch and one head: the baselines `ce`, `class_balanced` and `logit_adjustment`."""
     picks = plan.resampled if run.config.method == "class_balanced" else plan.uniform
     images, labels = run.images.batch(picks[step])

@@ -33,7 +33,9 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        (path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"epochs": 3, "lr_drops": [2]}))
+        pretraining = {"epochs": 2, "batch_size": 12, "projector_width": 16, "predictor_width": 4}
+        protocol = TINY | {"epochs": 3, "lr_drops": [2], "pretraining": pretraining}
+        (path / "tiny.yaml").write_text(yaml.safe_dump(protocol))
         self.config: dict[str, Any] = {
             "protocol": str(path / "tiny.yaml"),
             "seeds": [1, 2],
@@ -73,7 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Everything the workflow makes, of the tiny protocol, trained for real."""
     folder = Folder(tmp_path_factory.mktemp("finished"))
     jobs = folder.jobs()
-    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 26 and jobs["table"] == 9
+    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 36 and jobs["table"] == 11
     done = folder.snakemake()
     assert done.returncode == 0, done.stderr
     return folder
@@ -109,13 +111,13 @@ def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
     page = finished.read("results/report.html").decode()
     assert not re.search(r'(src|href)="(https?:)?//', page), "it must open without a network"
     assert "<script" not in page
-    for name in ("baselines", *(f"table{i}" for i in (1, 2, 3, 4, 5, 7)), "figure1", "figure2"):
+    for name in ("baselines", "encoders", *(f"table{i}" for i in range(1, 8)), "figure1", "figure2"):
         assert f'id="{name}"' in page
         cells = (finished.path / f"results/{name}.md").read_text().splitlines()[6].split("|")
         assert all(html.escape(cell.strip()) in page for cell in cells), f"{name} differs from its Markdown"
     for run in re.findall(r'href="(runs/[^"]+)"', page):
         assert (finished.path / "results" / html.unescape(run)).is_file()
-    assert page.count("data:image/svg+xml;base64,") == 6 and page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/svg+xml;base64,") == 7 and page.count("data:image/png;base64,") == 1
     assert "without the context bank Q" in page and "cannot be told" in page
 
 
@@ -154,7 +156,15 @@ def test_snakemakes_own_report(finished: Folder, tmp_path: Path) -> None:
 
 def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -> None:
     folder = finished.path / "results/figures"
-    names = ["figure1", "figure2", "curves-baselines", "per_class-baselines", "bank-table2", "bank-table3"]
+    names = [
+        "figure1",
+        "figure2",
+        "curves-baselines",
+        "per_class-baselines",
+        "bank-table2",
+        "bank-table3",
+        "pretraining-encoders",
+    ]
     for name in names:
         assert (folder / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
         assert (folder / f"{name}.png").read_bytes()[1:4] == b"PNG"
@@ -189,6 +199,29 @@ def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert [finished.read(f"results/{name}") for name in names] == before, "the same runs give the same bytes"
 
 
+def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> None:
+    runs = finished.path / "results/runs/tiny"
+    for seed in (1, 2):
+        with safetensors.safe_open(runs / f"simsiam/seed={seed}/weights.safetensors", "numpy") as file:
+            digest = json.loads(file.metadata()["csa"])["sha256"]
+        for method in ("ce", "class_balanced", "csa"):
+            metrics = json.loads((runs / method / f"pretrained=true/seed={seed}/metrics.json").read_text())
+            assert metrics["digests"]["encoder"] == digest
+    assert "simsiam" not in finished.read("results/logs/runs/tiny/ce/seed=1.log").decode()
+
+
+def test_a_change_of_the_pretraining_trains_it_and_what_starts_from_it(finished: Folder) -> None:
+    before = dict(finished.config)
+    finished.write(overrides={"pretraining": {"density_exponent": 0.5}})
+    try:
+        # rwSAM and three fine-tunings for two seeds; the plain encoders, which it does not touch, stay.
+        assert finished.jobs("results/table6.csv")["train"] == 2 * 4
+        assert finished.jobs("results/table2.csv").get("train", 0) == 0
+    finally:
+        finished.config = before
+        finished.write()
+
+
 def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     assert folder.snakemake(RUN).returncode == 0
@@ -199,7 +232,7 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("estimate")
-    assert done.returncode == 0 and re.search(r"all +26 +26 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(r"all +36 +36 +0 +0 s", done.stdout), done.stdout
     folder = Folder(tmp_path)
     assert "nothing yet: ask again after one" in folder.snakemake("estimate").stdout
 

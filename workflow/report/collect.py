@@ -10,6 +10,8 @@ from csa_core.errors import UserError
 from csa_core.store import canonical, read_json
 
 GROUPS = ("all", "many", "medium", "few")
+# What a run's encoder depends on; runs that agree in it must have had the same one.
+ENCODED = ("data", "model", "seed", "pretraining")
 MEASURES = ("harmonic_mean", "geometric_mean", "worst_class", "ece")
 
 
@@ -56,15 +58,21 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
+                kind = metrics["config"].get("method") == "simsiam"  # rwsam's encoder is another than fine-tuning's
+                encoder = metrics["digests"].get("encoder")
             except (KeyError, TypeError):
                 raise UserError(f"{path}: lacks what table row '{row['label']}' needs; {again}") from None
             for key, wanted in (("config", config), ("code", code)):
                 if stated[key] != wanted:
                     raise UserError(f"{path}: {key} digest is {stated[key][:12]}, expected {wanted[:12]}; {again}")
             # Rows may ask for different data; runs that ask for the same must have had the same.
-            for key in ("data", "split"):
-                first, where = common.setdefault((asked, key), (stated[key], path))
-                if first != stated[key]:
+            checked = [(asked, key, stated[key]) for key in ("data", "split")]
+            if encoder:
+                same = canonical([kind] + [metrics["config"].get(key) for key in ENCODED])
+                checked.append((same, "encoder", encoder))
+            for asked, key, value in checked:
+                first, where = common.setdefault((asked, key), (value, path))
+                if first != value:
                     raise UserError(f"{path}: {key} digest differs from that of {where}; {again}")
             line = {"row": number, "name": name_of(row), "series": row["series"], "label": row["label"]}
             line |= {"run": row["run"], "seed": seed, "head": head}
@@ -76,7 +84,8 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
     if not lines:
         raise UserError(f"{table['name']}: none of its runs is finished; run snakemake results/{table['name']}.csv")
     facts["missing"] = list(missing)
-    facts["digests"] = {key: value for (_, key), (value, _) in reversed(common.items())} | {"code": code}
+    shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "encoder"}
+    facts["digests"] = shown | {"code": code}
     return pd.DataFrame(lines), facts
 
 

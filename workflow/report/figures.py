@@ -1,10 +1,10 @@
 """Draw one figure: `python -m workflow.report.figures FIGURE --out PREFIX`.
 
 A figure is of a kind: `points` (the first column of the table over its rows), `curves` (loss and accuracy over
-epochs), `per_class` (recall of each class over its training images) or `bank` (confident images and
-fill of the bank over epochs). Writes PREFIX.pdf, .svg, .png, and .csv with what is drawn: means over
-seeds and their 95 % intervals (Student's t). Bars and bands are these intervals, small dots and thin
-lines single seeds.
+epochs), `per_class` (recall of each class over its training images), `bank` (confident images and fill of the bank
+over epochs) or `pretraining` (loss, collapse monitor and kNN accuracy of encoders over epochs). Writes PREFIX.pdf,
+.svg, .png, and .csv with what is drawn: means over seeds and their 95 % intervals (Student's t). Bars and bands are
+these intervals, small dots and thin lines single seeds.
 """
 
 import argparse
@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.figures", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "figure", metavar="FIGURE", help="figure1, figure2, curves-TABLE, per_class-TABLE or bank-TABLE"
+        "figure",
+        metavar="FIGURE",
+        help="figure1, figure2, curves-TABLE, per_class-TABLE, bank-TABLE or pretraining-TABLE",
     )
     plan_option(parser)
     parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .pdf, .svg, .png, .csv")
@@ -113,14 +115,7 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
     drawn = []
     for ax, (column, label, scale) in zip(axis, quantities, strict=True):
-        for i, name in enumerate(names):
-            part = history[history["name"] == name].dropna(subset=column)
-            line = _means(part.assign(percent=scale * part[column]), ["name", "epoch"])
-            drawn.append(line.assign(quantity=column))
-            ax.plot(line["epoch"], line["mean"], label=name, **_style(i, len(names)))
-            for _, single in part.groupby("seed"):
-                colour = _style(i, len(names))["color"]
-                ax.plot(single["epoch"], scale * single[column], color=colour, lw=0.4, alpha=0.35)
+        drawn.append(_lines(ax, history, column, scale, names))
         ax.set_ylabel(label)
     axis[0].set_yscale("log")
     axis[0].legend(loc="lower left", ncols=2 if len(names) > 6 else 1)
@@ -183,11 +178,58 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
     return figure, pd.concat(drawn)
 
 
+def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw loss, spread of the projector's outputs and kNN accuracy over epochs; thin lines are single seeds.
+
+    The spread is the standard deviation of normalised outputs, in units of the 1 / sqrt(d) of outputs
+    that fill the sphere: near 1 is healthy, 0 is collapse.
+    """
+    encoders = values[values["head"] == "knn"]
+    encoders = encoders.assign(name=encoders["series"].where(encoders["series"] != "", encoders["label"]))
+    if encoders.empty:
+        raise UserError(f"pretraining-{table['name']}: none of its rows is a kNN probe; choose encoders")
+    history = _histories(encoders)
+    history["spread"] = history["projector_std"] / history["projector_std_expected"]
+    names = list(dict.fromkeys(history["name"]))
+    figure, axis = _axes(3, 4.6)
+    quantities = [
+        ("loss", "Loss (−cosine)", 1),
+        ("spread", "Output spread\n(times 1 / √d)", 1),
+        ("test_accuracy", "kNN test\naccuracy (%)", 100),
+    ]
+    drawn = []
+    for ax, (column, label, scale) in zip(axis, quantities, strict=True):
+        drawn.append(_lines(ax, history, column, scale, names))
+        ax.set_ylabel(label)
+    axis[1].axhline(1, color="0.6", lw=0.6, ls=":")
+    axis[1].set_ylim(-0.05, 1.15)
+    axis[1].annotate("0: collapse", (0.99, 0.06), xycoords="axes fraction", ha="right", fontsize=6, color="0.4")
+    axis[0].legend()
+    _epochs(axis[2])
+    _face(figure, table)
+    return figure, pd.concat(drawn)
+
+
+def _lines(ax: Axes, history: pd.DataFrame, column: str, scale: float, names: list[str]) -> pd.DataFrame:
+    """Draw a column of histories over epochs, a line a name and a thin one a seed; return what is drawn."""
+    drawn = []
+    for i, name in enumerate(names):
+        part = history[history["name"] == name].dropna(subset=column)
+        line = _means(part.assign(percent=scale * part[column]), ["name", "epoch"])
+        drawn.append(line.assign(quantity=column))
+        style = _style(i, len(names))
+        ax.plot(line["epoch"], line["mean"], label=name, **style)
+        for _, single in part.groupby("seed"):
+            ax.plot(single["epoch"], scale * single[column], color=style["color"], lw=0.4, alpha=0.35)
+    return pd.concat(drawn)
+
+
 KINDS: dict[str, Callable[[dict[str, Any], pd.DataFrame], tuple[Figure, pd.DataFrame]]] = {
     "points": points,
     "curves": curves,
     "per_class": per_class,
     "bank": bank,
+    "pretraining": pretraining,
 }
 
 

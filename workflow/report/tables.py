@@ -32,9 +32,10 @@ HEADINGS = {
 }
 COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "difference", "low", "high", "paper", "from_paper"]
-EXPLANATION = (
-    "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds. − ref.: difference from the "
-    "protocol's reference run (the row without it), seed by seed, with its 95 % interval, each row by itself."
+EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
+COMPARISON = (
+    "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % interval, "
+    "each row by itself."
 )
 EXPLAINED = {
     "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
@@ -97,6 +98,7 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     """Return the table as it is printed: text, a line a row, a column for each thing shown."""
     printed = summary[summary["paper_percent"].notna()]["column"].unique()
     has_series = summary["series"].any()
+    compared = COMPARED if any(row["reference"] for row in table["rows"]) else ()
     lines = []
     for _, part in summary.groupby("row", sort=False):
         first = part.iloc[0]
@@ -104,7 +106,7 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
         by_column = {record["column"]: record for record in part.to_dict("records")}
         for column in table["columns"]:
             line[HEADINGS[column]] = _cell(by_column.get(column))
-        for column in filter(by_column.__contains__, COMPARED):
+        for column in filter(by_column.__contains__, compared):
             line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column])
         for column in printed:
             paper = by_column[column]["paper_percent"]
@@ -116,7 +118,9 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
 
 def explanation(table: dict[str, Any]) -> str:
     """Return what the numbers are."""
-    return " ".join([EXPLANATION, *(text for column, text in EXPLAINED.items() if column in table["columns"])])
+    compared = [COMPARISON] if any(row["reference"] for row in table["rows"]) else []
+    measures = [text for column, text in EXPLAINED.items() if column in table["columns"]]
+    return " ".join([EXPLANATION, *compared, *measures])
 
 
 def heading(table: dict[str, Any], facts: dict[str, Any]) -> str:

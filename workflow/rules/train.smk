@@ -2,6 +2,7 @@ rule train:
     input:
         data=lambda w: f"results/data/{run_of(w).data}/dataset.safetensors",
         split=lambda w: f"results/data/{run_of(w).data}/{run_of(w).split}.json",
+        encoder=partial(or_one_line, PLAN.encoder_file),
     output:
         expand(
             "results/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
@@ -16,9 +17,10 @@ rule train:
         config=lambda w: run_of(w).json,
         code=PLAN.code,
         out=lambda w, output: os.path.dirname(output[0]),
+        encoder=lambda w, input: f"--encoder '{input.encoder}'" if input.encoder else "",
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "printf %s {params.config:q} | python -m csa_core train - --data {input.data:q}"
-        " --split {input.split:q} --out {params.out:q} --state results/state"
+        " --split {input.split:q} {params.encoder} --out {params.out:q} --state results/state"
         " --threads {threads} --code-version {params.code:q} > {log:q} 2>&1"

@@ -91,10 +91,10 @@ def test_metrics_follow_from_the_predictions(uninterrupted: dict[str, bytes], da
         assert metrics["heads"][head] == score(logits[head], dataset.test_labels, metrics["groups"])
 
 
-def start(out: Path) -> "subprocess.Popen[str]":
+def start(out: Path, **changes: object) -> "subprocess.Popen[str]":
     config = out.parent / "run.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(TINY | {"epochs": 12}))
+    config.write_text(yaml.safe_dump(TINY | {"epochs": 12} | changes))
     command = [sys.executable, "-m", "csa_core", "train", str(config), "--out", str(out), "--checkpoint-seconds", "0"]
     return subprocess.Popen(
         [*command, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

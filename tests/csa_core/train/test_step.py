@@ -182,12 +182,12 @@ def test_steps_equal_the_second_derivation(changes: dict[str, object], dataset: 
 
 def test_a_head_that_nothing_reaches_stays_as_it_is(dataset: Dataset, split: Split) -> None:
     run = Run(tiny(), dataset, split, CPU)
-    before = run.network.heads["resampling"].weight.detach().clone()
+    before = run.network.weight("resampling").detach().clone()
     plan = plan_epoch(run.config, split.class_counts, 0, CPU)
     STEPS["csa"](run, plan, 0, "warmup")
-    assert torch.equal(run.network.heads["resampling"].weight, before)
+    assert torch.equal(run.network.weight("resampling"), before)
     STEPS["csa"](run, plan, 1, "plain")
-    assert not torch.equal(run.network.heads["resampling"].weight, before)
+    assert not torch.equal(run.network.weight("resampling"), before)
 
 
 def test_every_seed_has_weights_of_its_own(dataset: Dataset, split: Split) -> None:

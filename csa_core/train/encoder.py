@@ -1,0 +1,60 @@
+"""The encoder that a run starts from: read, and refused unless it is the very one asked for."""
+
+from pathlib import Path
+from typing import Any
+
+from csa_core import store
+from csa_core.config import RunConfig
+from csa_core.errors import UserError
+
+
+def read_encoder(path: Path | None, config: RunConfig, data: str, split: str) -> tuple[store.Tensors | None, str]:
+    """Return the weights of the encoder that `config` needs and their SHA-256; (None, "") if it needs none.
+
+    Args:
+        path: weights.safetensors of a pre-training run, or the folder with it.
+        data, split: digests of the run's data set and split, which must be the encoder's too.
+
+    Raises:
+        UserError: missing, damaged, no encoder, or one of another architecture, recipe, data or split.
+    """
+    wanted = config.encoder()
+    if wanted is None:
+        if path is not None:
+            raise UserError("--encoder: this run starts from no encoder; set pretrained: true, or leave it out")
+        return None, ""
+    if path is None:
+        sam = " --set pretraining.sam=none" if config.method == "simsiam" else ""
+        raise UserError(
+            f"--encoder is missing: train one with --set method=simsiam{sam} --out ENCODER, then give --encoder ENCODER"
+        )
+    path = path / "weights.safetensors" if path.is_dir() else path
+    weights, label, digest = store.read_tensors(path)
+    try:
+        method, identity = label["config"]["method"], label["config"]
+        stated = {key: label["digests"][key] for key in ("data", "split")}
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: holds no trained weights; name weights.safetensors of a simsiam run") from None
+    if method != "simsiam":
+        raise UserError(f"{path}: is of a {method} run; an encoder comes from method simsiam")
+    for key, have, want in _differences(identity, wanted.identity()):
+        raise UserError(f"{path}: was pre-trained with {key} {have}, this run asks for {want}; train or name that one")
+    for key, want in (("data", data), ("split", split)):
+        if stated[key] != want:
+            what = "other data" if key == "data" else "another split"
+            raise UserError(
+                f"{path}: was pre-trained on {what} (digest {stated[key][:12]}, not {want[:12]}); train it on this"
+            )
+    return weights, digest
+
+
+def _differences(have: dict[str, Any], want: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
+    """Return (dotted key, value there, value asked for) of every leaf that differs."""
+    found = []
+    for key in sorted(have.keys() | want.keys()):
+        one, other = have.get(key), want.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append((prefix + key, store.canonical(one), store.canonical(other)))
+    return found
