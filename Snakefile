@@ -30,6 +30,7 @@ os.environ.update(
     PYTHONPATH=ROOT,
     PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
     CSA_DEVICE=PLAN.config.device,
+    CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
     CSA_CONFIG=canonical(config),
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
 )

@@ -18,9 +18,9 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.plan import plan_epoch
 from csa_core.data.split import make_split
 from csa_core.train.run import Run
-from csa_core.train.step import csa_step
+from csa_core.train.step import streams, train_step
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Labelled = tuple[torch.Tensor, torch.Tensor]
 
 
 def main() -> None:
@@ -44,9 +44,14 @@ def main() -> None:
     run = Run(config, dataset, split, torch.device("cpu"))
     plan = plan_epoch(config, split.class_counts, 0, run.device)
     run.network.train()
-    csa_step(run, plan, 0, "context_shift")  # fills the bank
+    both = streams("csa", "context_shift")
+
+    def csa(i: int) -> None:
+        train_step(run, run.images.at(plan, i, both), "context_shift")
+
+    csa(0)  # fills the bank
     ready = run.images.batch(plan.uniform[0]), run.images.batch(plan.resampled[0])
-    steps = {"floor": lambda i: floor(run, *ready), "csa": lambda i: csa_step(run, plan, i, "context_shift")}
+    steps = {"floor": lambda i: floor(run, *ready), "csa": csa}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(args.rounds + 2):
         for name, step in steps.items():
@@ -59,7 +64,7 @@ def main() -> None:
     print(f"floor {medians['floor']:.0f} ms, csa step {medians['csa']:.0f} ms, ratio {ratio:.3f}")
 
 
-def floor(run: Run, first: Batch, second: Batch) -> None:
+def floor(run: Run, first: Labelled, second: Labelled) -> None:
     """Forward and backward of two batches, and the optimizer: nothing of the method."""
     loss = run.uniform_loss(run.network.head("uniform", run.network.body(first[0])), first[1])
     run.update(loss + run.resampling_loss(run.network.head("resampling", run.network.body(second[0])), second[1]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from csa_core import __version__, commands
 from csa_core.errors import UserError
+from csa_core.train.launch import RankLost, leave
 
 EXAMPLES = """
 examples:
@@ -40,12 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"csa_core: {error}", file=sys.stderr)
         return 2
+    except RankLost as lost:
+        print(f"csa_core: {lost}", file=sys.stderr)
+        return 1
     except Interrupted as signalled:
         print("csa_core: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 128 + int(signalled.args[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        leave()
     return 0
 
 
@@ -82,6 +88,16 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("data", commands.data, "Load the data set of a run, check it and write it as one file.")
     sub.add_argument("--out", type=Path, required=True, help="data set file to write (.safetensors)")
+
+    sub = command(
+        "check",
+        commands.check,
+        """\
+        Decode every image of an image_list, and name those that cannot be.
+
+        Reading the lists already finds lines without label, labels out of range and missing files.""",
+    )
+    _workers_option(sub)
 
     sub = command("split", commands.split, "Make the long-tailed split of a run and write its indices.")
     sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
@@ -161,7 +177,18 @@ def _device_options(sub: argparse.ArgumentParser) -> None:
         default=os.environ.get("CSA_DEVICE", "auto"),
         help="auto, cpu, cuda, cuda:N or mps (default: CSA_DEVICE, else auto)",
     )
-    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as torch chooses)")
+    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads of all ranks (default: as torch chooses)")
+    _workers_option(sub)
+
+
+def _workers_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--workers",
+        type=int,
+        default=os.environ.get("CSA_WORKERS") or None,
+        metavar="N",
+        help="image_list: processes that decode, for each rank (default: CSA_WORKERS, else the cores left idle)",
+    )
 
 
 def _of_run(sub: argparse.ArgumentParser) -> None:

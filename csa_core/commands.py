@@ -1,6 +1,7 @@
 """What the commands do. Each imports torch only once its configuration is found sound."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from csa_core.config import (
     set_dotted,
 )
 from csa_core.errors import UserError
+from csa_core.train import launch
 
 if TYPE_CHECKING:
     from csa_core.data.dataset import Dataset
+    from csa_core.data.listed import ImageList
     from csa_core.data.split import Split
 
 
@@ -31,6 +34,21 @@ def data(args: argparse.Namespace) -> None:
     dataset.write(args.out)
     counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
     print(f"{args.out}: {counts}, {len(dataset.class_names)} classes, SHA-256 {dataset.digest[:12]}")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Decode every image of an image_list, and name those that cannot be."""
+    config = _config(args)
+    if config.data.source != "image_list":
+        raise UserError(f"check: data.source is {config.data.source}, which is read whole anyway; use it on image_list")
+    from csa_core.data.decode import find_undecodable
+
+    errors = list(find_undecodable(config.data, _workers(args)))
+    for line in errors:
+        print(line)
+    if errors:
+        raise UserError(f"{len(errors)} images cannot be decoded; replace them or take their lines out of the lists")
+    print("every image of both lists can be decoded")
 
 
 def split(args: argparse.Namespace) -> None:
@@ -47,8 +65,15 @@ def split(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train one run and write its results."""
-    config = _config(args)
+    text = _stdin() if args.config == "-" else ""
+    config = _config(args, text)
+    ranks = 1 if config.method == "simsiam" else config.ranks
+    if ranks > 1 and not launch.is_rank():
+        return launch.launch(ranks, sys.argv[1:], text)
+    if launch.is_rank():
+        args.device = launch.join(args.device, ranks)
     device = _device(args)
+    from csa_core.data.ranks import rank
     from csa_core.train.loop import train as train_run
 
     dataset, kept = _inputs(args, config.data)
@@ -61,7 +86,9 @@ def train(args: argparse.Namespace) -> None:
     metrics = train_run(
         config, dataset, kept, args.out, state, device, code, args.checkpoint_seconds, args.retrain, args.encoder
     )
-    _print_accuracies(metrics)
+    if rank() == 0:
+        _print_accuracies(metrics)
+    return None
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -69,12 +96,13 @@ def evaluate(args: argparse.Namespace) -> None:
     stored = store.read_json(args.folder / "metrics.json")
     config, network, dataset, kept = _trained(args)
     from csa_core.data.augment import evaluation_batches
+    from csa_core.data.dataset import Dataset
     from csa_core.train.evaluate import predict
     from csa_core.train.probe import Probe
     from csa_core.train.results import make_metrics
 
     device = next(network.parameters()).device
-    if config.method == "simsiam":
+    if config.method == "simsiam" and isinstance(dataset, Dataset):
         logits = Probe(dataset, kept, device).logits(network.body, linear=True)
         stored["heads"].pop("knn_untrained", None)
     else:
@@ -105,9 +133,14 @@ def keys(args: argparse.Namespace) -> None:
                 print(f"{f'{prefix}{name}: {store.canonical(defaults[name])}':<42} {field.description}")
 
 
-def _config(args: argparse.Namespace) -> RunConfig:
+def _stdin() -> str:
+    """Return what came through stdin; a rank is told by who started it."""
+    return os.environ["CSA_STDIN"] if launch.is_rank() else sys.stdin.read()
+
+
+def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
     where = "stdin" if args.config == "-" else args.config
-    fields = parse_yaml(sys.stdin.read(), where) if args.config == "-" else load_yaml(args.config)
+    fields = parse_yaml(_stdin() if text is None else text, where) if args.config == "-" else load_yaml(args.config)
     fields = {} if fields is None else fields
     for change in args.set:
         key, equals, value = change.partition("=")
@@ -117,26 +150,28 @@ def _config(args: argparse.Namespace) -> RunConfig:
     return parse(fields, where)
 
 
-def _dataset(data: DataConfig, path: Path | None) -> "Dataset":
-    from csa_core.data.dataset import read_dataset
-    from csa_core.data.sources import load_source
+def _dataset(data: DataConfig, path: Path | None, workers: int = 0) -> "Dataset | ImageList":
+    from csa_core.data.listed import ImageList, with_workers
+    from csa_core.data.sources import load_source, read_dataset
 
-    if path is None:
-        return load_source(data)
-    dataset = read_dataset(path)
-    if dataset.source != data.source:
-        raise UserError(f"{path}: holds {dataset.source}, the run asks for data.source {data.source}")
-    side = data.image_size
-    if side and dataset.train_images.shape[1:3] != (side, side):
-        raise UserError(f"{path}: its images are not {side} x {side} px, as data.image_size asks; make it again")
-    return dataset
+    dataset = load_source(data) if path is None else read_dataset(path, data)
+    return with_workers(dataset, workers) if isinstance(dataset, ImageList) else dataset
 
 
-def _inputs(args: argparse.Namespace, data: DataConfig) -> "tuple[Dataset, Split]":
+def _inputs(args: argparse.Namespace, data: DataConfig) -> "tuple[Dataset | ImageList, Split]":
     from csa_core.data.split import make_split, read_split
 
-    dataset = _dataset(data, args.data)
+    dataset = _dataset(data, args.data, _workers(args))
     return dataset, read_split(args.split, dataset, data) if args.split else make_split(dataset, data)
+
+
+def _workers(args: argparse.Namespace) -> int:
+    """Return how many processes decode: as asked for, else the cores that training leaves idle."""
+    if args.workers is None:
+        return max(0, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+    if not 0 <= args.workers <= 1024:
+        raise UserError(f"--workers {args.workers}: from 0 to 1024")
+    return int(args.workers)
 
 
 def _device(args: argparse.Namespace) -> Any:
@@ -147,7 +182,7 @@ def _device(args: argparse.Namespace) -> Any:
     if args.threads is not None:
         if not 1 <= args.threads <= 1024:
             raise UserError(f"--threads {args.threads}: from 1 to 1024")
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return choose_device(args.device)
 
 

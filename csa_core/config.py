@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from csa_core.errors import UserError, nearest
 from csa_core.store import digest
 
-Source = Literal["demo", "cifar10", "cifar100", "folder"]
+Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
 Profile = Literal["exponential", "step", "as_is"]
 MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa", "simsiam"]
-ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar"]
+ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
 LossName = Literal["cross_entropy", "logit_adjustment"]
 Model = TypeVar("Model", bound=BaseModel)
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -41,11 +41,16 @@ _SUPERVISED_KEYS = {
     "epochs",
     "batch_size",
     "lr",
+    "lr_schedule",
     "lr_warmup_epochs",
     "lr_drops",
     "momentum",
     "weight_decay",
     "crop_padding",
+    "colour_jitter",
+    "precision",
+    "ranks",
+    "sync_batch_norm",
 }
 # Heads of a method, and the one that predicts: the re-sampling head of csa (section C.3). Those of
 # simsiam are probes of its encoder.
@@ -84,11 +89,15 @@ class DataConfig(Strict):
     """Where the images come from and how the training set is made long-tailed."""
 
     source: Source = "cifar100"
-    """demo (embedded digits), cifar10, cifar100, or folder (train/<class>/*, test/<class>/*)."""
+    """demo (embedded digits), cifar10, cifar100, folder (train/<class>/*, test/<class>/*), or image_list."""
     root: str = "data"
     """Folder of the downloaded or own images; not read by the demo source."""
+    train_list: str | None = None
+    """image_list only: text file with a line `path label` for each training image, paths below root."""
+    test_list: str | None = None
+    """image_list only: the same for the images that results are scored on."""
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
-    """Folder source only: resize every image to this many pixels a side; null keeps their size."""
+    """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
     """Long-tailed profile: exponential, step, or as_is (the training set already is)."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
@@ -99,6 +108,18 @@ class DataConfig(Strict):
     """Which images are kept; never the training seed."""
     groups: Literal["by_count", "cifar100_paper"] = "by_count"
     """many/medium/few: by_count is >100 / 20-100 / <20; cifar100_paper is classes 0-35/36-70/71-99."""
+
+    @model_validator(mode="after")
+    def _has_its_lists(self) -> Self:
+        for key in ("train_list", "test_list"):
+            if self.source == "image_list" and getattr(self, key) is None:
+                raise ValueError(f"{key} is missing: image_list needs a file with a line 'path label' for each image")
+        return self
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of the images of an image_list."""
+        return self.image_size or 224
 
 
 class PretrainingConfig(Strict):
@@ -141,7 +162,7 @@ class RunConfig(Strict):
     data: DataConfig = DataConfig()
     """The data set and its long-tailed split."""
     model: ModelName = "resnet32"
-    """CIFAR ResNet of this depth; resnet18_cifar is ResNet-18 with a 3 x 3 stem and no max pooling."""
+    """CIFAR ResNet of this depth, resnet18_cifar (3 x 3 stem, no max pooling), or ImageNet's resnet10, resnet50."""
     seed: Seed = 1
     """Training seed: initial weights and every random pick of training."""
     pretrained: bool = False
@@ -155,6 +176,8 @@ class RunConfig(Strict):
     """Images a step in each branch (B)."""
     lr: Annotated[float, Field(gt=0)] = 0.2
     """Peak learning rate of SGD."""
+    lr_schedule: Literal["drops", "cosine"] = "drops"
+    """After its rise the learning rate is divided by 10 at lr_drops, or falls to zero along a cosine."""
     lr_warmup_epochs: Annotated[int, Field(ge=0)] = 5
     """Epochs over which the learning rate rises linearly to its peak."""
     lr_drops: tuple[Annotated[int, Field(ge=1)], ...] = (160, 180)
@@ -164,9 +187,17 @@ class RunConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 2e-4
     """Weight decay of SGD, on every parameter."""
     crop_padding: Annotated[int, Field(ge=0, le=64)] = 4
-    """Random crop after zero padding by this many pixels; 0 is no crop."""
+    """Random crop after zero padding by this many pixels; 0 is no crop. image_list: random resized crop instead."""
     horizontal_flip: bool = True
     """Random horizontal flip."""
+    colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """image_list only: strength of random brightness, contrast and saturation (the released code: 0.4)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass: float32, or bfloat16 by autocast (on GPUs; on CPUs it is slower)."""
+    ranks: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes, each with a GPU where there are GPUs, that share every batch; batch norm sees each rank's part."""
+    sync_batch_norm: bool = False
+    """Let batch norm see the whole batch instead; several GPUs only."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     """Test accuracy in the history every this many epochs (0: the last one only); chooses nothing."""
 
@@ -209,9 +240,12 @@ class RunConfig(Strict):
                 f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
                 f"more than epochs ({self.epochs}): lower one of the two"
             )
-        if list(self.lr_drops) != sorted(set(self.lr_drops)):
-            raise ValueError(f"lr_drops {list(self.lr_drops)} must rise, each epoch once")
-        if self.lr_drops and self.lr_drops[-1] >= self.epochs:
+        if self.batch_size % self.ranks:
+            raise ValueError(f"batch_size {self.batch_size} cannot be shared by {self.ranks} ranks; use a multiple")
+        drops = () if self.lr_schedule == "cosine" or self.method == "simsiam" else self.lr_drops
+        if list(drops) != sorted(set(drops)):
+            raise ValueError(f"lr_drops {list(drops)} must rise, each epoch once")
+        if drops and drops[-1] >= self.epochs:
             raise ValueError(
                 f"lr_drops {list(self.lr_drops)}: a drop after epoch {self.lr_drops[-1]} never comes in "
                 f"{self.epochs} epochs; move it, or write lr_drops: []"
@@ -230,6 +264,11 @@ class RunConfig(Strict):
             keys -= _SUPERVISED_KEYS
         elif not self.pretrained:
             keys -= {"pretraining"}
+        if self.lr_schedule == "cosine":
+            keys -= {"lr_drops"}
+        if self.ranks == 1:
+            keys -= {"sync_batch_norm"}
+        keys -= {"crop_padding"} if self.data.source == "image_list" else {"colour_jitter"}
         if self.method == "csa":
             if self.bank_batches == 0:
                 keys -= _BANK_KEYS
@@ -243,10 +282,12 @@ class RunConfig(Strict):
         data = fields["data"]
         if data["profile"] == "as_is":
             del data["imbalance_ratio"], data["max_class_count"], data["split_seed"]
-        if data["source"] != "folder":
+        if data["source"] == "image_list":
+            data["image_size"] = self.data.side
+        elif data["source"] != "folder":
             del data["image_size"]
-        # Where the images lie does not change them: their digest, not their path, is compared.
-        del data["root"]
+        # Where images and lists lie does not change them: their digest, not their path, is compared.
+        del data["root"], data["train_list"], data["test_list"]
         if "pretraining" in fields:
             fields["pretraining"] = self.pretraining.identity()
         return fields

@@ -17,4 +17,6 @@ except RuntimeError as error:
     torch.library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
-__all__ = ["torchvision"]
+from torchvision.transforms.v2 import functional
+
+__all__ = ["functional", "torchvision"]

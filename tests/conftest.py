@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from csa_core.config import RunConfig, parse
 from csa_core.data.dataset import Dataset
@@ -75,3 +76,41 @@ def cli() -> Cli:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def image_lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageNet-shaped tree with its lists: JPEGs of varied sizes, greyscale and CMYK among them, 8 classes."""
+    root = tmp_path_factory.mktemp("images")
+    write_image_lists(root)
+    return root
+
+
+def write_image_lists(root: Path, counts: tuple[int, ...] = (40, 26, 18, 12, 9, 6, 5, 4)) -> None:
+    """Write `root/{train,test}/n100K/*.JPEG` and `root/{train,test}.txt`; each class is bright somewhere else."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(len(counts))  # the lists do not number classes by their counts
+    for part in ("train", "test"):
+        lines = []
+        for k, count in enumerate(counts if part == "train" else [6] * len(counts)):
+            folder = root / part / f"n{1000 + k}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                height, width = (int(side) for side in rng.integers(40, 160, 2))
+                coarse = rng.integers(0, 130, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+                pixels = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+                top, left = height * (k // 4) // 2, width * (k % 4) // 4
+                pixels[top : top + height // 2, left : left + width // 4] //= 2
+                pixels[top : top + height // 2, left : left + width // 4] += 120
+                mode = ("RGB", "RGB", "L", "CMYK")[i % 4]
+                Image.fromarray(pixels).convert(mode).save(folder / f"{i}.JPEG", quality=90)
+                lines.append(f"{part}/n{1000 + k}/{i}.JPEG {labels[k]}\n")
+        (root / f"{part}.txt").write_text("".join(lines[j] for j in rng.permutation(len(lines))))
+
+
+def listed(root: Path, **changes: object) -> dict[str, object]:
+    """Return the fields of a tiny run on the lists below `root`."""
+    data = {"source": "image_list", "root": str(root), "profile": "as_is", "image_size": 32}
+    data |= {f"{part}_list": str(root / f"{part}.txt") for part in ("train", "test")}
+    schedule = {"lr_schedule": "cosine", "lr_warmup_epochs": 0, "horizontal_flip": True, "lr": 0.02}
+    return TINY | {"data": data, "model": "resnet10", "epochs": 4, "lr_drops": []} | schedule | changes

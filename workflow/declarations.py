@@ -27,9 +27,18 @@ class WorkflowConfig(Strict):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of one training job."""
+    """CPU threads of one training job; a run of several ranks takes as many for each."""
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """image_list: processes that decode images for each rank; null takes the cores that training leaves idle."""
     code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """null: a change of the code trains again; a text is the version that results carry instead."""
+
+
+class Protocol(Strict):
+    """What a protocol file may say beside the keys of a run."""
+
+    tables: dict[str, dict[str, Any]] = {}
+    """What the runs of single tables change, as `table6: {model: resnet18_cifar}`."""
 
 
 class Row(Strict):
@@ -103,6 +112,8 @@ class Table(Strict):
     """Heading of the first column, or name of the horizontal axis."""
     source: str
     """Where the paper has it."""
+    protocol: str | None = None
+    """The one protocol that it is of; a protocol with tables of its own draws no others."""
     columns: list[Column] = ["all", "many", "medium", "few"]
     """Groups of classes and measures that are shown."""
     draw: Literal["no", "categories", "line"] = "no"
@@ -113,12 +124,13 @@ class Table(Strict):
     """What the appendix says of it."""
 
 
-def load_tables() -> dict[str, Table]:
-    """Return every declared table and figure by name, in the order of their names."""
+def load_tables(protocol: str) -> dict[str, Table]:
+    """Return the tables and figures of a protocol by name, in the order of their names."""
     tables = {}
     for path in sorted((HERE / "tables").glob("*.yaml")):
         where = str(path.relative_to(HERE.parent))
         tables[path.stem] = validate(Table, load_yaml(path), where)
         if not path.stem.isidentifier():
             raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
-    return tables
+    own = {name: table for name, table in tables.items() if table.protocol == protocol}
+    return own or {name: table for name, table in tables.items() if table.protocol is None}

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from csa_core.config import METHOD_HEADS, RunConfig, load_yaml, parse, set_dotted, validate
 from csa_core.errors import UserError, nearest
 from csa_core.store import canonical, code_digest, digest
-from workflow.declarations import HERE, Row, Table, WorkflowConfig, load_tables
+from workflow.declarations import HERE, Protocol, Row, WorkflowConfig, load_tables
 
 T = TypeVar("T")
 # Further views of the runs of any table, as `curves-table5`; these are drawn without being asked for.
@@ -51,17 +51,25 @@ class Run:
         return self.config.pretraining.epochs if self.config.method == "simsiam" else self.config.epochs
 
     @property
+    def ranks(self) -> int:
+        """How many processes train it."""
+        return 1 if self.config.method == "simsiam" else self.config.ranks
+
+    @property
     def kind(self) -> str:
         """What an epoch's time depends on."""
+        model = f" of {self.config.model}"
         if self.config.method == "simsiam":
-            return "pre-training" if self.config.pretraining.sam == "none" else "pre-training with SAM"
-        return "two branches" if self.config.method == "csa" else "one branch"
+            return ("pre-training" if self.config.pretraining.sam == "none" else "pre-training with SAM") + model
+        return ("two branches" if self.config.method == "csa" else "one branch") + model
 
     @property
     def data(self) -> str:
         """Name of the data set."""
         data = self.config.data
         size = f"-{data.image_size}px" if data.image_size else ""
+        if data.source == "image_list":
+            return f"list-{Path(str(data.train_list)).stem}-{data.side}px"
         return f"folder-{Path(data.root).resolve().name}{size}" if data.source == "folder" else data.source
 
     @property
@@ -81,8 +89,13 @@ class Plan:
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
-        self.tables = load_tables()
-        self.protocol, self._base, self._changes_of = _protocol(self.config, self.tables)
+        self.protocol, self._base, own = _protocol(self.config)
+        self.tables = load_tables(self.protocol)
+        self._changes_of = own.tables
+        for table in own.tables:
+            if table not in self.tables:
+                hint = nearest(table, self.tables)
+                raise UserError(f"protocol {self.protocol}: tables.{table}: no such table, {hint}")
         self._data: dict[str, Run] = {}
         self._splits: dict[tuple[str, str], Run] = {}
         for name in self.tables:
@@ -270,7 +283,8 @@ class Plan:
     @property
     def figures(self) -> list[str]:
         """Names of the figures that are always drawn: the declared ones, and the usual views."""
-        return [name for name, table in self.tables.items() if table.draw != "no"] + USUAL_VIEWS
+        views = [view for view in USUAL_VIEWS if view.partition("-")[2] in self.tables]
+        return [name for name, table in self.tables.items() if table.draw != "no"] + views
 
     def drawn(self, figure: str) -> tuple[str, str]:
         """Return what kind of figure it is, and the table whose runs it draws: `figure1`, `curves-table5`.
@@ -302,15 +316,17 @@ class Plan:
         """Return the configuration that makes a data set, as one sorted JSON string."""
         if data not in self._data:
             raise UserError(f"target results/data/{data}: no run uses it, {nearest(data, self._data)}")
-        fields = self._data[data].config.data.model_dump(mode="json", include={"source", "root", "image_size"})
+        read = {"source", "root", "image_size", "train_list", "test_list"}
+        fields = self._data[data].config.data.model_dump(mode="json", include=read)
         return canonical({"data": fields})
 
     def data_files(self, data: str) -> str:
-        """Return a digest of names, sizes and times of a folder's images, so that a changed folder is read again."""
+        """Return a digest of names, sizes and times of a folder's images or of lists: a changed one is read again."""
         config = self._data[data].config.data
-        if config.source != "folder":
+        if config.source not in ("folder", "image_list"):
             return ""
-        files = sorted(path for path in Path(config.root).glob("t*/*/*") if path.is_file())
+        lists = [Path(str(path)) for path in (config.train_list, config.test_list) if Path(str(path)).is_file()]
+        files = lists or sorted(path for path in Path(config.root).glob("t*/*/*") if path.is_file())
         return digest([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
 
     def split_json(self, data: str, split: str) -> str:
@@ -333,10 +349,8 @@ def or_one_line(function: Callable[..., T], *args: Any) -> T:
         sys.exit(2)
 
 
-def _protocol(
-    config: WorkflowConfig, tables: dict[str, Table]
-) -> tuple[str, dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the protocol's name, its fields with overrides applied, and what it changes for single tables."""
+def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any], Protocol]:
+    """Return the protocol's name, the fields of its runs with overrides applied, and what else it says."""
     known = {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
     path = known.get(config.protocol, Path(config.protocol))
     if path.stem in known and config.protocol not in known:
@@ -345,20 +359,16 @@ def _protocol(
         hint = nearest(config.protocol, known)
         raise UserError(f"config.yaml: protocol: unknown name '{config.protocol}', {hint} (or a path ending in .yaml)")
     fields = load_yaml(path) or {}
-    changes_of = (fields.pop("tables", None) or {}) if isinstance(fields, dict) else {}
+    if isinstance(fields, dict):
+        own = validate(Protocol, {key: fields.pop(key) for key in Protocol.model_fields if key in fields}, str(path))
     parse(fields, str(path))
-    for table, changes in changes_of.items() if isinstance(changes_of, dict) else [(changes_of, None)]:
-        if table not in tables:
-            raise UserError(f"{path}: tables.{table}: no such table, {nearest(str(table), tables)}")
-        if not isinstance(changes, dict):
-            raise UserError(f"{path}: tables.{table}: expected what its runs change, as {{model: resnet20}}")
     for key in ("method", "seed"):
         if key in fields or key in config.overrides:
             raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
     for key, value in config.overrides.items():
         fields = set_dotted(fields, key, value)
     parse(fields, "config.yaml: overrides" if config.overrides else str(path))
-    return path.stem, fields, changes_of
+    return path.stem, fields, own
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

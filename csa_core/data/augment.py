@@ -11,27 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from csa_core.config import RunConfig
+from csa_core.data.batch import Batch, Labelled, Normaliser
 from csa_core.data.dataset import Dataset
-from csa_core.data.plan import Picks
+from csa_core.data.decode import ListedImages, listed_evaluation_batches
+from csa_core.data.listed import ImageList
+from csa_core.data.plan import EpochPlan, Picks
+from csa_core.data.ranks import own_part
 from csa_core.data.split import Split
 from csa_core.data.views import Views, colours, crops
-
-
-class Normaliser:
-    """Turn uint8 pixels into normalised float32: (pixel / 255 - mean) / std, channel by channel."""
-
-    def __init__(self, dataset: Dataset, device: torch.device) -> None:
-        mean, std = dataset.mean_std
-        self.scale = torch.tensor(1 / (255 * std), dtype=torch.float32, device=device)
-        self.shift = torch.tensor(-mean / std, dtype=torch.float32, device=device)
-
-    def __call__(self, pixels_bhwc: Tensor) -> Tensor:
-        """Return (B, 3, H, W) in channels-last memory from (B, H, W, 3) uint8."""
-        return pixels_bhwc.float().mul_(self.scale).add_(self.shift).permute(0, 3, 1, 2)
-
-    def undo(self, images_bchw: Tensor) -> Tensor:
-        """Return images in [0, 1] for a person to look at."""
-        return ((images_bchw - self.shift.view(-1, 1, 1)) / (255 * self.scale.view(-1, 1, 1))).clamp(0, 1)
 
 
 class TrainingImages:
@@ -40,7 +28,7 @@ class TrainingImages:
     def __init__(self, dataset: Dataset, split: Split, padding: int, device: torch.device) -> None:
         images = torch.from_numpy(dataset.train_images[split.indices]).to(device)
         self.labels = torch.from_numpy(dataset.train_labels[split.indices]).to(device)
-        self.normalise = Normaliser(dataset, device)
+        self.normalise = Normaliser(dataset.mean_std, device)
         self.height, self.width = images.shape[1:3]
         images = pad(images, (0, 0, padding, padding, padding, padding))
         self._padded = images.shape[1:3]
@@ -48,7 +36,17 @@ class TrainingImages:
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width, device=device)
 
-    def batch(self, picks: Picks) -> tuple[Tensor, Tensor]:
+    def batches(self, plan: EpochPlan[Picks], streams: set[str]) -> Iterator[Batch]:
+        """Yield the steps of an epoch; a stream that is not asked for is not made."""
+        return (self.at(plan, step, streams) for step in range(plan.steps))
+
+    def at(self, plan: EpochPlan[Picks], step: int, streams: set[str]) -> Batch:
+        """Return one step of an epoch."""
+        uniform = self.batch(plan.uniform[step]) if "uniform" in streams else None
+        resampled = self.batch(plan.resampled[step]) if "resampled" in streams else None
+        return Batch(uniform, resampled, plan.slot[step], plan.mix[step])
+
+    def batch(self, picks: Picks) -> Labelled:
         """Return the images of one step, (B, 3, H, W) float32 channels-last, and labels, (B,)."""
         rows = picks.top[:, None] + self._rows
         columns = torch.where(picks.flip[:, None], self._columns.flip(0), self._columns) + picks.left[:, None]
@@ -66,13 +64,25 @@ class TrainingImages:
         return self.normalise(images.permute(0, 2, 3, 1).contiguous() * 255)
 
 
-def evaluation_batches(dataset: Dataset, device: torch.device, size: int = 500) -> Iterator[Tensor]:
-    """Yield the normalised test set in batches of at most `size` images."""
-    return plain_batches(dataset.test_images, dataset, device, size)
+def training_images(
+    dataset: Dataset | ImageList, split: Split, config: RunConfig, device: torch.device
+) -> TrainingImages | ListedImages:
+    """Return the training images of a run: in memory on the device, or decoded as they are needed."""
+    if isinstance(dataset, ImageList):
+        return ListedImages(dataset, split, device, config.colour_jitter)
+    return TrainingImages(dataset, split, config.crop_padding, device)
+
+
+def evaluation_batches(dataset: Dataset | ImageList, device: torch.device, size: int = 500) -> Iterator[Tensor]:
+    """Yield the normalised test images of this rank (all of them where there is one) in batches of at most `size`."""
+    mine = own_part(len(dataset.test_labels))
+    if isinstance(dataset, ImageList):
+        return listed_evaluation_batches(dataset, mine, device)
+    return plain_batches(dataset.test_images[mine[0] : mine[-1] + 1], dataset, device, size)
 
 
 def plain_batches(images: np.ndarray, dataset: Dataset, device: torch.device, size: int = 500) -> Iterator[Tensor]:
     """Yield images of `dataset` in order, normalised and not augmented, in batches of at most `size`."""
-    normalise = Normaliser(dataset, device)
+    normalise = Normaliser(dataset.mean_std, device)
     for part in np.array_split(images, -(-len(images) // size)):
         yield normalise(torch.from_numpy(part).to(device))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,11 @@ class Dataset:
     def __post_init__(self) -> None:
         if not self.digest:
             object.__setattr__(self, "digest", store.tensors_digest(self._tensors(), self._meta()))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every image."""
+        return self.train_images.shape[1], self.train_images.shape[2]
 
     @cached_property
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
@@ -80,9 +86,8 @@ class Dataset:
         return {"source": self.source, "class_names": list(self.class_names)}
 
 
-def read_dataset(path: Path) -> Dataset:
-    """Read what `Dataset.write` wrote; a `UserError` says what is wrong with the file."""
-    tensors, meta, digest = store.read_tensors(path)
+def from_file(path: Path, tensors: store.Tensors, meta: dict[str, Any], digest: str) -> Dataset:
+    """Return what `Dataset.write` wrote; a `UserError` says what is wrong with the file."""
     try:
         dataset = Dataset(meta["source"], tuple(meta["class_names"]), **tensors, digest=digest)
     except (KeyError, TypeError):

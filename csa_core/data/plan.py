@@ -5,6 +5,7 @@ inside, an epoch can be repeated or resumed exactly, and every step has the same
 """
 
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 
 from csa_core.config import RunConfig
 from csa_core.data.streams import keyed_generator
+
+# Uniform numbers for an image of a list: 10 tries of a crop's area and of its aspect, its place (2), flip, the
+# strengths (3) and the order (3) of brightness, contrast and saturation.
+LISTED_DRAWS = 29
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,34 @@ class Picks:
     left: Tensor
     flip: Tensor
 
-    def __getitem__(self, step: int) -> "Picks":
-        return Picks(self.index[step], self.top[step], self.left[step], self.flip[step])
+    def __getitem__(self, part: Any) -> "Picks":
+        return Picks(self.index[part], self.top[part], self.left[part], self.flip[part])
 
 
 @dataclass(frozen=True)
-class EpochPlan:
+class ListedPicks:
+    """The same for images of a list, whose sizes are not known before they are decoded.
+
+    `draws`, (..., 29) float32, are the uniform numbers that crop, flip and jitter are made from.
+    """
+
+    index: Tensor
+    draws: Tensor
+
+    def __getitem__(self, part: Any) -> "ListedPicks":
+        return ListedPicks(self.index[part], self.draws[part])
+
+
+P = TypeVar("P", Picks, ListedPicks)
+
+
+@dataclass(frozen=True)
+class EpochPlan(Generic[P]):
     """All picks of one epoch, on the run's device; `slot` and `mix` serve the context shift."""
 
-    uniform: Picks
+    uniform: P
     """A fresh permutation of the training set, completed to whole batches with its own start."""
-    resampled: Picks
+    resampled: P
     """Images drawn with replacement, class c in proportion to n_c ** (1 - balance_ratio)."""
     slot: Tensor
     """(steps, B) int64: places in the bank, without repetition within a step (line 19)."""
@@ -49,8 +71,14 @@ class EpochPlan:
         """Steps in the epoch."""
         return len(self.uniform.index)
 
+    def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
+        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks."""
+        each = self.slot.shape[1] // ranks
+        part = (slice(None), slice(rank * each, (rank + 1) * each))
+        return EpochPlan(self.uniform[part], self.resampled[part], self.slot[part], self.mix)
 
-def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: torch.device) -> EpochPlan:
+
+def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: torch.device) -> EpochPlan[Any]:
     """Draw the plan of one epoch (numbered from 0): ceil(N / B) steps of exactly B images."""
     batch, images = config.batch_size, int(class_counts.sum())
     steps = -(-images // batch)
@@ -59,7 +87,12 @@ def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: 
     def generator(stream: str) -> np.random.Generator:
         return keyed_generator(config.seed, stream, epoch)
 
-    def picks(rng: np.random.Generator, index: np.ndarray) -> Picks:
+    def picks(rng: np.random.Generator, index: np.ndarray) -> Picks | ListedPicks:
+        if config.data.source == "image_list":
+            draws = rng.random((size, LISTED_DRAWS), dtype=np.float32)
+            draws[:, 22] += not config.horizontal_flip  # below a half it is flipped
+            drawn = draws.reshape(steps, batch, LISTED_DRAWS)
+            return ListedPicks(torch.from_numpy(index.reshape(steps, batch)), torch.from_numpy(drawn))
         top, left = rng.integers(0, 2 * config.crop_padding + 1, (2, size))
         flip = (rng.random(size) < 0.5) & config.horizontal_flip
         return Picks(*(torch.from_numpy(a.reshape(steps, batch)).to(device) for a in (index, top, left, flip)))

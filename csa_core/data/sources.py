@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from csa_core import store
 from csa_core.config import DataConfig
+from csa_core.data import dataset as in_memory
+from csa_core.data import listed
 from csa_core.data.dataset import Dataset
 from csa_core.data.demo import DIGEST as DEMO_DIGEST
 from csa_core.data.demo import make_demo
@@ -18,13 +21,32 @@ from csa_core.errors import UserError
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
-def load_source(data: DataConfig) -> Dataset:
+def load_source(data: DataConfig) -> Dataset | listed.ImageList:
     """Load the data set that `data.source` names, and check it.
 
     Raises:
         UserError: missing or unreadable files, wrong labels, empty classes.
     """
+    if data.source == "image_list":
+        return listed.read_lists(data)
     return SOURCES[data.source](data).check(f"data.source {data.source}")
+
+
+def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:
+    """Read a data set file, and check that it is what `data` asks for.
+
+    Raises:
+        UserError: missing, damaged, of another source or another size.
+    """
+    tensors, meta, digest = store.read_tensors(path)
+    is_list = isinstance(meta, dict) and meta.get("source") == "image_list"
+    read = listed.from_file(path, tensors, meta, data) if is_list else in_memory.from_file(path, tensors, meta, digest)
+    if read.source != data.source:
+        raise UserError(f"{path}: holds {read.source}, the run asks for data.source {data.source}")
+    side = data.side if is_list else data.image_size
+    if side and read.image_size != (side, side):
+        raise UserError(f"{path}: its images are not {side} x {side} px, as data.image_size asks; make it again")
+    return read
 
 
 def _demo(data: DataConfig) -> Dataset:

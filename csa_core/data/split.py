@@ -9,6 +9,7 @@ import numpy as np
 from csa_core import store
 from csa_core.config import DataConfig
 from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
 from csa_core.data.streams import keyed_generator
 from csa_core.errors import UserError
 
@@ -61,7 +62,7 @@ def class_counts(profile: str, available: np.ndarray, ratio: float, largest: int
     return counts
 
 
-def make_split(dataset: Dataset, data: DataConfig) -> Split:
+def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
     """Choose the kept images: the first n_k of a permutation per class, so splits are nested."""
     classes = len(dataset.class_names)
     available = np.bincount(dataset.train_labels, minlength=classes)
@@ -81,7 +82,7 @@ def recipe(data: DataConfig) -> dict[str, Any]:
     return {"profile": "as_is"} if data.profile == "as_is" else fields
 
 
-def write_split(path: Path, split: Split, dataset: Dataset, data: DataConfig) -> None:
+def write_split(path: Path, split: Split, dataset: Dataset | ImageList, data: DataConfig) -> None:
     """Write a split as JSON: what it is made from, class counts, indices by class, SHA-256."""
     by_class = np.split(split.indices, np.cumsum(split.class_counts)[:-1])
     content = {
@@ -94,7 +95,7 @@ def write_split(path: Path, split: Split, dataset: Dataset, data: DataConfig) ->
     store.write_json(path, content)
 
 
-def read_split(path: Path, dataset: Dataset, data: DataConfig) -> Split:
+def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Split:
     """Read a split and check it against its SHA-256, the data set and the configuration.
 
     Raises:

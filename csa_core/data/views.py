@@ -85,7 +85,7 @@ def _draw_views(
     factor = 1 + rng.uniform(-1, 1, (count, 4)) * JITTER
     factor[:, 3] -= 1
     return [
-        *draw_crops(rng, count, size, smallest),
+        *crop_boxes(rng.random((count, 22)), np.array(size[0]), np.array(size[1]), smallest),
         (rng.random(count) < 0.5) & flip,
         rng.random(count) < JITTER_SHARE,
         rng.random(count) < GREY_SHARE,
@@ -93,26 +93,36 @@ def _draw_views(
     ]
 
 
-def draw_crops(rng: np.random.Generator, count: int, size: tuple[int, int], smallest: float) -> list[np.ndarray]:
-    """Draw top, left, height and width of random resized crops, each (count,) int64.
+def crop_boxes(
+    uniform: np.ndarray, full_height: np.ndarray, full_width: np.ndarray, smallest: float
+) -> list[np.ndarray]:
+    """Turn uniform numbers into random resized crops: top, left, height and width, each (N,) int64.
 
     As torchvision draws them: a share of the area from [smallest, 1] and an aspect ratio from
-    [3/4, 4/3], the latter uniform in its logarithm; the first of ten tries that fits, else the
-    whole image cut to the nearest of these ratios.
+    [3/4, 4/3], uniform in its logarithm; the first of ten tries that fits, else the whole image cut
+    to the nearest of these ratios.
+
+    Args:
+        uniform: (N, 22) in [0, 1): ten tries of the share, ten of the aspect, and the place.
+        full_height, full_width: sizes of the images, (N,) or scalars.
+        smallest: smallest share of the area.
     """
-    full_height, full_width = size
-    area = full_height * full_width * rng.uniform(smallest, 1, (count, 10))
-    aspect = np.exp(rng.uniform(np.log(ASPECTS[0]), np.log(ASPECTS[1]), (count, 10)))
-    width, height = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-    fits = (width > 0) & (width <= full_width) & (height > 0) & (height <= full_height)
-    first = (np.arange(count), fits.argmax(1))
-    widest = np.clip(full_width / full_height, *ASPECTS)
-    none = ~fits.any(1)
-    height = np.where(none, min(full_height, round(full_width / widest)), height[first]).astype(np.int64)
-    width = np.where(none, min(full_width, round(full_height * widest)), width[first]).astype(np.int64)
-    top = np.where(none, (full_height - height) // 2, (rng.random(count) * (full_height - height + 1)).astype(np.int64))
-    left = np.where(none, (full_width - width) // 2, (rng.random(count) * (full_width - width + 1)).astype(np.int64))
-    return [top, left, height, width]
+    count = len(uniform)
+    height, width = (np.broadcast_to(size, count).astype(np.float64) for size in (full_height, full_width))
+    area = (height * width)[:, None] * (smallest + (1 - smallest) * uniform[:, :10])
+    low, high = np.log(ASPECTS)
+    aspect = np.exp(low + (high - low) * uniform[:, 10:20])
+    wide, tall = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (wide > 0) & (wide <= width[:, None]) & (tall > 0) & (tall <= height[:, None])
+    first, none = (np.arange(count), fits.argmax(1)), ~fits.any(1)
+    nearest = np.clip(width / height, *ASPECTS)
+    crop_height = np.where(none, np.minimum(height, np.rint(width / nearest)), tall[first])
+    crop_width = np.where(none, np.minimum(width, np.rint(height * nearest)), wide[first])
+    place = np.where(none[:, None], 0.5, uniform[:, 20:22])
+    # The middle rounds down, and a number just below 1 is the last place and not one beyond.
+    top = np.floor(place[:, 0] * (height - crop_height + ~none))
+    left = np.floor(place[:, 1] * (width - crop_width + ~none))
+    return [a.astype(np.int64) for a in (top, left, crop_height, crop_width)]
 
 
 def crops(images_bchw: Tensor, views: Views) -> Tensor:

@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def bank_bytes(volume: int, size: tuple[int, int]) -> int:
+    """Return the memory of a bank: (V + 1) x H x W x 4 channels (image and mask) x 4 bytes."""
+    return (volume + 1) * size[0] * size[1] * 4 * 4
+
+
 class ContextBank:
     """Bank of `volume` contexts; what is pushed beyond that replaces the oldest.
 

@@ -1,12 +1,20 @@
 """CIFAR ResNets (He et al., 2016, section 4.2): 6 n + 2 layers, 16-32-64 channels, option-A shortcuts.
 
-And ResNet-18 as CIFAR-10 is pre-trained with: torchvision's, with a 3 x 3 stem and no max pooling.
+Beside them torchvision's: ResNet-10 and ResNet-50 for ImageNet-LT, and ResNet-18 for the pre-training on CIFAR-10.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
+# ResNet-10 is ResNet-18 with one block a stage.
+TORCHVISION: dict[str, Any] = {
+    "resnet10": {"block": "basic", "layers": [1, 1, 1, 1]},
+    "resnet50": {"block": "bottleneck", "layers": [3, 4, 6, 3]},
+    "resnet18_cifar": {"block": "basic", "layers": [2, 2, 2, 2], "small": True},
+}
 DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9}
 
 
@@ -55,29 +63,37 @@ class ResNet(nn.Module):
         return self.blocks(relu(self.bn(self.conv(x))))
 
 
-class ResNet18(nn.Module):
-    """torchvision's ResNet-18 as a body for small images: (B, 3, H, W) to (B, 512, H / 8, W / 8)."""
+class TorchvisionResNet(nn.Module):
+    """torchvision's ResNet without its pooling and classifier: (B, 3, H, W) to feature maps (B, C, H / 32, W / 32).
 
-    features = 512
-    """Channels of the feature maps."""
+    Global average pooling and linear heads follow here too, so Grad-CAM in closed form holds for it
+    (see `csa_core.method.activation_map`). `small` images get a 3 x 3 stem and no max pooling, and
+    feature maps of H / 8.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, block: str, layers: list[int], small: bool = False) -> None:
         super().__init__()
         from csa_core.vision import torchvision  # slow to import, and only this needs it
 
-        whole = torchvision.models.resnet18()
-        self.conv = nn.Conv2d(3, 64, 3, 1, 1, bias=False).apply(_initialise)
-        self.bn = whole.bn1
+        blocks = {"basic": torchvision.models.resnet.BasicBlock, "bottleneck": torchvision.models.resnet.Bottleneck}
+        whole = torchvision.models.ResNet(blocks[block], layers)
+        stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False).apply(_initialise)] if small else [whole.conv1]
+        stem += [whole.bn1, nn.ReLU()] if small else [whole.bn1, nn.ReLU(), whole.maxpool]
+        self.stem = nn.Sequential(*stem)
         self.layers = nn.Sequential(whole.layer1, whole.layer2, whole.layer3, whole.layer4)
+        self.features = int(whole.fc.in_features)
+        """Channels of the feature maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last feature maps."""
-        return self.layers(relu(self.bn(self.conv(x))))
+        return self.layers(self.stem(x))
 
 
-def make_body(model: str) -> ResNet | ResNet18:
+def make_body(model: str) -> ResNet | TorchvisionResNet:
     """Build the body that `model` names."""
-    return ResNet18() if model == "resnet18_cifar" else ResNet(DEPTHS[model]).apply(_initialise)
+    if model in DEPTHS:
+        return ResNet(DEPTHS[model]).apply(_initialise)
+    return TorchvisionResNet(**TORCHVISION[model])
 
 
 class Network(nn.Module):

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from csa_core.config import RunConfig
-from csa_core.data.augment import TrainingImages
+from csa_core.data.augment import training_images
 from csa_core.data.dataset import Dataset
-from csa_core.data.plan import Picks, plan_epoch
+from csa_core.data.listed import ImageList
+from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.method.activation_map import activation_map, background_mask, object_map
@@ -18,7 +19,7 @@ from csa_core.store import Tensors
 
 @torch.no_grad()
 def show_contexts(
-    config: RunConfig, network: Network, dataset: Dataset, split: Split, count: int
+    config: RunConfig, network: Network, dataset: Dataset | ImageList, split: Split, count: int
 ) -> tuple[Tensors, dict[str, Any]]:
     """Return `count` examples (at most a batch) as arrays in [0, 1], and class names and mixing weights.
 
@@ -31,10 +32,13 @@ def show_contexts(
     if config.method != "csa":
         raise UserError(f"contexts: the run's method is {config.method}; only csa shifts contexts")
     device = next(network.parameters()).device
-    images = TrainingImages(dataset, split, config.crop_padding, device)
+    images = training_images(dataset, split, config, device)
     plan = plan_epoch(config, split.class_counts, config.epochs - 1, device)
     count = min(count, config.batch_size)
-    contexts, labels = images.batch(plan.uniform[0])
+    first = next(images.batches(plan, {"uniform", "resampled"}))
+    assert first.uniform is not None
+    assert first.resampled is not None
+    contexts, labels = first.uniform
     network.eval()
     features = network.body(contexts)
     confidence = network.head("uniform", features).softmax(1).gather(1, labels[:, None])[:, 0]
@@ -43,9 +47,7 @@ def show_contexts(
     activation = activation_map(features[top], network.weight("uniform"), labels, config.activation_map)
     objects = object_map(activation, (images.height, images.width))
     masks = background_mask(objects, config.mask_exponent)
-    first = plan.resampled[0]
-    chosen = Picks(first.index[:count], first.top[:count], first.left[:count], first.flip[:count])
-    resampled, their_labels = images.batch(chosen)
+    resampled, their_labels = (part[:count] for part in first.resampled)
     mix = torch.linspace(0.5, 1.0, count, device=device)
     mixed = context_shift(resampled, contexts, masks, mix.view(-1, 1, 1, 1))
     undo = images.normalise.undo

@@ -7,6 +7,7 @@ sound checkpoint, the start.
 """
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from filelock import FileLock, Timeout
 from csa_core import store
 from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
+from csa_core.data.ranks import add_up, agree, rank, ranks, share_buffers, wait
 from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
 from csa_core.train import checkpoint
@@ -30,7 +33,7 @@ from csa_core.train.step import Stats
 
 def train(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Dataset | ImageList,
     split: Split,
     out: Path,
     state_root: Path,
@@ -66,18 +69,21 @@ def train(
     store.make_folder(folder)
     store.make_folder(out)
     try:
-        with FileLock(folder / "lock", timeout=0):
-            if retrain:
+        # One rank holds the lock, reads and writes; the others train with it.
+        with FileLock(folder / "lock", timeout=0) if rank() == 0 else nullcontext():
+            if retrain and rank() == 0:
                 for path in [*checkpoint.find(folder), folder / "finished.json"]:
                     path.unlink(missing_ok=True)
-            if not is_finished(folder):
+            if not agree(rank() == 0 and is_finished(folder), device):
                 kind = PretrainingRun if config.method == "simsiam" else Run
                 run = kind(config, dataset, split, device, weights)
                 history, seconds = _train_epochs(run, folder, checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
-            (out / "metrics.json").unlink(missing_ok=True)
-            for name in store.RESULTS:
-                store.write_bytes(out / name, (folder / name).read_bytes())
+            if rank() == 0:
+                (out / "metrics.json").unlink(missing_ok=True)
+                for name in store.RESULTS:
+                    store.write_bytes(out / name, (folder / name).read_bytes())
+            wait()
     except Timeout:
         raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None
     metrics: dict[str, Any] = store.read_json(out / "metrics.json")
@@ -87,11 +93,15 @@ def train(
 def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tuple[list[Row], float]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all."""
     epochs, every = run.epochs, run.config.evaluate_every
-    tensors, meta, damaged = checkpoint.load_newest(folder)
+    # Rank 0 first: it throws out damaged ones, and the others then find what it found.
+    for reader in range(min(ranks(), 2)):
+        if reader == min(rank(), 1):
+            tensors, meta, damaged = checkpoint.load_newest(folder)
+        wait()
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
     if tensors:
         run.load(tensors)
-    progress = Progress(epochs, first)
+    progress = Progress(epochs, first, quiet=rank() > 0)
     for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
         progress.say(line)
     start = saved = time.monotonic()
@@ -103,9 +113,10 @@ def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tupl
             history.append(row)
             progress.epoch(epoch + 1, row)
             now = time.monotonic()
-            if now - saved >= checkpoint_seconds and epoch + 1 < epochs:
+            if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
                 spent = before + now - start
-                checkpoint.save(folder, epoch + 1, run.state(), {"history": history, "seconds": spent})
+                if rank() == 0:
+                    checkpoint.save(folder, epoch + 1, run.state(), {"history": history, "seconds": spent})
                 saved = now
     finally:
         progress.close()
@@ -126,10 +137,18 @@ def train_epoch(run: Trainee, epoch: int) -> Row:
     for steps, stats in enumerate(run.steps(epoch), 1):  # noqa: B007 - how many there were
         totals = {name: totals[name] + value for name, value in stats.items()} if totals else stats
     # The only time the epoch waits for the device.
-    sums = {name: float(value) for name, value in totals.items()}
+    sums = _over_ranks(totals)
+    share_buffers(run.network)
     if not all(np.isfinite(value) for value in sums.values()):
         raise UserError(f"loss is not finite in epoch {epoch + 1} (learning rate {rate:g}); lower lr")
     return {"epoch": epoch + 1, "lr": rate} | run.row(epoch, sums, steps)
+
+
+def _over_ranks(totals: Stats) -> dict[str, float]:
+    """Return the sums of an epoch over all ranks: counts added up, losses, which are means, averaged."""
+    together = add_up(torch.stack([value.float() for value in totals.values()]))
+    counts = ("correct", "confident")
+    return {name: float(v) / (1 if name in counts else ranks()) for name, v in zip(totals, together, strict=True)}
 
 
 def _test_accuracies(run: Trainee) -> Row:

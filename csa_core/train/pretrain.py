@@ -11,6 +11,7 @@ from torch import Tensor
 from csa_core.config import RunConfig
 from csa_core.data.augment import TrainingImages
 from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
 from csa_core.data.split import Split
 from csa_core.data.views import PretrainingPlan, plan_pretraining_epoch
 from csa_core.errors import UserError
@@ -31,10 +32,17 @@ class PretrainingRun(Trainee):
     network: SimSiam
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, split: Split, device: torch.device, encoder: Tensors | None = None
+        self,
+        config: RunConfig,
+        dataset: Dataset | ImageList,
+        split: Split,
+        device: torch.device,
+        encoder: Tensors | None = None,
     ) -> None:
         super().__init__(config, dataset, split, device)
         recipe, count = config.pretraining, len(split.indices)
+        if not isinstance(dataset, Dataset):
+            raise UserError("method simsiam: pre-trains on images in memory; data.source image_list is not")
         if recipe.batch_size > count:
             raise UserError(f"pretraining.batch_size: {recipe.batch_size} is more than the {count} training images")
         self.epochs = recipe.epochs

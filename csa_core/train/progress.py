@@ -19,10 +19,11 @@ SHOWN = {
 class Progress:
     """Report epochs with loss, accuracy and time left, on stderr."""
 
-    def __init__(self, epochs: int, done: int) -> None:
+    def __init__(self, epochs: int, done: int, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._epochs, self._first = epochs, done
         self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None, dynamic_ncols=True)
+        self._bar = tqdm(total=epochs, initial=done, unit="epoch", disable=quiet or None, dynamic_ncols=True)
 
     def epoch(self, done: int, row: dict[str, Any]) -> None:
         """Say that `done` epochs are finished; `row` is the last one's line of the history."""
@@ -40,6 +41,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print one line above the live one."""
+        if self._quiet:
+            return
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
 

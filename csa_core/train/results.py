@@ -16,6 +16,8 @@ import csa_core
 from csa_core import store
 from csa_core.config import PREDICTS, RunConfig
 from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
+from csa_core.data.ranks import rank
 from csa_core.data.split import Split, group_of_class
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import score, with_ensemble
@@ -28,6 +30,8 @@ Row = dict[str, Any]
 def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
     """Evaluate the final epoch and write all results, then their list, then drop the checkpoints."""
     logits = run.final_logits()
+    if rank() > 0:
+        return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
@@ -42,7 +46,11 @@ def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Ro
 
 
 def make_metrics(
-    config: RunConfig, dataset: Dataset, split: Split, logits: dict[str, np.ndarray], digests: dict[str, str]
+    config: RunConfig,
+    dataset: Dataset | ImageList,
+    split: Split,
+    logits: dict[str, np.ndarray],
+    digests: dict[str, str],
 ) -> dict[str, Any]:
     """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
     groups = group_of_class(config.data.groups, split.class_counts)

@@ -1,7 +1,9 @@
 """A run: all that one training holds on its device, and nothing outside it."""
 
 import os
+import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,18 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from csa_core.config import METHOD_HEADS, RunConfig
-from csa_core.data.augment import TrainingImages, evaluation_batches
+from csa_core.data.augment import evaluation_batches, training_images
+from csa_core.data.batch import Batch
 from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
 from csa_core.data.plan import plan_epoch
+from csa_core.data.ranks import gather_rows, rank, ranks
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.method.bank import ContextBank
+from csa_core.method.bank import ContextBank, bank_bytes
 from csa_core.method.losses import log_prior, make_loss
 from csa_core.models.resnet import Network, make_network
 from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble
-from csa_core.train.schedule import learning_rate, phase
-from csa_core.train.step import STEPS, Stats
+from csa_core.train.schedule import Phase, learning_rate, phase
+from csa_core.train.step import LOSSES, Stats, streams, train_step
 
 
 class Trainee:
@@ -33,7 +38,7 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     epochs: int
 
-    def __init__(self, config: RunConfig, dataset: Dataset, split: Split, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset | ImageList, split: Split, device: torch.device) -> None:
         self.config = config
         self.dataset = dataset
         self.split = split
@@ -95,12 +100,17 @@ class Run(Trainee):
     network: Network
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, split: Split, device: torch.device, encoder: Tensors | None = None
+        self,
+        config: RunConfig,
+        dataset: Dataset | ImageList,
+        split: Split,
+        device: torch.device,
+        encoder: Tensors | None = None,
     ) -> None:
         super().__init__(config, dataset, split, device)
         self.epochs = config.epochs
         self.class_counts: np.ndarray = split.class_counts
-        self.images = TrainingImages(dataset, split, config.crop_padding, device)
+        self.images: Any = training_images(dataset, split, config, device)
         network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
         if encoder is not None:
             network.body.load_state_dict(part(encoder, "body."))
@@ -109,13 +119,28 @@ class Run(Trainee):
         self.bank: ContextBank | None = None
         if config.method == "csa" and config.bank_batches:
             size = (self.images.height, self.images.width)
-            self.bank = ContextBank(config.bank_batches * config.batch_size, size, device)
+            volume = config.bank_batches * config.batch_size
+            check_memory(bank_bytes(volume, size), device, f"bank_batches: a bank of {volume:,} images of {size}")
+            self.bank = ContextBank(volume, size, device)
         prior = log_prior(split.class_counts, device)
         strength = config.logit_adjustment_strength
         single = "logit_adjustment" if config.method == "logit_adjustment" else "cross_entropy"
         self.single_loss = make_loss(single, prior, strength)
         self.uniform_loss = make_loss(config.uniform_loss, prior, strength)
         self.resampling_loss = make_loss(config.resampling_loss, prior, strength)
+        self.objective: Any = Objective(self)
+        if ranks() > 1:
+            if config.sync_batch_norm and device.type != "cuda":
+                raise UserError("sync_batch_norm: works on GPUs only; set it to false")
+            if config.sync_batch_norm:
+                self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+                self.network = self.objective.network
+            with warnings.catch_warnings():  # newer versions call broadcast_buffers otherwise
+                warnings.simplefilter("ignore", FutureWarning)
+                # While the bank fills, nothing reaches the re-sampling head.
+                self.objective = nn.parallel.DistributedDataParallel(
+                    self.objective, broadcast_buffers=False, find_unused_parameters=config.method == "csa"
+                )
 
     def steps(self, epoch: int) -> Iterator[Stats]:
         """Train one epoch (numbered from 0), a step at a time."""
@@ -123,8 +148,9 @@ class Run(Trainee):
         if self.bank and self.config.bank_reset == "epoch":
             self.bank.empty()
         plan = plan_epoch(self.config, self.class_counts, epoch, self.device)
-        for i in range(plan.steps):
-            yield STEPS[self.config.method](self, plan, i, now)
+        plan = plan.of_rank(rank(), ranks())
+        for batch in self.images.batches(plan, streams(self.config.method, now)):
+            yield train_step(self, batch, now)
 
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch."""
@@ -145,8 +171,10 @@ class Run(Trainee):
         return row
 
     def test_logits(self) -> dict[str, np.ndarray]:
-        """Return the logits of every head, and of their ensemble, on the test set."""
-        return with_ensemble(predict(self.network, evaluation_batches(self.dataset, self.device)))
+        """Return the logits of every head, and of their ensemble, on the test set; every rank works on its part."""
+        logits = predict(self.network, evaluation_batches(self.dataset, self.device))
+        count = len(self.dataset.test_labels)
+        return with_ensemble({head: gather_rows(rows, count, self.device) for head, rows in logits.items()})
 
     def final_logits(self) -> dict[str, np.ndarray]:
         """Return the logits that the results are made from.
@@ -159,7 +187,7 @@ class Run(Trainee):
                 f"the bank never filled (threshold {self.config.threshold:g}, {self.config.bank_batches} batches), so "
                 "the head that predicts was never trained; lower threshold or bank_batches, or raise plain_epochs"
             )
-        return predict(self.network, evaluation_batches(self.dataset, self.device))
+        return {head: logits for head, logits in self.test_logits().items() if head != "ensemble"}
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""
@@ -171,6 +199,19 @@ class Run(Trainee):
         super().load(tensors)
         if self.bank:
             self.bank.load(part(tensors, "bank/"))
+
+
+class Objective(nn.Module):
+    """The loss of a run as a module, which is what several ranks can share the gradient of."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.network = run.network
+        self._loss = partial(LOSSES[run.config.method], run)
+
+    def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
+        """Return the loss of one batch, and scalars for the history."""
+        return self._loss(batch, phase)
 
 
 def part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
@@ -188,6 +229,20 @@ def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.S
     early = [p for name, p in network.named_parameters() if not name.startswith("heads.resampling")]
     groups = [{"params": group} for group in (early, late) if group]
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+
+
+def check_memory(needed: int, device: torch.device, what: str) -> None:
+    """See that `needed` bytes are free on the device.
+
+    Raises:
+        UserError: they are not; it begins with `what`.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    if needed > free:
+        raise UserError(f"{what} takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {device}; lower it")
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,5 +1,6 @@
 """What changes from epoch to epoch: the learning rate and the phase. Epochs count from 0."""
 
+import math
 from typing import Literal
 
 from csa_core.config import RunConfig
@@ -8,8 +9,10 @@ Phase = Literal["single", "warmup", "context_shift", "plain"]
 
 
 def learning_rate(config: RunConfig, epoch: int) -> float:
-    """Return the learning rate: a linear rise over the first epochs, tenths after each drop."""
+    """Return the learning rate: a linear rise over the first epochs, then drops to tenths, or half a cosine."""
     rise = min(1.0, (epoch + 1) / config.lr_warmup_epochs) if config.lr_warmup_epochs else 1.0
+    if config.lr_schedule == "cosine":
+        return config.lr * rise * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
     return config.lr * rise * 0.1 ** sum(epoch >= drop for drop in config.lr_drops)
 
 

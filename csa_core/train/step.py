@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from csa_core.data.plan import EpochPlan
+from csa_core.data.batch import Batch
+from csa_core.data.ranks import gather
 from csa_core.method.activation_map import activation_map, background_mask, object_map
 from csa_core.method.context_shift import context_shift
 from csa_core.train.schedule import Phase
@@ -16,14 +17,23 @@ if TYPE_CHECKING:
 Stats = dict[str, Tensor]
 
 
-def csa_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
-    """Train on one batch of each branch (lines 6-31); return scalars on the device, no gradient.
+def train_step(run: "Run", batch: Batch, phase: Phase) -> Stats:
+    """Train on one batch (lines 6-31); return scalars on the device, no gradient."""
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
+        loss, stats = run.objective(batch, phase)
+    run.update(loss)  # lines 29-31
+    return stats
+
+
+def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
+    """Return the loss of both modules on one batch each (lines 6-28), and scalars for the history.
 
     In `warmup` the uniform module works alone and already fills the bank; in `plain` the
     re-sampled images are not shifted and the bank rests.
     """
     network, bank = run.network, run.bank if phase != "plain" else None
-    images, labels = run.images.batch(plan.uniform[step])  # line 6
+    assert batch.uniform is not None
+    images, labels = batch.uniform  # line 6
 
     # Uniform module (lines 8-16).
     features = network.body(images)
@@ -32,21 +42,20 @@ def csa_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
     confident = labels.new_zeros(())
     if bank:
         is_confident, masks = find_contexts(run, images, labels, features, logits)
-        bank.push(images, masks, is_confident)  # line 13
+        bank.push(gather(images), gather(masks), gather(is_confident))  # line 13
         confident = is_confident.sum()
 
     # Balanced re-sampling module (lines 17-28).
     resampling_loss = torch.zeros_like(uniform_loss)
-    if phase != "warmup" and (bank is None or bank.is_full()):  # line 18
-        resampled, their_labels = run.images.batch(plan.resampled[step])  # line 7
+    if batch.resampled is not None and (bank is None or bank.is_full()):  # line 18
+        resampled, their_labels = batch.resampled  # line 7
         if bank:
-            contexts, masks = bank.draw(plan.slot[step])  # line 19
-            resampled = context_shift(resampled, contexts, masks, plan.mix[step])  # lines 20-22
+            contexts, masks = bank.draw(batch.slot)  # line 19
+            resampled = context_shift(resampled, contexts, masks, batch.mix)  # lines 20-22
         resampled_logits = network.head("resampling", network.body(resampled))
         resampling_loss = run.resampling_loss(resampled_logits, their_labels)
 
-    run.update(uniform_loss + resampling_loss)  # lines 29-31
-    return {
+    return uniform_loss + resampling_loss, {
         "loss": uniform_loss.detach(),
         "resampling_loss": resampling_loss.detach(),
         "correct": (logits.detach().argmax(1) == labels).sum(),
@@ -65,20 +74,27 @@ def find_contexts(
         features = network.body(images)
         logits = network.head("uniform", features)
         network.train()
-    confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-    activation = activation_map(features, network.weight("uniform"), labels, config.activation_map)
+    confidence = logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
+    activation = activation_map(features.float(), network.weight("uniform"), labels, config.activation_map)
     objects = object_map(activation, (images.shape[2], images.shape[3]))
     return confidence >= config.threshold, background_mask(objects, config.mask_exponent)
 
 
-def single_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
-    """Train one branch and one head: the baselines `ce`, `class_balanced` and `logit_adjustment`."""
-    picks = plan.resampled if run.config.method == "class_balanced" else plan.uniform
-    images, labels = run.images.batch(picks[step])
+def single_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
+    """Return the loss of one branch and one head: the baselines `ce`, `class_balanced` and `logit_adjustment`."""
+    stream = batch.resampled if run.config.method == "class_balanced" else batch.uniform
+    assert stream is not None
+    images, labels = stream
     logits = run.network.head("single", run.network.body(images))
     loss = run.single_loss(logits, labels)
-    run.update(loss)
-    return {"loss": loss.detach(), "correct": (logits.detach().argmax(1) == labels).sum()}
+    return loss, {"loss": loss.detach(), "correct": (logits.detach().argmax(1) == labels).sum()}
 
 
-STEPS = {"csa": csa_step, "ce": single_step, "class_balanced": single_step, "logit_adjustment": single_step}
+LOSSES = {"csa": csa_loss, "ce": single_loss, "class_balanced": single_loss, "logit_adjustment": single_loss}
+
+
+def streams(method: str, phase: Phase) -> set[str]:
+    """Return which streams of a batch a step reads."""
+    if method == "csa":
+        return {"uniform"} if phase == "warmup" else {"uniform", "resampled"}
+    return {"resampled"} if method == "class_balanced" else {"uniform"}

@@ -175,7 +175,7 @@ def test_declared_claims_name_rows_that_the_default_sweeps_have() -> None:
 
     plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()))
     claims = 0
-    for name, table in load_tables().items():
+    for name, table in load_tables("paper").items():
         rows = {name_of(row) for row in plan.rows(name)}
         for claim in table.claims:
             named = {t.row for t in claim.more + claim.less} | {*claim.apart} | ({claim.row} if claim.row else set())

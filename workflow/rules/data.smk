@@ -27,3 +27,16 @@ rule split:
         "Split {wildcards.split} of {wildcards.data}"
     shell:
         "printf %s {params.config:q} | python -m csa_core split - --data {input:q} --out {output:q} > {log:q} 2>&1"
+
+
+# Makes no file: decodes every image of the protocol's lists once, and names those that cannot be.
+rule check:
+    log:
+        "results/logs/check.log",
+    threads: 4096  # Snakemake lowers this to the cores it was given
+    params:
+        config=lambda w: or_one_line(PLAN.data_json, REFERENCE.data),
+    message:
+        "Check every image"
+    shell:
+        "(printf %s {params.config:q} | python -m csa_core check - --workers {threads}) 2>&1 | tee {log:q}"

@@ -11,7 +11,7 @@ rule train:
         ),
     log:
         f"results/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
-    threads: PLAN.config.threads
+    threads: lambda w: PLAN.config.threads * run_of(w).ranks
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: run_of(w).json,

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from csa_core.data.augment import Normaliser, TrainingImages, evaluation_batches
+from csa_core.data.augment import TrainingImages, evaluation_batches
+from csa_core.data.batch import Normaliser
 from csa_core.data.dataset import Dataset
 from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
@@ -43,7 +44,7 @@ def test_mean_and_std_are_numpys(dataset: Dataset) -> None:
 
 
 def test_normalising_can_be_undone(dataset: Dataset) -> None:
-    normalise = Normaliser(dataset, CPU)
+    normalise = Normaliser(dataset.mean_std, CPU)
     pixels = torch.from_numpy(dataset.test_images[:5])
     torch.testing.assert_close(normalise.undo(normalise(pixels)).permute(0, 2, 3, 1), pixels / 255, rtol=0, atol=1e-6)
 
@@ -52,4 +53,4 @@ def test_the_test_set_comes_whole_and_in_order(dataset: Dataset) -> None:
     batches = list(evaluation_batches(dataset, CPU, size=50))
     assert max(map(len, batches)) <= 50
     together = torch.cat(batches)
-    torch.testing.assert_close(together, Normaliser(dataset, CPU)(torch.from_numpy(dataset.test_images)))
+    torch.testing.assert_close(together, Normaliser(dataset.mean_std, CPU)(torch.from_numpy(dataset.test_images)))

@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 
 from csa_core.config import DataConfig
 from csa_core.data import demo
-from csa_core.data.dataset import Dataset, read_dataset
-from csa_core.data.sources import load_source
+from csa_core.data.dataset import Dataset
+from csa_core.data.sources import load_source, read_dataset
 from csa_core.errors import UserError
 from csa_core.vision import torchvision
 
@@ -30,12 +30,18 @@ def folder_of_images(root: Path, sizes: tuple[int, int] = (10, 10)) -> Path:
     return root
 
 
+def load(**fields: object) -> Dataset:
+    dataset = load_source(DataConfig(**fields))  # type: ignore[arg-type]
+    assert isinstance(dataset, Dataset)
+    return dataset
+
+
 def folder(root: Path, **changes: object) -> Dataset:
-    return load_source(DataConfig(source="folder", root=str(root), profile="as_is", **changes))  # type: ignore[arg-type]
+    return load(source="folder", root=str(root), profile="as_is", **changes)
 
 
 def test_the_demo_set_is_what_it_was() -> None:
-    dataset = load_source(DataConfig(source="demo"))
+    dataset = load(source="demo")
     assert dataset.digest == demo.DIGEST
     assert dataset.train_images.shape == (2500, 16, 16, 3) and dataset.test_images.shape == (2000, 16, 16, 3)
     assert np.bincount(dataset.test_labels).tolist() == [200] * 10
@@ -142,7 +148,7 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cifar_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar10(tmp_path, monkeypatch)
-    dataset = load_source(DataConfig(source="cifar10", root=str(tmp_path)))
+    dataset = load(source="cifar10", root=str(tmp_path))
     assert dataset.train_images.shape == (40, 32, 32, 3) and dataset.test_labels.tolist() == list(range(10)) * 2
     assert dataset.class_names[3] == "class 3"
 
@@ -165,7 +171,8 @@ def test_cifar_without_copy_or_network_says_what_to_put_where(tmp_path: Path, mo
 
 def test_written_and_read_again(dataset: Dataset, tmp_path: Path) -> None:
     dataset.write(tmp_path / "data.safetensors")
-    again = read_dataset(tmp_path / "data.safetensors")
+    again = read_dataset(tmp_path / "data.safetensors", DataConfig(source="demo"))
+    assert isinstance(again, Dataset)
     assert again.digest == dataset.digest and again.class_names == dataset.class_names
     assert np.array_equal(again.train_images, dataset.train_images)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from csa_core.data.augment import TrainingImages
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
-from csa_core.data.views import ORDERS, PretrainingPlan, Views, colours, crops, draw_crops, plan_pretraining_epoch
+from csa_core.data.views import ORDERS, PretrainingPlan, Views, colours, crop_boxes, crops, plan_pretraining_epoch
 from csa_core.vision import torchvision
 from tests.conftest import tiny
 
@@ -65,7 +65,7 @@ def test_training_views_are_normalised_crops_of_the_right_images(dataset: Datase
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 40)])
 def test_crops_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
-    ours = draw_crops(np.random.default_rng(0), 4000, size, 0.2)
+    ours = crop_boxes(np.random.default_rng(0).random((4000, 22)), np.array(size[0]), np.array(size[1]), 0.2)
     top, left, height, width = ours
     assert (top >= 0).all() and (left >= 0).all()
     assert (top + height <= size[0]).all() and (left + width <= size[1]).all()
@@ -79,7 +79,7 @@ def test_crops_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
 
 
 def test_a_crop_that_never_fits_is_the_middle() -> None:
-    top, left, height, width = (a[0] for a in draw_crops(np.random.default_rng(0), 1, (8, 800), 0.9))
+    top, left, height, width = (a[0] for a in crop_boxes(np.full((1, 22), 0.3), np.array(8), np.array(800), 0.9))
     with torch.random.fork_rng():
         theirs = torchvision.transforms.RandomResizedCrop.get_params(torch.zeros(3, 8, 800), [0.9, 1.0], [3 / 4, 4 / 3])
     assert (top, left, height, width) == theirs

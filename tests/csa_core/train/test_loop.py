@@ -24,7 +24,8 @@ from csa_core.train import checkpoint
 from csa_core.train.evaluate import score
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.run import Run
-from csa_core.train.step import STEPS
+from csa_core.train.schedule import Phase
+from csa_core.train.step import LOSSES, streams, train_step
 from tests.conftest import ROOT, TINY, Cli, tiny
 
 CPU = torch.device("cpu")
@@ -259,13 +260,14 @@ def test_first_losses_are_the_golden_ones(dataset: Dataset, split: Split) -> Non
     The tolerance covers other processors' rounding over six steps, not another algorithm.
     """
     losses: dict[str, list[float]] = {}
-    for method in STEPS:
+    for method in LOSSES:
         config = tiny(method=method)
         run, plan = Run(config, dataset, split, CPU), plan_epoch(config, split.class_counts, 0, CPU)
         run.network.train()
         losses[method] = []
+        now: Phase = "context_shift" if method == "csa" else "single"
         for step in range(plan.steps):
-            stats = STEPS[method](run, plan, step, "context_shift" if method == "csa" else "single")
+            stats = train_step(run, run.images.at(plan, step, streams(method, now)), now)
             losses[method] += [float(stats["loss"]), float(stats.get("resampling_loss", 0.0))]
     if os.environ.get("UPDATE_GOLDEN"):
         store.write_json(GOLDEN, losses)

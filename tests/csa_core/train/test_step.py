@@ -17,10 +17,14 @@ from csa_core.data.plan import EpochPlan, Picks, plan_epoch
 from csa_core.data.split import Split
 from csa_core.train.run import Run
 from csa_core.train.schedule import Phase
-from csa_core.train.step import STEPS
+from csa_core.train.step import Stats, streams, train_step
 from tests.conftest import tiny
 
 CPU = torch.device("cpu")
+
+
+def step_of(run: Run, plan: EpochPlan[Picks], step: int, phase: Phase) -> Stats:
+    return train_step(run, run.images.at(plan, step, streams(run.config.method, phase)), phase)
 
 
 class Derivation:
@@ -85,7 +89,7 @@ class Derivation:
             masks.append((1 - cam) ** self.config.mask_exponent if confident else None)
         return masks
 
-    def step(self, plan: EpochPlan, step: int, phase: Phase, lr: float) -> None:
+    def step(self, plan: EpochPlan[Picks], step: int, phase: Phase, lr: float) -> None:
         config, size = self.config, self.config.batch_size
         running = ("running_mean", "running_var")
         p = {k: v.clone().requires_grad_() for k, v in self.values.items() if not k.endswith(running)}
@@ -132,7 +136,7 @@ def in_float64(run: Run) -> Run:
         images, labels = batch(picks)
         return images.double(), labels
 
-    run.images.batch = doubled  # type: ignore[method-assign]
+    run.images.batch = doubled
     if run.bank:
         run.bank._images_nhwc = run.bank._images_nhwc.double()
         run.bank._masks = run.bank._masks.double()
@@ -168,7 +172,7 @@ def test_steps_equal_the_second_derivation(changes: dict[str, object], dataset: 
     phases: list[Phase] = ["warmup", "context_shift", "context_shift", "context_shift", "plain", "plain"]
     moved, shifted = [], 0
     for step, phase in enumerate(phases):
-        stats = STEPS["csa"](run, plan, step, phase)
+        stats = step_of(run, plan, step, phase)
         derivation.step(plan, step, phase, lr=0.05)
         moved.append(int(stats.get("confident", 0)))
         shifted += phase == "context_shift" and float(stats["resampling_loss"]) > 0
@@ -184,9 +188,9 @@ def test_a_head_that_nothing_reaches_stays_as_it_is(dataset: Dataset, split: Spl
     run = Run(tiny(), dataset, split, CPU)
     before = run.network.weight("resampling").detach().clone()
     plan = plan_epoch(run.config, split.class_counts, 0, CPU)
-    STEPS["csa"](run, plan, 0, "warmup")
+    step_of(run, plan, 0, "warmup")
     assert torch.equal(run.network.weight("resampling"), before)
-    STEPS["csa"](run, plan, 1, "plain")
+    step_of(run, plan, 1, "plain")
     assert not torch.equal(run.network.weight("resampling"), before)
 
 
@@ -210,7 +214,7 @@ def test_baselines_train_the_branch_they_are_named_for(
         prior = np.log(split.class_counts / split.class_counts.sum())
         logits = logits + 1.7 * torch.tensor(prior, dtype=torch.float32)
     wanted = F.cross_entropy(logits, labels)
-    torch.testing.assert_close(STEPS[method](run, plan, 0, "single")["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(step_of(run, plan, 0, "single")["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_every_step_has_one_shape(dataset: Dataset, split: Split) -> None:

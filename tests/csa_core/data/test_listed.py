@@ -1,0 +1,231 @@
+"""Images of list files: what is read, what is decoded, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from csa_core.config import RunConfig, parse
+from csa_core.data import decode
+from csa_core.data.augment import evaluation_batches
+from csa_core.data.batch import Batch
+from csa_core.data.decode import ListedImages, evaluated, find_undecodable, trained
+from csa_core.data.listed import ImageList, read_lists, with_workers
+from csa_core.data.plan import EpochPlan, plan_epoch
+from csa_core.data.sources import load_source, read_dataset
+from csa_core.data.split import make_split
+from csa_core.data.views import crop_boxes
+from csa_core.errors import UserError
+from csa_core.vision import functional, torchvision
+from tests.conftest import Cli, listed, write_image_lists
+
+CPU = torch.device("cpu")
+
+
+def config_of(root: Path, **changes: object) -> RunConfig:
+    return parse(listed(root, **changes), "test")
+
+
+def load(config: RunConfig) -> ImageList:
+    dataset = load_source(config.data)
+    assert isinstance(dataset, ImageList)
+    return dataset
+
+
+def test_classes_are_numbered_by_falling_training_count(image_lists: Path) -> None:
+    dataset = load(config_of(image_lists))
+    assert np.bincount(dataset.train_labels).tolist() == [40, 26, 18, 12, 9, 6, 5, 4]
+    assert dataset.class_names == tuple(f"n{1000 + k}" for k in range(8))
+    for path, label in zip(dataset.train_paths, dataset.train_labels, strict=True):
+        assert path.decode().split("/")[1] == dataset.class_names[label]
+    assert np.bincount(dataset.test_labels).tolist() == [6] * 8
+
+
+def test_folders_that_do_not_tell_classes_apart_give_no_names(tmp_path: Path) -> None:
+    write_image_lists(tmp_path, (3, 2))
+    everything = [line.split() for line in (tmp_path / "train.txt").read_text().splitlines()]
+    (tmp_path / "train.txt").write_text("".join(f"{p} {i % 2}\n" for i, (p, _) in enumerate(everything)))
+    assert load(config_of(tmp_path)).class_names == ("0", "1")
+
+
+def test_written_and_read_again(image_lists: Path, tmp_path: Path) -> None:
+    config = config_of(image_lists)
+    dataset = load(config)
+    dataset.write(tmp_path / "lists.safetensors")
+    again = read_dataset(tmp_path / "lists.safetensors", config.data)
+    assert isinstance(again, ImageList) and again.digest == dataset.digest
+    assert again.train_paths.tolist() == dataset.train_paths.tolist() and again.class_names == dataset.class_names
+    moved = config.data.model_copy(update={"root": str(tmp_path)})
+    assert read_dataset(tmp_path / "lists.safetensors", moved).digest == dataset.digest, (
+        "where they lie is no part of it"
+    )
+    with pytest.raises(UserError, match="image_size asks"):
+        read_dataset(tmp_path / "lists.safetensors", config.data.model_copy(update={"image_size": 40}))
+    with pytest.raises(UserError, match=r"data.root .*nowhere: no such folder"):
+        read_dataset(tmp_path / "lists.safetensors", config.data.model_copy(update={"root": "nowhere"}))
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "message"),
+    [
+        ("train", "train/n1000/0.JPEG", "train.txt: line 3: 'train/n1000/0.JPEG' has no label; write 'path label'"),
+        ("train", "train/n1000/0.JPEG two", "train.txt: line 3: 'train/n1000/0.JPEG two' has no label"),
+        ("train", "train/n1000/0.JPEG -1", "train.txt: line 3: 'train/n1000/0.JPEG -1' has no label"),
+        ("train", "train/n1000/0.JPEG 5000", "train.txt: label 5000 of train/n1000/0.JPEG is outside 0..K-1"),
+        ("train", "train/n1000/0.JPEG 12", "train.txt: label 8 has no images, though 12 has; use 0..K-1"),
+        ("test", "test/n1000/0.JPEG 8", "test.txt: line 3: label 8 is outside 0..7, the classes of the training list"),
+        ("train", "train/n1000/none.JPEG 1", "train/n1000/none.JPEG: no such file; is data.root right?"),
+        ("train", "../secret.JPEG 1", "train.txt: line 3: ../secret.JPEG leads out of data.root"),
+        ("train", "/etc/hostname 1", "train.txt: line 3: /etc/hostname leads out of data.root"),
+    ],
+)
+def test_a_mistake_in_a_list_is_named_with_its_line(
+    part: str, line: str, message: str, image_lists: Path, tmp_path: Path
+) -> None:
+    config = config_of(image_lists)
+    lines = (image_lists / f"{part}.txt").read_text().splitlines()
+    (tmp_path / f"{part}.txt").write_text("\n".join([*lines[:2], line, *lines[2:]]) + "\n")
+    with pytest.raises(UserError) as error:
+        read_lists(config.data.model_copy(update={f"{part}_list": str(tmp_path / f"{part}.txt")}))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_lists_root_and_keys_are_named(image_lists: Path, tmp_path: Path) -> None:
+    data = config_of(image_lists).data
+    with pytest.raises(UserError, match=r"data.root nowhere: no such folder"):
+        read_lists(data.model_copy(update={"root": "nowhere"}))
+    with pytest.raises(UserError, match=r"none.txt: cannot be read; set data.train_list"):
+        read_lists(data.model_copy(update={"train_list": "none.txt"}))
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"empty.txt: names no images"):
+        read_lists(data.model_copy(update={"train_list": str(tmp_path / "empty.txt")}))
+    with pytest.raises(UserError, match="train_list is missing"):
+        parse({"data": {"source": "image_list"}}, "test")
+
+
+def epoch(dataset: ImageList, config: RunConfig, workers: int = 0) -> tuple[EpochPlan[Any], list[Batch]]:
+    split = make_split(dataset, config.data)
+    plan = plan_epoch(config, split.class_counts, 1, CPU)
+    images = ListedImages(with_workers(dataset, workers), split, CPU, config.colour_jitter)
+    return plan, list(images.batches(plan, {"uniform", "resampled"}))
+
+
+def test_a_batch_is_what_torchvision_makes_of_each_image(image_lists: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "REDUCED_MARGIN", np.inf)
+    config = config_of(image_lists)
+    dataset = load(config)
+    split = make_split(dataset, config.data)
+    plan, batches = epoch(dataset, config)
+    mean, std = dataset.mean_std
+    flips = 0
+    for picks, stream in ((plan.uniform[2], batches[2].uniform), (plan.resampled[2], batches[2].resampled)):
+        assert stream is not None and stream[0].is_contiguous(memory_format=torch.channels_last)
+        for i, number in enumerate(split.indices[picks.index]):
+            with Image.open(image_lists / dataset.train_paths[number].decode()) as file:
+                image = file.convert("RGB")
+            drawn = picks.draws[i].numpy()
+            box = crop_boxes(drawn[None, :22], np.array([image.height]), np.array([image.width]), 0.08)
+            image = functional.resized_crop(image, *(int(a[0]) for a in box), [32, 32])
+            flips += bool(drawn[22] < 0.5)
+            image = functional.horizontal_flip(image) if drawn[22] < 0.5 else image
+            wanted = functional.normalize(functional.pil_to_tensor(image).double() / 255, mean.tolist(), std.tolist())
+            torch.testing.assert_close(stream[0][i].double(), wanted, rtol=1e-5, atol=1e-5)
+            assert stream[1][i] == dataset.train_labels[number]
+    assert 0 < flips < 32
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_same_samples(workers: int, image_lists: Path) -> None:
+    config = config_of(image_lists, colour_jitter=0.4)
+    dataset = load(config)
+    _, alone = epoch(dataset, config)
+    _, together = epoch(dataset, config, workers)
+    for one, other in zip(alone, together, strict=True):
+        for a, b in ((one.uniform, other.uniform), (one.resampled, other.resampled)):
+            assert a is not None and b is not None and torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def test_the_ranks_of_a_batch_make_up_the_batch(image_lists: Path) -> None:
+    config = config_of(image_lists)
+    dataset = load(config)
+    plan, whole = epoch(dataset, config)
+    images = ListedImages(dataset, make_split(dataset, config.data), CPU, 0.0)
+    parts = [list(images.batches(plan.of_rank(r, 4), {"uniform"})) for r in range(4)]
+    for step, batch in enumerate(whole):
+        joined = torch.cat([part[step].uniform[0] for part in parts])  # type: ignore[index]
+        assert batch.uniform is not None and torch.equal(joined, batch.uniform[0])
+        assert parts[0][step].resampled is None, "it was not asked for"
+        assert torch.equal(torch.cat([part[step].slot for part in parts]), batch.slot)
+
+
+def test_jitter_changes_colours_and_no_places(image_lists: Path) -> None:
+    path = image_lists / "train/n1000/0.JPEG"
+    drawn = np.full(29, 0.7, dtype=np.float32)
+    plain, jittered = trained(path, 32, drawn), trained(path, 32, drawn, jitter=0.4)
+    drawn[23:26] = 0.5
+    assert not np.array_equal(plain, jittered) and np.array_equal(plain, trained(path, 32, drawn, jitter=0.4))
+
+
+@pytest.mark.parametrize("side", [100, 50, 32])
+def test_a_reduced_decode_is_near_the_full_one(side: int, tmp_path: Path) -> None:
+    """Photographs, of which large crops are made small: JPEG against PNG, which has no part of its size."""
+    rng = np.random.default_rng(0)
+    for photo in load_sample_images().images:
+        Image.fromarray(photo).save(tmp_path / "a.JPEG", quality=92)
+        with Image.open(tmp_path / "a.JPEG") as file:
+            file.save(tmp_path / "a.png")
+        differences = []
+        for _ in range(12):
+            drawn = rng.random(29, dtype=np.float32)
+            drawn[:10] = 0.5 + drawn[:10] / 2  # large crops
+            reduced, full = (trained(tmp_path / f"a.{kind}", side, drawn).astype(int) for kind in ("JPEG", "png"))
+            differences.append(np.abs(reduced - full).mean())
+        assert 0 < max(differences) < 3 and np.mean(differences) < 1.5, "levels of 255"
+
+
+def test_test_images_are_torchvisions(image_lists: Path) -> None:
+    config = config_of(image_lists)
+    dataset = load(config)
+    batches = torch.cat(list(evaluation_batches(dataset, CPU)))
+    transform = torchvision.transforms.v2.Compose(
+        [torchvision.transforms.v2.Resize(round(32 * 256 / 224)), torchvision.transforms.v2.CenterCrop(32)]
+    )
+    mean, std = dataset.mean_std
+    for i in (0, 7, 47):
+        with Image.open(image_lists / dataset.test_paths[i].decode()) as file:
+            wanted = np.array(transform(file.convert("RGB")))
+        made = (batches[i].permute(1, 2, 0).numpy() * std + mean) * 255
+        np.testing.assert_allclose(made, wanted, atol=0.01)
+        assert np.array_equal(evaluated(image_lists / dataset.test_paths[i].decode(), 32), wanted)
+
+
+def broken(tmp_path: Path) -> Path:
+    """A tree with an image that is cut short in each list."""
+    write_image_lists(tmp_path)
+    for part in ("train", "test"):
+        path = tmp_path / part / "n1000/1.JPEG"
+        path.write_bytes(path.read_bytes()[:300])
+    return tmp_path
+
+
+def test_the_check_names_broken_images_with_list_and_line(tmp_path: Path, cli: Cli) -> None:
+    root = broken(tmp_path)
+    config = config_of(root)
+    found = list(find_undecodable(config.data, 2))
+    for part, line in zip(("train", "test"), found, strict=True):
+        lines = (root / f"{part}.txt").read_text().splitlines()
+        number = 1 + next(i for i, text in enumerate(lines) if text.startswith(f"{part}/n1000/1.JPEG "))
+        assert line.startswith(f"{root}/{part}.txt: image {number}: {root}/{part}/n1000/1.JPEG: cannot be decoded")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_in_training_is_one_line(workers: int, tmp_path: Path) -> None:
+    config = config_of(broken(tmp_path))
+    with pytest.raises(UserError) as error:
+        epoch(load(config), config, workers)
+    assert str(error.value).endswith("n1000/1.JPEG: cannot be decoded; replace it or take its line out of the list")
