@@ -14,7 +14,7 @@ from typing import Any
 
 from csa_core import __version__, commands
 from csa_core.errors import UserError
-from csa_core.train.launch import RankLost, leave
+from csa_core.train import launch
 
 EXAMPLES = """
 examples:
@@ -36,22 +36,33 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    code = _run(args)
+    if code and launch.is_rank():
+        sys.stderr.flush()
+        os._exit(code)  # to leave in good order would be to wait for the others, who wait for this one
+    launch.leave()
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         args.run(args)
     except UserError as error:
         print(f"csa_core: {error}", file=sys.stderr)
         return 2
-    except RankLost as lost:
-        print(f"csa_core: {lost}", file=sys.stderr)
-        return 1
     except Interrupted as signalled:
         print("csa_core: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 128 + int(signalled.args[0])
+    except launch.RankLost as lost:
+        print(f"csa_core: {lost}", file=sys.stderr)
+        return lost.code
+    except RuntimeError as error:
+        if launch.is_about_a_lost_peer(error):
+            return 1
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    finally:
-        leave()
     return 0
 
 

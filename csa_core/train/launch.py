@@ -6,9 +6,15 @@ import sys
 
 from csa_core.errors import UserError
 
+AGAIN = "the same command continues from the last checkpoint"
+
 
 class RankLost(Exception):
-    """A rank ended by a signal or an error; the others were stopped."""
+    """A rank ended early, and the others were stopped; `code` is what the command then ends with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(f"{message}; {AGAIN}")
+        self.code = code
 
 
 def launch(ranks: int, words: list[str], config: str) -> None:
@@ -22,6 +28,7 @@ def launch(ranks: int, words: list[str], config: str) -> None:
         UserError: a rank found bad input, and has said so.
         RankLost: a rank was lost; the same command continues from the last checkpoint.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
@@ -42,16 +49,26 @@ def launch(ranks: int, words: list[str], config: str) -> None:
     try:
         torchrun([*options, "-m", "csa_core", *words])
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode == 2:
+        codes = {failure.exitcode: rank for rank, failure in error.failures.items()}
+        if 2 in codes:
             raise SystemExit(2) from None
-        what = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-        raise RankLost(f"rank {rank} ended with {what}; the same command continues from the last checkpoint") from None
+        code = min(codes)  # a signal, which is negative, comes before those who then missed their peer
+        what = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise RankLost(f"rank {codes[code]} ended with {what}", 1) from None
+    except SignalException as error:
+        raise RankLost("interrupted", 128 + error.sigval.value) from None
 
 
 def is_rank() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_about_a_lost_peer(error: RuntimeError) -> bool:
+    """Whether a rank fails because another one has gone, which the one that started them says."""
+    from torch.distributed import DistError
+
+    return is_rank() and (isinstance(error, DistError) or "gloo" in str(error).lower() or "peer" in str(error).lower())
 
 
 def join(device: str, ranks: int) -> str:

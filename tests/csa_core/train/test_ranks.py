@@ -1,0 +1,208 @@
+"""Several ranks train the run that one trains: same samples, same parameters; and a lost rank is no loss."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from csa_core import store
+from csa_core.config import parse
+from csa_core.data.ranks import gather_rows
+from csa_core.errors import UserError
+from csa_core.method.bank import bank_bytes
+from csa_core.train.run import check_memory
+from tests.conftest import ROOT, TINY, Cli, listed
+from tests.csa_core.train.test_loop import results
+
+SCRIPT = "tests/csa_core/train/rank_script.py"
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, list[dict[str, Any]]]:
+    """Return tensors and history of a run without batch norm, trained by so many ranks."""
+    launcher = [] if ranks == 1 else [*TORCHRUN, "localhost:0"]
+    command = [sys.executable, *launcher, SCRIPT, json.dumps(config | {"ranks": ranks}), str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    tensors, meta, _ = store.read_tensors(out)
+    return tensors, meta["rows"]
+
+
+@pytest.mark.parametrize("kind", ["images in memory", "images of lists", "one branch"])
+def test_two_ranks_train_what_one_trains(kind: str, image_lists: Path, tmp_path: Path) -> None:
+    config: dict[str, Any] = TINY | {"lr": 0.005, "epochs": 3, "lr_drops": [2], "threshold": 0.02, "batch_size": 8}
+    if kind == "images of lists":
+        config = listed(image_lists, lr=0.002, epochs=3, threshold=0.02)
+    if kind == "one branch":
+        config |= {"method": "class_balanced"}
+    one, one_rows = by(1, config, tmp_path / "one.safetensors")
+    two, two_rows = by(2, config, tmp_path / "two.safetensors")
+    assert one.keys() == two.keys()
+    if kind != "one branch":
+        assert int(one["bank/pushed"]) > 0 and one_rows[1]["resampling_loss"] > 0, "else the bank was not tested"
+    for name, tensor in one.items():
+        np.testing.assert_allclose(two[name], tensor, rtol=1e-5, atol=1e-5, err_msg=name)
+    for a, b in zip(one_rows, two_rows, strict=True):
+        assert a["phase"] == b["phase"] and a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["train_accuracy"] == b["train_accuracy"] and a.get("confident") == b.get("confident")
+
+
+def write(config: dict[str, Any], path: Path) -> Path:
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def start(config: Path, out: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "csa_core", "train", str(config), "--out", str(out), "--checkpoint-seconds", "0"]
+    return subprocess.Popen(
+        [*command, "--threads", "2", "--workers", "0", "--device", "cpu"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def children(process: int) -> list[int]:
+    found = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and _parent(p) == process]
+    return sorted(found)
+
+
+def _parent(folder: Path) -> int:
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the ranks through /proc")
+def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: Path, tmp_path: Path) -> None:
+    config = write(listed(image_lists, ranks=2, epochs=6), tmp_path / "run.yaml")
+    whole = start(config, tmp_path / "whole")
+    out, log = whole.communicate(timeout=200)
+    assert whole.returncode == 0, log
+    assert "<- predicts" in out and out.count("accuracy, %") == 1, "one rank speaks"
+    assert "Warning" not in log and log.count("epoch 6/6") == 1
+
+    process = start(config, tmp_path / "killed")
+    for _ in range(6000):
+        if len(list((tmp_path / "killed").glob("state/*/epoch-*.safetensors"))) > 1:
+            break
+        time.sleep(0.01)
+    os.kill(children(process.pid)[-1], signal.SIGKILL)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert log.splitlines()[-1].endswith("ended with signal 9; the same command continues from the last checkpoint")
+    assert "Traceback" not in log and not (tmp_path / "killed/metrics.json").exists()
+
+    process = start(config, tmp_path / "killed")
+    _, log = process.communicate(timeout=200)
+    assert process.returncode == 0 and "continuing after epoch" in log, log
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    metrics = json.loads((tmp_path / "whole/metrics.json").read_text())
+    assert metrics["config"]["ranks"] == 2
+    assert sum(metrics["heads"]["uniform"]["images"]) == 48, "each test image once, whoever looked at it"
+
+
+def test_a_signal_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
+    process = start(write(TINY | {"ranks": 2, "epochs": 200}, tmp_path / "run.yaml"), tmp_path / "out")
+    for _ in range(6000):
+        if list((tmp_path / "out").glob("state/*/epoch-*.safetensors")):
+            break
+        time.sleep(0.01)
+    ranks = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert log.splitlines()[-1] == "csa_core: interrupted; the same command continues from the last checkpoint"
+    assert "Traceback" not in log and not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ranks": 3}, "batch_size 16 cannot be shared by 3 ranks; use a multiple"),
+        ({"ranks": 2, "sync_batch_norm": True}, "sync_batch_norm: works on GPUs only; set it to false"),
+    ],
+)
+def test_a_mistake_with_ranks_is_one_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    process = start(write(TINY | changes, tmp_path / "run.yaml"), tmp_path / "out")
+    _, log = process.communicate(timeout=60)
+    lines = set(log.splitlines())  # each rank may say it
+    assert process.returncode == 2 and len(lines) == 1, log
+    assert message in lines.pop()
+
+
+def test_torchrun_itself_may_start_the_ranks(tmp_path: Path) -> None:
+    config = write(TINY | {"ranks": 2}, tmp_path / "run.yaml")
+    words = [
+        "-m",
+        "csa_core",
+        "train",
+        str(config),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--threads",
+        "2",
+    ]
+    command = [sys.executable, *TORCHRUN, "localhost:0", *words]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and (tmp_path / "out/metrics.json").exists(), done.stderr
+    config = write(TINY | {"ranks": 4}, config)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert "ranks: torchrun started 2 processes, the run asks for 4; set ranks: 2" in done.stderr
+
+
+def test_a_broken_image_met_by_a_rank_is_named(image_lists: Path, tmp_path: Path, cli: Cli) -> None:
+    import shutil
+
+    shutil.copytree(image_lists, tmp_path / "images")
+    path = tmp_path / "images/train/n1000/1.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    process = start(write(listed(tmp_path / "images", ranks=2), tmp_path / "run.yaml"), tmp_path / "out")
+    _, log = process.communicate(timeout=100)
+    assert process.returncode == 2, log
+    assert f"csa_core: {path}: cannot be decoded; replace it or take its line out of the list" in log.splitlines()
+    assert "Traceback" not in log
+
+
+def test_one_process_gathers_nothing() -> None:
+    rows = np.arange(6.0).reshape(3, 2)
+    assert gather_rows(rows, 3, torch.device("cpu")) is rows
+
+
+def test_a_bank_that_does_not_fit_is_refused_before_training() -> None:
+    assert bank_bytes(256, (224, 224)) == 257 * 224 * 224 * 4 * 4
+    check_memory(10**6, torch.device("cpu"), "bank")
+    with pytest.raises(UserError, match=r"^bank takes 1000000.0 GB, [\d.]+ GB are free on cpu; lower it$"):
+        check_memory(10**15, torch.device("cpu"), "bank")
+
+
+def test_bfloat16_is_near_float32(image_lists: Path, tmp_path: Path) -> None:
+    from csa_core.data.sources import load_source
+    from csa_core.data.split import make_split
+    from csa_core.train.loop import train_epoch
+    from csa_core.train.run import Run
+
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        config = parse(TINY | {"precision": precision, "lr": 0.01}, "test")
+        dataset = load_source(config.data)
+        run = Run(config, dataset, make_split(dataset, config.data), torch.device("cpu"))
+        rows.append(train_epoch(run, 1))
+        assert all(parameter.dtype == torch.float32 for parameter in run.network.parameters())
+    assert rows[0]["loss"] != rows[1]["loss"]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=0.02)
