@@ -135,9 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--checkpoint-seconds",
         type=float,
-        default=30.0,
+        default=os.environ.get("CSA_CHECKPOINT_SECONDS") or 30.0,
         metavar="S",
-        help="write a checkpoint at the first end of an epoch after S seconds (default 30)",
+        help="write a checkpoint at the first end of an epoch after S seconds (CSA_CHECKPOINT_SECONDS, else 30)",
     )
     sub.add_argument(
         "--retrain",

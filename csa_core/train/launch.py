@@ -1,11 +1,14 @@
 """Start one run as several ranks, through torchrun."""
 
+import ctypes
 import logging
 import os
+import signal
 import sys
 
 from csa_core.errors import UserError
 
+PR_SET_PDEATHSIG = 1
 AGAIN = "the same command continues from the last checkpoint"
 
 
@@ -80,6 +83,9 @@ def join(device: str, ranks: int) -> str:
     import torch
     import torch.distributed as dist
 
+    if sys.platform == "linux":
+        # torchrun gives each rank a session of its own: it would outlive a killed parent, unseen.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     local, started = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if started != ranks:
         raise UserError(f"ranks: torchrun started {started} processes, the run asks for {ranks}; set ranks: {started}")
