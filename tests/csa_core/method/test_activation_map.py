@@ -12,14 +12,14 @@ from csa_core.models.resnet import Network, make_network
 LABELS = torch.tensor([0, 3, 2, 1, 3, 0])
 
 
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return make_network("resnet20", ("uniform",), 4, seed=3).double().eval()
+@pytest.fixture(scope="module", params=["resnet20", "resnet10", "resnet50"])
+def network(request: pytest.FixtureRequest) -> Network:
+    return make_network(request.param, ("uniform",), 4, seed=3).double().eval()
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return torch.randn(6, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(6, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def closed_form(network: Network, images: Tensor, kind: str) -> Tensor:
@@ -68,7 +68,7 @@ def test_cam_is_the_weighted_sum(network: Network, images: Tensor) -> None:
     features = network.body(images).detach().numpy()
     weight = network.weight("uniform").detach().numpy()
     for i, label in enumerate(LABELS):
-        by_hand = sum(weight[label, c] * features[i, c] for c in range(64))
+        by_hand = sum(weight[label, c] * features[i, c] for c in range(features.shape[1]))
         np.testing.assert_allclose(closed_form(network, images, "cam")[i].numpy(), by_hand, rtol=1e-9, atol=1e-12)
 
 

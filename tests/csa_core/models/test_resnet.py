@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from csa_core.models.resnet import BasicBlock, make_network
+from csa_core.models.resnet import BasicBlock, make_body, make_network
+from csa_core.vision import torchvision
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,29 @@ def test_layers_are_as_many_as_the_name_says() -> None:
     for model in ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56"):
         modules = list(make_network(model, ("single",), 10, seed=0).modules())
         assert sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in modules) == int(model[6:])
+
+
+@pytest.mark.parametrize(("model", "theirs"), [("resnet50", "resnet50"), ("resnet10", "resnet18")])
+def test_imagenet_bodies_are_torchvisions_without_the_classifier(model: str, theirs: str) -> None:
+    body, whole = make_body(model), getattr(torchvision.models, theirs)()
+    if model == "resnet10":  # ResNet-18 with one block a stage
+        for stage in (whole.layer1, whole.layer2, whole.layer3, whole.layer4):
+            del stage[1]
+    layers = sum(isinstance(m, torch.nn.Conv2d) and m.kernel_size != (1, 1) for m in body.modules())
+    assert layers + 1 == {"resnet10": 10, "resnet50": 50 - 2 * 16}[model], "50 layers, of which 32 are 1 x 1"
+    names = {"conv1": "stem.0", "bn1": "stem.1"}
+    state = {}
+    for name, tensor in whole.state_dict().items():
+        first, _, rest = name.partition(".")
+        if first != "fc":
+            ours = names.get(first) or f"layers.{int(first[-1]) - 1}"
+            state[f"{ours}.{rest}"] = tensor
+    body.load_state_dict(state)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = body.eval()(x)
+        torch.testing.assert_close(whole.eval().fc(features.mean((2, 3))), whole(x))
+    assert features.shape == (2, body.features, 2, 2)
 
 
 def test_feature_maps_are_a_quarter_of_the_image() -> None:
