@@ -198,6 +198,13 @@ def _trained(args: argparse.Namespace) -> Any:
 
     try:
         fields, digests = label["config"], label["digests"]
+        if fields["data"]["source"] == "image_list":  # whose lists are in the data set file
+            if args.data is None:
+                raise UserError(
+                    "--data is missing: name the data set file that `python -m csa_core data` made of the lists"
+                )
+            lists = {"train_list": str(args.data), "test_list": str(args.data)}
+            fields = set_dotted(fields, "data", lists)
         config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
         wanted = digests["data"], digests["split"]
     except (KeyError, TypeError):

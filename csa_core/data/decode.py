@@ -32,7 +32,7 @@ REDUCED_MARGIN = 1.5
 def find_undecodable(data: DataConfig, workers: int) -> Iterator[str]:
     """Decode every image of both lists; yield a line for each that cannot be, naming its list and line."""
     listed = read_lists(data)
-    files = _Files(listed.root, np.concatenate([listed.train_paths, listed.test_paths]), None)
+    files = _Files(listed.root, np.concatenate([listed.train_paths, listed.test_paths]), listed.sizes, None)
     for number, error in enumerate(DataLoader(files, batch_size=None, num_workers=workers)):  # type: ignore[arg-type]
         if error:
             in_test = number >= len(listed.train_paths)
@@ -48,7 +48,8 @@ class ListedImages:
         self.height, self.width = dataset.image_size
         self.normalise = Normaliser(dataset.mean_std, device)
         self._labels = torch.from_numpy(dataset.train_labels[split.indices])
-        self._files = _Files(dataset.root, dataset.train_paths[split.indices], dataset.side, jitter)
+        paths, sizes = dataset.train_paths[split.indices], dataset.sizes[split.indices]
+        self._files = _Files(dataset.root, paths, sizes, dataset.side, jitter)
 
     def batches(self, plan: EpochPlan[ListedPicks], streams: set[str]) -> Iterator[Batch]:
         """Yield the steps of an epoch; a stream that is not asked for is not decoded."""
@@ -72,7 +73,7 @@ class ListedImages:
 def listed_evaluation_batches(dataset: ImageList, numbers: np.ndarray, device: torch.device) -> Iterator[Tensor]:
     """Yield test images: the shorter side resized to 256 / 224 of what is cut from the middle, normalised."""
     normalise = Normaliser(dataset.mean_std, device)
-    files = _Files(dataset.root, dataset.test_paths, dataset.side)
+    files = _Files(dataset.root, dataset.test_paths, dataset.sizes[len(dataset.train_paths) :], dataset.side)
     parts = np.array_split(numbers, -(-len(numbers) // 100))
     for pixels in _loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers):
         if isinstance(pixels, UserError):
@@ -111,9 +112,9 @@ def _stack(images: list[np.ndarray | UserError]) -> Tensor | UserError:
 class _Files:
     """Decodes images by number; `side` None only sees whether they can be decoded."""
 
-    def __init__(self, root: Path, paths: np.ndarray, side: int | None, jitter: float = 0.0) -> None:
+    def __init__(self, root: Path, paths: np.ndarray, sizes: np.ndarray, side: int | None, jitter: float = 0.0) -> None:
         # Bytes, not strings: workers share them without copying on each look.
-        self.root, self.paths, self.side, self.jitter = root, paths, side, jitter
+        self.root, self.paths, self.sizes, self.side, self.jitter = root, paths, sizes, side, jitter
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -122,6 +123,8 @@ class _Files:
         number, drawn = item if isinstance(item, tuple) else (item, None)
         path = self.root / self.paths[number].decode()
         try:
+            if path.stat().st_size != self.sizes[number]:
+                return self._refused(f"{path}: has changed since its list was read; make the data set file again")
             if self.side is None:
                 with Image.open(path, formats=FORMATS) as file:
                     file.convert("RGB")
@@ -129,8 +132,10 @@ class _Files:
             return evaluated(path, self.side) if drawn is None else trained(path, self.side, drawn, self.jitter)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else "cannot be decoded"
-            message = f"{path}: {reason}; replace it or take its line out of the list"
-            return message if self.side is None else UserError(message)
+            return self._refused(f"{path}: {reason}; replace it or take its line out of the list")
+
+    def _refused(self, message: str) -> UserError | str:
+        return message if self.side is None else UserError(message)
 
 
 def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np.ndarray:

@@ -22,6 +22,7 @@ from csa_core.data.listed import ImageList
 from csa_core.data.ranks import add_up, agree, rank, ranks, share_buffers, wait
 from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
+from csa_core.method.bank import bank_bytes
 from csa_core.train import checkpoint
 from csa_core.train.encoder import read_encoder
 from csa_core.train.pretrain import PretrainingRun
@@ -102,6 +103,10 @@ def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tupl
     if tensors:
         run.load(tensors)
     progress = Progress(epochs, first, quiet=rank() > 0)
+    if isinstance(run, Run) and run.bank and isinstance(run.dataset, ImageList):
+        volume, side = run.bank.volume, run.dataset.side
+        megabytes = bank_bytes(volume, run.dataset.image_size) / 1e6
+        progress.say(f"bank: {volume:,} images of {side} x {side} px, {megabytes:,.0f} MB on {run.device}")
     for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
         progress.say(line)
     start = saved = time.monotonic()

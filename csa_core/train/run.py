@@ -3,7 +3,9 @@
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,7 +242,9 @@ def check_memory(needed: int, device: torch.device, what: str) -> None:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        with suppress(OSError):  # Linux says what is free or can be freed
+            free = 1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0])
     if needed > free:
         raise UserError(f"{what} takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {device}; lower it")
 

@@ -223,6 +223,16 @@ def test_the_check_names_broken_images_with_list_and_line(tmp_path: Path, cli: C
         assert line.startswith(f"{root}/{part}.txt: image {number}: {root}/{part}/n1000/1.JPEG: cannot be decoded")
 
 
+def test_an_image_that_has_changed_since_is_refused(tmp_path: Path) -> None:
+    write_image_lists(tmp_path, (6, 4))
+    config = config_of(tmp_path, batch_size=4)
+    dataset = load(config)
+    with (tmp_path / "train/n1001/2.JPEG").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(UserError, match=r"n1001/2.JPEG: has changed since its list was read"):
+        epoch(dataset, config)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_image_in_training_is_one_line(workers: int, tmp_path: Path) -> None:
     config = config_of(broken(tmp_path))
