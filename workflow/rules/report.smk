@@ -71,10 +71,11 @@ rule contexts:
         "results/logs/figures/contexts-data.log",
     params:
         run=lambda w, input: os.path.dirname(input.weights),
+        root=REFERENCE.config.data.root,
     message:
         "Contexts that the reference run sees"
     shell:
-        "python -m csa_core contexts {params.run:q} --data {input.data:q} --split {input.split:q}"
+        "python -m csa_core contexts {params.run:q} --root {params.root:q} --data {input.data:q} --split {input.split:q}"
         " --out {output:q} > {log:q} 2>&1"
 
 
