@@ -77,6 +77,24 @@ def test_summary_is_the_textbooks(results: Path) -> None:
     assert np.isnan(summary.loc[(0, "many")]["mean"]), "a group without classes is empty"
 
 
+def test_fine_tuning_from_different_encoders_is_refused(results: Path) -> None:
+    def write_with(run: str, encoder: str, method: str = "csa") -> None:
+        path = results / "results/runs" / run / "seed=1/metrics.json"
+        content = json.loads(path.read_text())
+        content["digests"]["encoder"] = encoder * 64
+        content["config"] |= {"method": method, "seed": 1, "pretraining": {"epochs": 3}}
+        path.write_text(json.dumps(content))
+
+    write_with("demo/csa", "e")
+    write_with("demo/ce", "f", method="ce")
+    with pytest.raises(UserError, match=r"encoder digest differs from that of .*demo/csa/seed=1/metrics.json"):
+        collect(table(), SAME["code"])
+    write_with("demo/ce", "f", method="simsiam")  # rwSAM's own encoder is another
+    collect(table(), SAME["code"])
+    write_with("demo/ce", "e", method="ce")
+    collect(table(), SAME["code"])
+
+
 def test_one_seed_has_no_sd_and_no_interval() -> None:
     result = paired_interval(np.array([0.1]))
     assert result["difference"] == pytest.approx(0.1) and np.isnan(result["low"]) and np.isnan(result["high"])
