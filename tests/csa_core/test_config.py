@@ -116,3 +116,20 @@ def test_a_mapping_is_merged_and_not_replaced() -> None:
 def test_yaml_merge_keys_work() -> None:
     text = "base: &base {lr: 0.1}\nrun: {<<: *base, seed: 2}"
     assert parse_yaml(text, "x")["run"] == {"lr": 0.1, "seed": 2}
+
+
+def test_a_run_is_not_told_by_what_it_does_not_read() -> None:
+    lists = {"source": "image_list", "train_list": "a.txt", "test_list": "b.txt"}
+
+    def digest(**fields: object) -> str:
+        return parse(fields, "test").digest()
+
+    assert digest(lr_schedule="cosine") == digest(lr_schedule="cosine", lr_drops=[3]) != digest()
+    assert digest(data=lists, crop_padding=2) == digest(data=lists) != digest(data=lists, colour_jitter=0.4)
+    assert digest(colour_jitter=0.4) == digest() != digest(crop_padding=2)
+    assert digest(data=lists) == digest(data=lists | {"root": "x", "train_list": "c.txt", "image_size": 224})
+    assert digest(data=lists) != digest(data=lists | {"image_size": 160})
+    assert digest(sync_batch_norm=True) == digest() != digest(ranks=2) != digest(ranks=2, sync_batch_norm=True)
+    assert digest(method="simsiam", ranks=2, lr=0.5) == digest(method="simsiam")
+    unread = {"sam": "none", "sam_radius": 1.0, "density_exponent": 2.0}
+    assert digest(method="simsiam", pretraining=unread) == digest(method="simsiam", pretraining={"sam": "none"})

@@ -1,6 +1,7 @@
 """Learning rate and phases, epoch by epoch."""
 
 import pytest
+import torch
 
 from csa_core.config import RunConfig
 from csa_core.train.schedule import learning_rate, phase
@@ -21,3 +22,14 @@ def test_phases_of_the_paper() -> None:
 
 def test_baselines_have_one_phase() -> None:
     assert {phase(tiny(method="ce"), epoch) for epoch in range(5)} == {"single"}
+
+
+def test_cosine_learning_rate_is_torchs() -> None:
+    config = tiny(lr_schedule="cosine", lr=0.2, lr_warmup_epochs=0, epochs=9)
+    wanted = torch.optim.SGD([torch.zeros(1)], lr=0.2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(wanted, 9)
+    for epoch in range(9):
+        assert learning_rate(config, epoch) == pytest.approx(schedule.get_last_lr()[0])
+        wanted.step()
+        schedule.step()
+    assert learning_rate(tiny(lr_schedule="cosine", lr=0.2, lr_warmup_epochs=4), 0) == pytest.approx(0.05)
