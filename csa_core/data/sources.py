@@ -1,5 +1,6 @@
 """Data sources: a name and a folder become a `Dataset`."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ def _folder(data: DataConfig) -> Dataset:
         odd = sorted(set(names) ^ set(test_names))[0]
         raise UserError(f"{root}: class '{odd}' is in only one of train and test; give both the same classes")
     parts = []
+    trained_on: dict[bytes, Path] = {}
     for part in ("train", "test"):
         files = [(path, label) for label, name in enumerate(names) for path in _images(root / part / name)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
@@ -85,6 +87,12 @@ def _folder(data: DataConfig) -> Dataset:
         if len(shapes) > 1:
             a, b = (f"{shape[1]} x {shape[0]}" for shape in sorted(shapes)[:2])
             raise UserError(f"{root / part}: images of several sizes ({a}, {b} px, ...); set data.image_size")
+        for (path, _), image in zip(files, images, strict=True):
+            pixels = hashlib.sha256(image.tobytes()).digest()
+            if part == "train":
+                trained_on.setdefault(pixels, path)
+            elif pixels in trained_on:
+                raise UserError(f"{path}: is the training image {trained_on[pixels]}, pixel by pixel; remove one")
         parts.append((np.stack(images), np.array([label for _, label in files], dtype=np.int64)))
     return Dataset("folder", names, *parts[0], *parts[1])
 

@@ -13,7 +13,7 @@ def save(folder: Path, epoch: int, tensors: store.Tensors, meta: dict[str, Any])
     """Write the checkpoint after `epoch` epochs, then drop all but the newest `KEEP`."""
     store.write_tensors(folder / f"epoch-{epoch:06d}.safetensors", tensors, meta | {"epoch": epoch})
     for old in find(folder)[KEEP:]:
-        old.unlink()
+        store.remove(old)
 
 
 def find(folder: Path) -> list[Path]:
@@ -29,7 +29,7 @@ def load_newest(folder: Path) -> tuple[store.Tensors, dict[str, Any], list[str]]
             tensors, meta, _ = store.read_tensors(path)
         except UserError as error:
             damaged.append(f"{str(error).partition(';')[0]}; going back to the one before")
-            path.unlink()
+            store.remove(path)
             continue
         return tensors, meta, damaged
     return {}, {}, damaged

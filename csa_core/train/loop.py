@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from csa_core import store
 from csa_core.config import RunConfig
@@ -21,6 +19,9 @@ from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
 from csa_core.train import checkpoint
 from csa_core.train.encoder import read_encoder
+from csa_core.train.guard import NotFinite
+from csa_core.train.lock import hold
+from csa_core.train.memory import one_line_when_out_of_memory
 from csa_core.train.pretrain import PretrainingRun
 from csa_core.train.progress import Progress
 from csa_core.train.results import Row, finish, is_finished
@@ -49,8 +50,8 @@ def train(
         encoder: weights of the pre-training run that this run needs, or the folder with them.
 
     Raises:
-        UserError: another process trains this run, the encoder is not the one it needs, or a loss is
-            not finite.
+        UserError: another process trains this run, the encoder is not the one it needs, something is
+            not finite, or there is not enough memory or disk.
     """
     digests = {
         "config": config.digest(),
@@ -65,27 +66,29 @@ def train(
     group_of_class(config.data.groups, split.class_counts)  # before hours of training, not after
     store.make_folder(folder)
     store.make_folder(out)
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            if retrain:
-                for path in [*checkpoint.find(folder), folder / "finished.json"]:
-                    path.unlink(missing_ok=True)
-            if not is_finished(folder):
-                kind = PretrainingRun if config.method == "simsiam" else Run
-                run = kind(config, dataset, split, device, weights)
-                history, seconds = _train_epochs(run, folder, checkpoint_seconds)
-                finish(run, folder, digests, history, seconds)
-            (out / "metrics.json").unlink(missing_ok=True)
-            for name in store.RESULTS:
-                store.write_bytes(out / name, (folder / name).read_bytes())
-    except Timeout:
-        raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None
+    with hold(folder), one_line_when_out_of_memory(config, dataset.train_images.shape[1:3]):
+        if retrain:
+            for path in [*checkpoint.find(folder), folder / "finished.json"]:
+                store.remove(path)
+        if not is_finished(folder):
+            kind = PretrainingRun if config.method == "simsiam" else Run
+            run = kind(config, dataset, split, device, weights)
+            history, seconds = _train_epochs(run, folder, checkpoint_seconds)
+            finish(run, folder, digests, history, seconds)
+        store.remove(out / "metrics.json")
+        for name in store.RESULTS:
+            store.write_bytes(out / name, (folder / name).read_bytes())
+            for left in out.glob(f".{name}.*.tmp"):  # of a killed writer
+                store.remove(left)
     metrics: dict[str, Any] = store.read_json(out / "metrics.json")
     return metrics
 
 
 def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tuple[list[Row], float]:
-    """Train what is left of the epochs; return the history of all and the seconds spent on all."""
+    """Train what is left of the epochs; return the history of all and the seconds spent on all.
+
+    What ends it early carries a note that says where the run will continue.
+    """
     epochs, every = run.epochs, run.config.evaluate_every
     tensors, meta, damaged = checkpoint.load_newest(folder)
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
@@ -95,6 +98,7 @@ def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tupl
     for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
         progress.say(line)
     start = saved = time.monotonic()
+    safe = first
     try:
         for epoch in range(first, epochs):
             row = train_epoch(run, epoch)
@@ -106,7 +110,10 @@ def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tupl
             if now - saved >= checkpoint_seconds and epoch + 1 < epochs:
                 spent = before + now - start
                 checkpoint.save(folder, epoch + 1, run.state(), {"history": history, "seconds": spent})
-                saved = now
+                saved, safe = now, epoch + 1
+    except BaseException as error:
+        error.add_note(f"from the last checkpoint, after epoch {safe}" if safe else "from the start")
+        raise
     finally:
         progress.close()
     return history, before + time.monotonic() - start
@@ -116,19 +123,25 @@ def train_epoch(run: Trainee, epoch: int) -> Row:
     """Train one epoch, numbered from 0; return its row of the history.
 
     Raises:
-        UserError: the loss is not finite; nothing of this epoch has been saved.
+        UserError: something is not finite; nothing of this epoch has been saved.
     """
     rate = run.learning_rate(epoch)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.network.train()
     totals: Stats = {}
-    for steps, stats in enumerate(run.steps(epoch), 1):  # noqa: B007 - how many there were
-        totals = {name: totals[name] + value for name, value in stats.items()} if totals else stats
-    # The only time the epoch waits for the device.
+    run.guard.start_epoch()
+    try:
+        for steps, stats in enumerate(run.steps(epoch), 1):  # noqa: B007 - how many there were
+            totals = {name: totals[name] + value for name, value in stats.items()} if totals else stats
+        # Here alone the epoch waits for the device.
+        run.guard.end_epoch()
+    except NotFinite as bad:
+        where = f"in epoch {epoch + 1}, {f'step {bad.step}' if bad.step else 'after its last step'}"
+        raise UserError(
+            f"{bad.name} is not finite {where} (learning rate {rate:g}); checkpoints are of epochs before; lower lr"
+        ) from None
     sums = {name: float(value) for name, value in totals.items()}
-    if not all(np.isfinite(value) for value in sums.values()):
-        raise UserError(f"loss is not finite in epoch {epoch + 1} (learning rate {rate:g}); lower lr")
     return {"epoch": epoch + 1, "lr": rate} | run.row(epoch, sums, steps)
 
 

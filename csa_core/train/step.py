@@ -32,6 +32,7 @@ def csa_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
     confident = labels.new_zeros(())
     if bank:
         is_confident, masks = find_contexts(run, images, labels, features, logits)
+        run.guard.watch("background mask", masks)
         bank.push(images, masks, is_confident)  # line 13
         confident = is_confident.sum()
 
@@ -41,6 +42,8 @@ def csa_step(run: "Run", plan: EpochPlan, step: int, phase: Phase) -> Stats:
         resampled, their_labels = run.images.batch(plan.resampled[step])  # line 7
         if bank:
             contexts, masks = bank.draw(plan.slot[step])  # line 19
+            run.guard.watch("image in the bank", contexts)
+            run.guard.watch("mask in the bank", masks)
             resampled = context_shift(resampled, contexts, masks, plan.mix[step])  # lines 20-22
         resampled_logits = network.head("resampling", network.body(resampled))
         resampling_loss = run.resampling_loss(resampled_logits, their_labels)
