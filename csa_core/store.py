@@ -109,6 +109,27 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: is not JSON; delete it and make it again") from None
 
 
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the SHA-256 over all of it as its last key."""
+    return value | {"sha256": digest(value)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a JSON object that was written `sealed`, and return it without its SHA-256.
+
+    Raises:
+        UserError: missing, damaged, or its content does not match its SHA-256.
+    """
+    value = read_json(path)
+    try:
+        stated = value.pop("sha256")
+        if digest(value) == stated:
+            return value
+    except (AttributeError, KeyError, TypeError, ValueError):  # no object, no SHA-256, or NaN in it
+        pass
+    raise UserError(f"{path}: content does not match its SHA-256; delete it and make it again")
+
+
 def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
     """Write named arrays with `meta` (JSON values) and the SHA-256 over both."""
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}

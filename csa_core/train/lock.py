@@ -30,8 +30,9 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         store.write_json(folder / "holder.json", {"process": os.getpid(), "host": socket.gethostname()})
         yield
-        store.remove(folder / "holder.json")
     finally:
+        with suppress(OSError):
+            (folder / "holder.json").unlink()
         lock.release()
 
 

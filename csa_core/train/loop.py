@@ -80,8 +80,7 @@ def train(
             store.write_bytes(out / name, (folder / name).read_bytes())
             for left in out.glob(f".{name}.*.tmp"):  # of a killed writer
                 store.remove(left)
-    metrics: dict[str, Any] = store.read_json(out / "metrics.json")
-    return metrics
+    return store.read_sealed(out / "metrics.json")
 
 
 def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tuple[list[Row], float]:
