@@ -21,8 +21,12 @@ def find(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.safetensors"), reverse=True)
 
 
-def load_newest(folder: Path) -> tuple[store.Tensors, dict[str, Any], list[str]]:
-    """Return the newest sound checkpoint, `({}, {}, ...)` if there is none, and a line for each damaged one."""
+def load_newest(folder: Path, digests: dict[str, str]) -> tuple[store.Tensors, dict[str, Any], list[str]]:
+    """Return the newest sound checkpoint, `({}, {}, ...)` if there is none, and a line for each that is not.
+
+    A damaged one is removed. One of another configuration, data set, split, encoder or code is kept under
+    another name.
+    """
     damaged = []
     for path in find(folder):
         try:
@@ -30,6 +34,11 @@ def load_newest(folder: Path) -> tuple[store.Tensors, dict[str, Any], list[str]]
         except UserError as error:
             damaged.append(f"{str(error).partition(';')[0]}; going back to the one before")
             store.remove(path)
+            continue
+        have = meta.get("digests", {})
+        if other := [key for key in digests if have.get(key) != digests[key]]:
+            aside = path.replace(path.with_suffix(".other"))
+            damaged.append(f"{path}: is of another run (differs in the digest of {', '.join(other)}); kept as {aside}")
             continue
         return tensors, meta, damaged
     return {}, {}, damaged

@@ -73,7 +73,7 @@ def train(
         if not is_finished(folder):
             kind = PretrainingRun if config.method == "simsiam" else Run
             run = kind(config, dataset, split, device, weights)
-            history, seconds = _train_epochs(run, folder, checkpoint_seconds)
+            history, seconds = _train_epochs(run, folder, digests, checkpoint_seconds)
             finish(run, folder, digests, history, seconds)
         store.remove(out / "metrics.json")
         for name in store.RESULTS:
@@ -83,13 +83,15 @@ def train(
     return store.read_sealed(out / "metrics.json")
 
 
-def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tuple[list[Row], float]:
+def _train_epochs(
+    run: Trainee, folder: Path, digests: dict[str, str], checkpoint_seconds: float
+) -> tuple[list[Row], float]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all.
 
     What ends it early carries a note that says where the run will continue.
     """
     epochs, every = run.epochs, run.config.evaluate_every
-    tensors, meta, damaged = checkpoint.load_newest(folder)
+    tensors, meta, damaged = checkpoint.load_newest(folder, digests)
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
     if tensors:
         run.load(tensors)
@@ -108,7 +110,8 @@ def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tupl
             now = time.monotonic()
             if now - saved >= checkpoint_seconds and epoch + 1 < epochs:
                 spent = before + now - start
-                checkpoint.save(folder, epoch + 1, run.state(), {"history": history, "seconds": spent})
+                meta = {"history": history, "seconds": spent, "digests": digests}
+                checkpoint.save(folder, epoch + 1, run.state(), meta)
                 saved, safe = now, epoch + 1
     except BaseException as error:
         error.add_note(f"from the last checkpoint, after epoch {safe}" if safe else "from the start")

@@ -120,7 +120,7 @@ def test_a_run_stops_before_the_optimizer(
     assert all(np.array_equal(before[key], after[key]) for key in before), "the optimizer stepped"
     assert not (tmp_path / "out/metrics.json").exists()
     (folder,) = (tmp_path / "state").iterdir()
-    kept, meta, damaged = checkpoint.load_newest(folder)
+    kept, meta, damaged = checkpoint.load_newest(folder, {"code": "code"})
     assert meta["epoch"] == where[0] - 1 and not damaged
     assert kept.keys() == states[where[0] - 1].keys()
     assert all(np.array_equal(kept[key], states[where[0] - 1][key]) for key in kept)
@@ -162,7 +162,7 @@ def test_weights_that_the_last_step_blew_up_are_no_checkpoint(
     with pytest.raises(UserError, match=r"heads.single.bias is not finite in epoch 3, after its last step"):
         train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0)
     (folder,) = (tmp_path / "state").iterdir()
-    assert checkpoint.load_newest(folder)[1]["epoch"] == 2
+    assert checkpoint.load_newest(folder, {"code": "code"})[1]["epoch"] == 2
 
 
 def test_where_nobody_waits_for_the_device_the_weights_rest_from_the_bad_step_on(
