@@ -37,8 +37,8 @@ class Run:
 
     @property
     def json(self) -> str:
-        """The configuration as one sorted JSON string, without what the method does not read."""
-        return canonical(self.config.identity() | {"data": self.config.data.model_dump(mode="json")})
+        """The configuration as one sorted JSON string, without what the run does not read."""
+        return canonical(self.config.identity())
 
     @property
     def weights(self) -> str:
@@ -302,8 +302,9 @@ class Plan:
         """Return the configuration that makes a data set, as one sorted JSON string."""
         if data not in self._data:
             raise UserError(f"target results/data/{data}: no run uses it, {nearest(data, self._data)}")
-        fields = self._data[data].config.data.model_dump(mode="json", include={"source", "root", "image_size"})
-        return canonical({"data": fields})
+        config = self._data[data].config.data
+        read = {"demo": {"source"}, "folder": {"source", "root", "image_size"}}.get(config.source, {"source", "root"})
+        return canonical({"data": config.model_dump(mode="json", include=read)})
 
     def data_files(self, data: str) -> str:
         """Return a digest of names, sizes and times of a folder's images, so that a changed folder is read again."""
@@ -318,7 +319,9 @@ class Plan:
         if (data, split) not in self._splits:
             names = [name for of, name in self._splits if of == data]
             raise UserError(f"target results/data/{data}/{split}.json: no run uses it, {nearest(split, names)}")
-        return canonical({"data": self._splits[data, split].config.data.model_dump(mode="json")})
+        fields = self._splits[data, split].config.identity()["data"]
+        del fields["groups"]  # groups are of scores
+        return canonical({"data": fields})
 
 
 def or_one_line(function: Callable[..., T], *args: Any) -> T:

@@ -86,7 +86,7 @@ def main(method: str, kills: int, folder: Path) -> None:
     if in_a_process(lambda: run(folder / "whole", Tracer())):
         raise SystemExit("the run that nobody kills did not end")
     lines = json.loads((folder / "whole/lines.json").read_text())
-    rng, report = random.Random(7), []  # noqa: S311 - not for secrets
+    rng, report = random.Random(7), []
     for number in range(kills):
         place = (number % 2, rng.randint(1, lines[number % 2]))
         out = folder / str(number)

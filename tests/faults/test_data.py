@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import pickle
 import shutil
 import tarfile
@@ -85,7 +84,9 @@ def test_other_data_under_the_same_name_is_refused_by_the_split(how: str, datase
         read_split(tmp_path / "split.json", other, SPLIT)
 
 
-@pytest.mark.parametrize(("source", "target"), [("train/ant/0.png", "test/ant/9.png"), ("test/bee/0.png", "train/ant/9.webp")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("train/ant/0.png", "test/ant/9.png"), ("test/bee/0.png", "train/ant/9.webp")]
+)
 def test_an_image_in_train_and_test_is_refused(source: str, target: str, tmp_path: Path) -> None:
     """By its pixels: name, class and format may differ."""
     folder_of_images(tmp_path)
@@ -199,7 +200,7 @@ def test_an_archive_that_is_not_the_known_one_is_not_unpacked(
         load_source(DataConfig(source="cifar100", root=str(root)))
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path != archive)
     assert found == ["deep", "deep/root", "outside", "outside/secret"]
-    assert (outside / "secret").read_text() == "secret" and os.stat(outside / "secret").st_nlink == 1
+    assert (outside / "secret").read_text() == "secret" and (outside / "secret").stat().st_nlink == 1
 
 
 def test_an_archive_with_the_known_md5_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

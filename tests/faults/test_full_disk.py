@@ -24,7 +24,7 @@ SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safet
 
 
 def mounted(*words: str) -> bool:
-    return subprocess.run(["mount", *words], capture_output=True).returncode == 0  # noqa: S607
+    return bool(shutil.which("mount")) and subprocess.run(["mount", *words], capture_output=True).returncode == 0
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         return folder
 
     yield resize
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def attempt(out: Path, dataset: Dataset, split: Split, state: Path | None = None, seconds: float = 0) -> str:
@@ -73,7 +73,7 @@ def sound(folder: Path) -> None:
     ("seconds", "step", "files"),
     [
         (0, 120, {"epoch-000001.safetensors", "epoch-000002.safetensors", "epoch-000003.safetensors"}),
-        (1e9, 60, {"weights.safetensors", "predictions.safetensors"}),
+        pytest.param(1e9, 20, {"weights.safetensors", "predictions.safetensors"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk(
@@ -95,9 +95,7 @@ def test_a_full_disk(
     assert {name: (out / name).read_bytes() for name in SAME} == whole
 
 
-def test_a_limit_on_the_size_of_files(
-    tmp_path: Path, whole: dict[str, bytes], dataset: Dataset, split: Split
-) -> None:
+def test_a_limit_on_the_size_of_files(tmp_path: Path, whole: dict[str, bytes], dataset: Dataset, split: Split) -> None:
     """The same without a file system of its own: no file may be larger than this."""
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, usual[1]))
@@ -128,7 +126,7 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
         if os.geteuid():
             folder.chmod(0o755)
         else:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("place", ["out", "state", "the folder of the run's state"])

@@ -127,9 +127,7 @@ def test_a_run_stops_before_the_optimizer(
 
 
 @pytest.mark.parametrize("where", STEPS[1:3])
-@pytest.mark.parametrize(
-    ("inject", "name"), [(into_views, "loss"), (into_predictor, "gradient of predictor.3.weight")]
-)
+@pytest.mark.parametrize(("inject", "name"), [(into_views, "loss"), (into_predictor, "gradient of predictor.3.weight")])
 def test_pretraining_stops_before_the_optimizer(
     inject: Any, name: str, where: Any, dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: Patch
 ) -> None:

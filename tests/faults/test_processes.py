@@ -102,7 +102,7 @@ sys.exit(cli.main(sys.argv[4:]))
     ("number", "epoch", "step", "where"),
     [
         (signal.SIGTERM, 3, 2, "from the last checkpoint, after epoch 2"),
-        (signal.SIGINT, 1, 1, "from the start"),
+        pytest.param(signal.SIGINT, 1, 1, "from the start", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_it_within_a_step_and_says_where_it_will_continue(
@@ -187,7 +187,9 @@ def test_another_error_is_not_called_out_of_memory(dataset: Dataset, split: Spli
 
 
 @pytest.mark.parametrize("workers", [None, 1, 4])
-def test_the_number_of_workers_changes_no_pixel(workers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_workers_changes_no_pixel(
+    workers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """None is what a machine gives that does not know its processors."""
     from tests.csa_core.data.test_sources import folder, folder_of_images
 
