@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"csa_core: {error}", file=sys.stderr)
         return 2
     except Interrupted as signalled:
-        where = getattr(signalled, "__notes__", ["from the start"])[0]
+        where = getattr(signalled, "__notes__", ["where it stands"])[0]
         print(f"csa_core: interrupted; the same command continues {where}", file=sys.stderr)
         return 128 + int(signalled.args[0])
     except BrokenPipeError:

@@ -53,6 +53,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     uninterrupted: dict[str, bytes], dataset: Dataset, split: Split, tmp_path: Path
 ) -> None:
     assert fit(tiny(), dataset, split, tmp_path / "same") == uninterrupted
+    assert fit(tiny(), dataset, split, tmp_path / "a third time") == uninterrupted
     other = fit(tiny(seed=2), dataset, split, tmp_path / "other")
     assert all(other[name] != uninterrupted[name] for name in SAME)
 
