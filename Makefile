@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help all table2 test lint clean
+.PHONY: help all table2 test test-faults lint clean
 
 help: ## show the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 all: $(READY) ## every table of the protocol in config.yaml
 	$(BIN)/snakemake --cores all
@@ -16,6 +16,9 @@ table2: $(READY) ## Table 2: ten thresholds, trained
 
 test: lint ## linters, type checker and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-faults: $(READY) ## every fault as often as the README says, about 15 minutes
+	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow" tests/faults
 
 lint: $(READY) ## linters and type checker alone
 	$(BIN)/ruff check .

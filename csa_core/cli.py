@@ -27,8 +27,8 @@ The smallest run.yaml is `data: {source: demo}`; every other key has a default.
 """
 
 
-class Interrupted(Exception):
-    """SIGTERM or SIGINT arrived."""
+class Interrupted(BaseException):
+    """SIGTERM or SIGINT arrived. Like KeyboardInterrupt it is no `Exception`, which others may catch."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +51,8 @@ def _run(args: argparse.Namespace) -> int:
         print(f"csa_core: {error}", file=sys.stderr)
         return 2
     except Interrupted as signalled:
-        print("csa_core: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        where = getattr(signalled, "__notes__", ["where it stands"])[0]
+        print(f"csa_core: interrupted; the same command continues {where}", file=sys.stderr)
         return 128 + int(signalled.args[0])
     except launch.RankLost as lost:
         print(f"csa_core: {lost}", file=sys.stderr)
@@ -67,6 +68,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGTERM, signal.SIGINT):  # a second one must not cut the clean end short
+        signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)
 
 

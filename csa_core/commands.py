@@ -93,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score the trained weights of a run anew, print the accuracies and compare them with its metrics."""
-    stored = store.read_json(args.folder / "metrics.json")
+    stored = store.read_sealed(args.folder / "metrics.json")
     config, network, dataset, kept = _trained(args)
     from csa_core.data.augment import evaluation_batches
     from csa_core.data.dataset import Dataset

@@ -4,10 +4,12 @@ Every file that the project writes goes through `write_bytes`; every tensor file
 SHA-256 of its content and is checked when it is read. The format is safetensors: no pickle.
 """
 
+import ast
 import hashlib
 import json
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:  # a signal, too, may arrive in the middle
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        UserError: it is not allowed.
+    """
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed ({error.strerror}); remove it or choose another place") from None
 
 
 def make_folder(path: Path) -> None:
@@ -95,6 +109,27 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: is not JSON; delete it and make it again") from None
 
 
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the SHA-256 over all of it as its last key."""
+    return value | {"sha256": digest(value)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a JSON object that was written `sealed`, and return it without its SHA-256.
+
+    Raises:
+        UserError: missing, damaged, or its content does not match its SHA-256.
+    """
+    value = read_json(path)
+    try:
+        stated = value.pop("sha256")
+        if digest(value) == stated:
+            return value
+    except (AttributeError, KeyError, TypeError, ValueError):  # no object, no SHA-256, or NaN in it
+        pass
+    raise UserError(f"{path}: content does not match its SHA-256; delete it and make it again")
+
+
 def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
     """Write named arrays with `meta` (JSON values) and the SHA-256 over both."""
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
@@ -134,10 +169,36 @@ def tensors_digest(tensors: Tensors, meta: dict[str, Any]) -> str:
     return sha.hexdigest()
 
 
+@cache
 def code_digest() -> str:
-    """Return the SHA-256 of the package's source: results of other code are told apart by it."""
+    """Return the SHA-256 of the package's code: results of other code are told apart by it.
+
+    Comments, docstrings and layout are no part of it, nor is the version of Python.
+    """
     root = Path(__file__).parent
     sha = hashlib.sha256()
     for source in sorted(root.rglob("*.py")):
-        sha.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
+        sha.update(f"{source.relative_to(root).as_posix()}:{meaning(source.read_bytes())};".encode())
     return sha.hexdigest()
+
+
+def meaning(source: bytes) -> str:
+    """Return what a source file does, as text: its syntax tree without places and without bare strings."""
+
+    def text(node: Any) -> str:
+        if isinstance(node, list):
+            return f"[{','.join(text(item) for item in node if not _is_bare_string(item))}]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 adds an empty text behind some format
+            node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and not part.value)]
+        # Fields that are empty are left out: versions of Python differ in which there are.
+        fields = ((name, getattr(node, name, None)) for name in node._fields if name != "kind")
+        kept = (f"{name}={text(value)}" for name, value in fields if value not in (None, []) or name == "value")
+        return f"{type(node).__name__}({','.join(kept)})"
+
+    return text(ast.parse(source))
+
+
+def _is_bare_string(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -37,8 +37,16 @@ class Run:
 
     @property
     def json(self) -> str:
-        """The configuration as one sorted JSON string, without what the method does not read."""
-        return canonical(self.config.identity() | {"data": self.config.data.model_dump(mode="json")})
+        """The configuration as one sorted JSON string, without what the run does not read."""
+        return canonical(self.config.identity() | {"data": self.data_fields})
+
+    @property
+    def data_fields(self) -> dict[str, Any]:
+        """The keys of `data` that its jobs read; images of lists are read again by every job, from where they lie."""
+        fields: dict[str, Any] = self.config.identity()["data"]
+        if fields["source"] == "image_list":
+            fields |= self.config.data.model_dump(mode="json", include={"root", "train_list", "test_list"})
+        return fields
 
     @property
     def weights(self) -> str:
@@ -316,9 +324,14 @@ class Plan:
         """Return the configuration that makes a data set, as one sorted JSON string."""
         if data not in self._data:
             raise UserError(f"target results/data/{data}: no run uses it, {nearest(data, self._data)}")
-        read = {"source", "root", "image_size", "train_list", "test_list"}
-        fields = self._data[data].config.data.model_dump(mode="json", include=read)
-        return canonical({"data": fields})
+        config = self._data[data].config.data
+        reads = {
+            "demo": {"source"},
+            "folder": {"source", "root", "image_size"},
+            "image_list": {"source", "root", "image_size", "train_list", "test_list"},
+        }
+        read = reads.get(config.source, {"source", "root"})
+        return canonical({"data": config.model_dump(mode="json", include=read)})
 
     def data_files(self, data: str) -> str:
         """Return a digest of names, sizes and times of a folder's images or of lists: a changed one is read again."""
@@ -334,7 +347,9 @@ class Plan:
         if (data, split) not in self._splits:
             names = [name for of, name in self._splits if of == data]
             raise UserError(f"target results/data/{data}/{split}.json: no run uses it, {nearest(split, names)}")
-        return canonical({"data": self._splits[data, split].config.data.model_dump(mode="json")})
+        fields = self._splits[data, split].data_fields
+        del fields["groups"]  # groups are of scores
+        return canonical({"data": fields})
 
 
 def or_one_line(function: Callable[..., T], *args: Any) -> T:

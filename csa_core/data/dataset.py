@@ -54,8 +54,13 @@ class Dataset:
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
-            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) != len(labels):
-                raise UserError(f"{where}: {part} images must be (N, H, W, 3) uint8, one label each")
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+                raise UserError(f"{where}: {part} images must be (N, H, W, 3) uint8")
+            if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+                raise UserError(
+                    f"{where}: {len(images)} {part} images, but labels are {labels.shape} {labels.dtype}; "
+                    "there must be one int64 for each image"
+                )
             wrong = np.flatnonzero((labels < 0) | (labels >= classes))
             if len(wrong):
                 raise UserError(

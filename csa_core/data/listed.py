@@ -81,6 +81,8 @@ def read_lists(data: DataConfig) -> ImageList:
     test_paths, test_labels, test_sizes = _read_list(Path(str(data.test_list)), root, len(counts))
     if (missing := np.flatnonzero(np.bincount(test_labels, minlength=len(counts)) == 0)).size:
         raise UserError(f"{data.test_list}: label {missing[0]} has no images, though {data.train_list} has some")
+    if (both := np.intersect1d(train_paths, test_paths)).size:
+        raise UserError(f"{data.test_list}: {both[0].decode()} is in {data.train_list} too; take it out of one")
     order = np.argsort(-counts, kind="stable")
     number = np.argsort(order)
     return ImageList(

@@ -1,6 +1,8 @@
 """Data sources: a name and a folder become a `Dataset`."""
 
+import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,7 @@ from csa_core.data.demo import DIGEST as DEMO_DIGEST
 from csa_core.data.demo import make_demo
 from csa_core.errors import UserError
 
+MOST_SHARED = 0.01
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -99,6 +102,7 @@ def _folder(data: DataConfig) -> Dataset:
         odd = sorted(set(names) ^ set(test_names))[0]
         raise UserError(f"{root}: class '{odd}' is in only one of train and test; give both the same classes")
     parts = []
+    trained_on: dict[bytes, Path] = {}
     for part in ("train", "test"):
         files = [(path, label) for label, name in enumerate(names) for path in _images(root / part / name)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
@@ -107,8 +111,33 @@ def _folder(data: DataConfig) -> Dataset:
         if len(shapes) > 1:
             a, b = (f"{shape[1]} x {shape[0]}" for shape in sorted(shapes)[:2])
             raise UserError(f"{root / part}: images of several sizes ({a}, {b} px, ...); set data.image_size")
+        if part == "train":
+            trained_on = {_pixels(image): path for (path, _), image in zip(files, images, strict=True)}
+        else:
+            _check_overlap(
+                [(path, trained_on.get(_pixels(image))) for (path, _), image in zip(files, images, strict=True)]
+            )
         parts.append((np.stack(images), np.array([label for _, label in files], dtype=np.int64)))
     return Dataset("folder", names, *parts[0], *parts[1])
+
+
+def _pixels(image: np.ndarray) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()
+
+
+def _check_overlap(tested_on: list[tuple[Path, Path | None]]) -> None:
+    """See that test images are not training images, pixel by pixel.
+
+    A few are in the best of families (CIFAR-100 itself): these are said. More than one in a hundred
+    make a score of memory.
+    """
+    both = [(test, train) for test, train in tested_on if train is not None]
+    if both:
+        test, train = both[0]
+        line = f"{len(both)} of {len(tested_on)} test images are training images, pixel by pixel: {test} is {train}"
+        if len(both) > MOST_SHARED * len(tested_on):
+            raise UserError(f"{line}; take them out of one")
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

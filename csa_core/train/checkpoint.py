@@ -13,7 +13,7 @@ def save(folder: Path, epoch: int, tensors: store.Tensors, meta: dict[str, Any])
     """Write the checkpoint after `epoch` epochs, then drop all but the newest `KEEP`."""
     store.write_tensors(folder / f"epoch-{epoch:06d}.safetensors", tensors, meta | {"epoch": epoch})
     for old in find(folder)[KEEP:]:
-        old.unlink()
+        store.remove(old)
 
 
 def find(folder: Path) -> list[Path]:
@@ -21,15 +21,24 @@ def find(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.safetensors"), reverse=True)
 
 
-def load_newest(folder: Path) -> tuple[store.Tensors, dict[str, Any], list[str]]:
-    """Return the newest sound checkpoint, `({}, {}, ...)` if there is none, and a line for each damaged one."""
+def load_newest(folder: Path, digests: dict[str, str]) -> tuple[store.Tensors, dict[str, Any], list[str]]:
+    """Return the newest sound checkpoint, `({}, {}, ...)` if there is none, and a line for each that is not.
+
+    A damaged one is removed. One of another configuration, data set, split, encoder or code is kept under
+    another name.
+    """
     damaged = []
     for path in find(folder):
         try:
             tensors, meta, _ = store.read_tensors(path)
         except UserError as error:
             damaged.append(f"{str(error).partition(';')[0]}; going back to the one before")
-            path.unlink()
+            store.remove(path)
+            continue
+        have = meta.get("digests", {})
+        if other := [key for key in digests if have.get(key) != digests[key]]:
+            aside = path.replace(path.with_suffix(".other"))
+            damaged.append(f"{path}: is of another run (differs in the digest of {', '.join(other)}); kept as {aside}")
             continue
         return tensors, meta, damaged
     return {}, {}, damaged

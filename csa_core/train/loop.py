@@ -11,9 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from csa_core import store
 from csa_core.config import RunConfig
@@ -25,6 +23,9 @@ from csa_core.errors import UserError
 from csa_core.method.bank import bank_bytes
 from csa_core.train import checkpoint
 from csa_core.train.encoder import read_encoder
+from csa_core.train.guard import NotFinite
+from csa_core.train.lock import hold
+from csa_core.train.memory import one_line_when_out_of_memory
 from csa_core.train.pretrain import PretrainingRun
 from csa_core.train.progress import Progress
 from csa_core.train.results import Row, finish, is_finished
@@ -53,8 +54,8 @@ def train(
         encoder: weights of the pre-training run that this run needs, or the folder with them.
 
     Raises:
-        UserError: another process trains this run, the encoder is not the one it needs, or a loss is
-            not finite.
+        UserError: another process trains this run, the encoder is not the one it needs, something is
+            not finite, or there is not enough memory or disk.
     """
     digests = {
         "config": config.digest(),
@@ -69,35 +70,43 @@ def train(
     group_of_class(config.data.groups, split.class_counts)  # before hours of training, not after
     store.make_folder(folder)
     store.make_folder(out)
-    try:
-        # One rank holds the lock, reads and writes; the others train with it.
-        with FileLock(folder / "lock", timeout=0) if rank() == 0 else nullcontext():
-            if retrain and rank() == 0:
-                for path in [*checkpoint.find(folder), folder / "finished.json"]:
-                    path.unlink(missing_ok=True)
-            if not agree(rank() == 0 and is_finished(folder), device):
-                kind = PretrainingRun if config.method == "simsiam" else Run
-                run = kind(config, dataset, split, device, weights)
-                history, seconds = _train_epochs(run, folder, checkpoint_seconds)
-                finish(run, folder, digests, history, seconds)
-            if rank() == 0:
-                (out / "metrics.json").unlink(missing_ok=True)
-                for name in store.RESULTS:
-                    store.write_bytes(out / name, (folder / name).read_bytes())
-            wait()
-    except Timeout:
-        raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None
-    metrics: dict[str, Any] = store.read_json(out / "metrics.json")
-    return metrics
+    # One rank holds the lock, reads and writes; the others train with it.
+    with hold(folder) if rank() == 0 else nullcontext(), one_line_when_out_of_memory(config, dataset.image_size):
+        if retrain and rank() == 0:
+            for path in [*checkpoint.find(folder), folder / "finished.json"]:
+                store.remove(path)
+        if not agree(rank() == 0 and is_finished(folder), device):
+            kind = PretrainingRun if config.method == "simsiam" else Run
+            run = kind(config, dataset, split, device, weights)
+            history, seconds = _train_epochs(run, folder, digests, checkpoint_seconds)
+            finish(run, folder, digests, history, seconds)
+        if rank() == 0:
+            _publish(folder, out)
+        wait()
+    return store.read_sealed(out / "metrics.json")
 
 
-def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tuple[list[Row], float]:
-    """Train what is left of the epochs; return the history of all and the seconds spent on all."""
+def _publish(folder: Path, out: Path) -> None:
+    """Copy the results from the state to where they are wanted, the metrics last."""
+    store.remove(out / "metrics.json")
+    for name in store.RESULTS:
+        store.write_bytes(out / name, (folder / name).read_bytes())
+        for left in out.glob(f".{name}.*.tmp"):  # of a killed writer
+            store.remove(left)
+
+
+def _train_epochs(
+    run: Trainee, folder: Path, digests: dict[str, str], checkpoint_seconds: float
+) -> tuple[list[Row], float]:
+    """Train what is left of the epochs; return the history of all and the seconds spent on all.
+
+    What ends it early carries a note that says where the run will continue.
+    """
     epochs, every = run.epochs, run.config.evaluate_every
     # Rank 0 first: it throws out damaged ones, and the others then find what it found.
     for reader in range(min(ranks(), 2)):
         if reader == min(rank(), 1):
-            tensors, meta, damaged = checkpoint.load_newest(folder)
+            tensors, meta, damaged = checkpoint.load_newest(folder, digests)
         wait()
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
     if tensors:
@@ -121,8 +130,13 @@ def _train_epochs(run: Trainee, folder: Path, checkpoint_seconds: float) -> tupl
             if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
                 spent = before + now - start
                 if rank() == 0:
-                    checkpoint.save(folder, epoch + 1, run.state(), {"history": history, "seconds": spent})
+                    meta = {"history": history, "seconds": spent, "digests": digests}
+                    checkpoint.save(folder, epoch + 1, run.state(), meta)
                 saved = now
+    except BaseException as error:
+        done = [int(path.stem.partition("-")[2]) for path in checkpoint.find(folder)]
+        error.add_note(f"from the last checkpoint, after epoch {done[0]}" if done else "from the start")
+        raise
     finally:
         progress.close()
     return history, before + time.monotonic() - start
@@ -132,20 +146,26 @@ def train_epoch(run: Trainee, epoch: int) -> Row:
     """Train one epoch, numbered from 0; return its row of the history.
 
     Raises:
-        UserError: the loss is not finite; nothing of this epoch has been saved.
+        UserError: something is not finite; nothing of this epoch has been saved.
     """
     rate = run.learning_rate(epoch)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.network.train()
     totals: Stats = {}
-    for steps, stats in enumerate(run.steps(epoch), 1):  # noqa: B007 - how many there were
-        totals = {name: totals[name] + value for name, value in stats.items()} if totals else stats
-    # The only time the epoch waits for the device.
+    run.guard.start_epoch()
+    try:
+        for steps, stats in enumerate(run.steps(epoch), 1):  # noqa: B007 - how many there were
+            totals = {name: totals[name] + value for name, value in stats.items()} if totals else stats
+        # Here alone the epoch waits for the device.
+        run.guard.end_epoch()
+    except NotFinite as bad:
+        where = f"in epoch {epoch + 1}, {f'step {bad.step}' if bad.step else 'after its last step'}"
+        raise UserError(
+            f"{bad.name} is not finite {where} (learning rate {rate:g}); checkpoints are of epochs before; lower lr"
+        ) from None
     sums = _over_ranks(totals)
     share_buffers(run.network)
-    if not all(np.isfinite(value) for value in sums.values()):
-        raise UserError(f"loss is not finite in epoch {epoch + 1} (learning rate {rate:g}); lower lr")
     return {"epoch": epoch + 1, "lr": rate} | run.row(epoch, sums, steps)
 
 

@@ -108,13 +108,17 @@ def simsiam_step(run: PretrainingRun, plan: PretrainingPlan, step: int) -> Stats
     else:
         parameters = list(run.network.parameters())
         run.optimizer.zero_grad(set_to_none=True)
+        run.guard.watch("loss", losses)
         (run.weights[index] * losses).mean().backward()
         before = climb(parameters, recipe.sam_radius)
         run.optimizer.zero_grad(set_to_none=True)
         follow_statistics(run.network, False)  # they have moved in the first pass
-        losses_of(run.network, *views)[0].mean().backward()
+        uphill = losses_of(run.network, *views)[0].mean()
+        run.guard.watch("loss at the end of the ascent", uphill)
+        uphill.backward()
         follow_statistics(run.network, True)
         return_to(parameters, before)
+        run.guard.check()
         run.optimizer.step()
     return {"loss": losses.detach().mean(), "projector_std": spread}
 

@@ -39,10 +39,10 @@ def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Ro
     store.write_tensors(folder / "weights.safetensors", weights, label)
     store.write_tensors(folder / "predictions.safetensors", logits, label)
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
-    store.write_json(folder / "metrics.json", metrics)
+    store.write_json(folder / "metrics.json", store.sealed(metrics))
     store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})
     for path in [*checkpoint.find(folder), *folder.glob(".*.tmp")]:  # the latter are of a killed writer
-        path.unlink()
+        store.remove(path)
 
 
 def make_metrics(

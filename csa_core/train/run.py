@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from csa_core.method.losses import log_prior, make_loss
 from csa_core.models.resnet import Network, make_network
 from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble
+from csa_core.train.guard import Guard
 from csa_core.train.schedule import Phase, learning_rate, phase
 from csa_core.train.step import LOSSES, Stats, streams, train_step
 
@@ -50,10 +51,17 @@ class Trainee:
         """Put a network on the device, in the memory format that convolutions are fastest in."""
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @cached_property
+    def guard(self) -> Guard:
+        """What stops the run before something that is not finite reaches the weights."""
+        return Guard(self.network, self.optimizer, self.device)
+
     def update(self, loss: Tensor) -> None:
         """Take one optimizer step; a head that the loss does not reach stays as it is."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.guard.watch("loss", loss)
         loss.backward()
+        self.guard.check()
         self.optimizer.step()
 
     def steps(self, epoch: int) -> Iterator[Stats]:

@@ -42,6 +42,7 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
     confident = labels.new_zeros(())
     if bank:
         is_confident, masks = find_contexts(run, images, labels, features, logits)
+        run.guard.watch("background mask", masks)
         bank.push(gather(images), gather(masks), gather(is_confident))  # line 13
         confident = is_confident.sum()
 
@@ -51,6 +52,8 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
         resampled, their_labels = batch.resampled  # line 7
         if bank:
             contexts, masks = bank.draw(batch.slot)  # line 19
+            run.guard.watch("image in the bank", contexts)
+            run.guard.watch("mask in the bank", masks)
             resampled = context_shift(resampled, contexts, masks, batch.mix)  # lines 20-22
         resampled_logits = network.head("resampling", network.body(resampled))
         resampling_loss = run.resampling_loss(resampled_logits, their_labels)

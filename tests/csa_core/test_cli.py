@@ -133,7 +133,7 @@ def test_another_file_in_place_of_the_weights_is_refused(cli: Cli, run_yaml: Pat
     (out / "weights.safetensors").write_bytes(weights)
     (out / "metrics.json").write_text('{"a": 3}')
     done = cli("evaluate", out)
-    assert done.returncode == 2 and "is not of a trained run" in done.stderr
+    assert done.returncode == 2 and "metrics.json: content does not match its SHA-256" in done.stderr
     (out / "metrics.json").write_bytes(metrics)
     assert cli("evaluate", out).returncode == 0
 

@@ -34,7 +34,8 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     assert result["label"].unique().tolist() == ["1.0", "2.0"]
     assert result["run"].unique().tolist() == ["tiny/csa/mask_exponent=1.0", "tiny/csa"]
 
-    # A change of the drawing code draws again and trains nothing; one of the trainer trains again.
+    # A change of the drawing code draws again and trains nothing; one of the trainer trains again,
+    # and one of its comments does not.
     def announced() -> str:
         done = subprocess.run([*command, "--dry-run"], cwd=copy, capture_output=True, text=True, timeout=300)
         return done.stdout + done.stderr
@@ -43,6 +44,10 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     with (copy / "workflow/report/tables.py").open("a") as file:
         file.write("# touched\n")
     assert set(re.findall(r"^(train|table) +\d+$", announced(), re.M)) == {"table"}
+    assert subprocess.run(command, cwd=copy, capture_output=True, timeout=300).returncode == 0
     with (copy / "csa_core/train/step.py").open("a") as file:
-        file.write("# touched\n")
+        file.write('# touched\n"touched"\n')
+    assert "Nothing to be done" in announced()
+    with (copy / "csa_core/train/step.py").open("a") as file:
+        file.write("touched = True\n")
     assert set(re.findall(r"^(train) +(\d+)$", announced(), re.M)) == {("train", "2")}

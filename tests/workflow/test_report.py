@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from csa_core.errors import UserError
+from csa_core.store import read_sealed, sealed
 from workflow.report.collect import GROUPS, MEASURES, collect
 from workflow.report.summary import paired_interval, summarise
 from workflow.report.tables import heading, latex, markdown, tidy, write
@@ -56,7 +57,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for seed in ACCURACY:
             folder = tmp_path / "results/runs" / row["run"] / f"seed={seed}"
             folder.mkdir(parents=True)
-            (folder / "metrics.json").write_text(json.dumps(metrics(row["run"], seed, number)))
+            (folder / "metrics.json").write_text(json.dumps(sealed(metrics(row["run"], seed, number))))
     return tmp_path
 
 
@@ -118,13 +119,12 @@ def test_the_csv_is_tidy_and_in_percent(results: Path) -> None:
 
 
 def spoil(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text())
+    content = read_sealed(path)
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(sealed(content)))
 
 
-NAN = {"accuracy": dict.fromkeys(GROUPS, float("nan"))} | dict.fromkeys(MEASURES, 0.5)
 TEXT = {"accuracy": dict.fromkeys(GROUPS, "0.9")} | dict.fromkeys(MEASURES, 0.5)
 RUN = Path("results/runs/demo/ce/seed=2/metrics.json")
 BAD = {
@@ -135,10 +135,9 @@ BAD = {
     "other data": (lambda: spoil(RUN, digests={"data": "x" * 64}), "data digest differs from that of"),
     "other split": (lambda: spoil(RUN, digests={"split": "x" * 64}), "split digest differs from that of"),
     "no such head": (lambda: spoil(RUN, predicts="resampling"), "lacks what table row 'Other' needs"),
-    "nan": (
-        lambda: spoil(RUN, heads={"single": NAN}),
-        "all is nan",
-    ),
+    "nan": (lambda: RUN.write_text(RUN.read_text().replace("0.85", "NaN")), "content does not match its SHA-256"),
+    "another digit": (lambda: RUN.write_text(RUN.read_text().replace("0.85", "0.86")), "does not match its SHA-256"),
+    "no SHA-256": (lambda: RUN.write_text(json.dumps(read_sealed(RUN))), "content does not match its SHA-256"),
     "text": (
         lambda: spoil(RUN, heads={"single": TEXT}),
         "all is '0.9'",
@@ -193,12 +192,12 @@ def test_each_row_shows_the_head_that_it_names(results: Path) -> None:
     heads = {"uniform": 0.1, "resampling": 0.2, "ensemble": 0.3}
     for seed in ACCURACY:
         path = results / f"results/runs/demo/csa/seed={seed}/metrics.json"
-        content = json.loads(path.read_text()) | {"predicts": "resampling"}
+        content = read_sealed(path) | {"predicts": "resampling"}
         content["heads"] = {
             name: {"accuracy": dict.fromkeys(GROUPS, value)} | dict.fromkeys(MEASURES, value)
             for name, value in heads.items()
         }
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(sealed(content)))
     row = table()["rows"][0]
     rows = [row | {"head": head, "label": "same", "reference": head == "resampling"} for head in heads]
     values, facts = collect(table(rows=rows), SAME["code"])

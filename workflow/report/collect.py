@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from csa_core.errors import UserError
-from csa_core.store import canonical, read_json
+from csa_core.store import canonical, read_sealed
 
 GROUPS = ("all", "many", "medium", "few")
 # What a run's encoder depends on; runs that agree in it must have had the same one.
@@ -48,7 +48,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
             if partial and not _is_of(path, {"config": config, "code": code}):
                 missing[str(path.parent)] = None
                 continue
-            metrics = read_json(path)
+            metrics = read_sealed(path)
             again = f"delete {path.parent} and run snakemake again"
             try:
                 head = row["head"] or metrics["predicts"]
@@ -91,7 +91,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
 
 def _is_of(path: Path, digests: dict[str, str]) -> bool:
     """Whether a run is finished, with these digests."""
-    return path.exists() and digests.items() <= read_json(path).get("digests", {}).items()
+    return path.exists() and digests.items() <= read_sealed(path).get("digests", {}).items()
 
 
 def name_of(row: dict[str, Any]) -> str:

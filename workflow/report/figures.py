@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 
 from csa_core import store
 from csa_core.errors import UserError
-from csa_core.store import read_json
+from csa_core.store import read_sealed
 from workflow.report.collect import collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, save, use_style
@@ -128,7 +128,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
     """Draw the accuracy of each class over its number of training images; small dots are single seeds."""
     lines = []
     for row in _runs(values).to_dict("records"):
-        metrics = read_json(folder_of(row, row["seed"]) / "metrics.json")
+        metrics = read_sealed(folder_of(row, row["seed"]) / "metrics.json")
         scores = metrics["heads"][row["head"]]
         for k, count in enumerate(metrics["class_counts"]):
             percent = 100 * scores["correct"][k] / scores["images"][k]

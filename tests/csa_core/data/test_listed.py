@@ -79,6 +79,7 @@ def test_written_and_read_again(image_lists: Path, tmp_path: Path) -> None:
         ("train", "train/n1000/0.JPEG 12", "train.txt: label 8 has no images, though 12 has; use 0..K-1"),
         ("test", "test/n1000/0.JPEG 8", "test.txt: line 3: label 8 is outside 0..7, the classes of the training list"),
         ("train", "train/n1000/none.JPEG 1", "train/n1000/none.JPEG: no such file; is data.root right?"),
+        ("train", "test/n1000/3.JPEG 0", "test.txt: test/n1000/3.JPEG is in "),
         ("train", "../secret.JPEG 1", "train.txt: line 3: ../secret.JPEG leads out of data.root"),
         ("train", "/etc/hostname 1", "train.txt: line 3: /etc/hostname leads out of data.root"),
     ],

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import score
+from csa_core.train.lock import hold
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.run import Run
 from csa_core.train.schedule import Phase
@@ -51,6 +54,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     uninterrupted: dict[str, bytes], dataset: Dataset, split: Split, tmp_path: Path
 ) -> None:
     assert fit(tiny(), dataset, split, tmp_path / "same") == uninterrupted
+    assert fit(tiny(), dataset, split, tmp_path / "a third time") == uninterrupted
     other = fit(tiny(seed=2), dataset, split, tmp_path / "other")
     assert all(other[name] != uninterrupted[name] for name in SAME)
 
@@ -137,7 +141,10 @@ def test_a_signal_ends_it_with_one_line(number: signal.Signals, tmp_path: Path) 
     process.send_signal(number)
     _, log = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert log.splitlines()[-1] == "csa_core: interrupted; the same command continues from the last checkpoint"
+    (epoch,) = re.findall(
+        r"^csa_core: interrupted; the same command continues from the last checkpoint, after epoch (\d+)$", log, re.M
+    )
+    assert list(out.glob(f"state/*/epoch-{int(epoch):06d}.safetensors")), "it continues from there"
     assert "Traceback" not in log
 
 
@@ -192,11 +199,10 @@ def test_damaged_results_are_made_again(
 
 
 def test_two_processes_do_not_train_one_run(dataset: Dataset, split: Split, tmp_path: Path) -> None:
-    from filelock import FileLock
-
     fit(tiny(), dataset, split, tmp_path)
     (folder,) = (tmp_path / "state").iterdir()
-    with FileLock(folder / "lock"), pytest.raises(UserError, match="another process is training this run"):
+    holder = rf"process {os.getpid()} on {socket.gethostname()} is training this run"
+    with hold(folder), pytest.raises(UserError, match=holder):
         fit(tiny(), dataset, split, tmp_path)
 
 

@@ -1,0 +1,82 @@
+"""The guard: nothing that is not finite reaches the weights, and what was not finite is named.
+
+On a CPU each step is checked before the optimizer. A GPU is never waited for: there the same check
+tells the fused optimizer to do nothing from the first bad step on, and is read once an epoch.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NotFinite(Exception):
+    """A tensor holds NaN or infinity; `step` counts from 1 in its epoch, 0 is the end of the epoch."""
+
+    def __init__(self, name: str, step: int) -> None:
+        super().__init__(name, step)
+        self.name, self.step = name, step
+
+
+class Guard:
+    """Watches the tensors of each step, in the order in which they come about."""
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        self._network = network
+        # Last layers first: what is wrong in a gradient comes from there.
+        self._parameters = list(network.named_parameters())[::-1]
+        self._waits = device.type == "cpu"
+        self._watched: dict[str, Tensor] = {}
+        self._unread: list[tuple[list[str], Tensor]] = []
+        self._steps_read = 0
+        # The fused kernel leaves everything as it is where this is 1 (torch's GradScaler does the same).
+        self._bad = torch.zeros(1, device=device)
+        optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+
+    def start_epoch(self) -> None:
+        """Count steps from 1 again."""
+        self._watched, self._unread, self._steps_read = {}, [], 0
+
+    def watch(self, name: str, tensor: Tensor) -> None:
+        """Let the next check look at this, too; the first that is not finite is the one named."""
+        self._watched[name] = tensor.detach()
+
+    def check(self) -> None:
+        """Look at what is watched and at all gradients, before the optimizer's step.
+
+        Raises:
+            NotFinite: on a CPU; elsewhere `end_epoch` raises it.
+        """
+        gradients = {f"gradient of {name}": parameter.grad for name, parameter in self._parameters}
+        named = self._watched | {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        # The largest magnitude, not the sum of squares, which overflows before anything is wrong.
+        largest = torch.stack(torch._foreach_norm(list(named.values()), math.inf))
+        self._unread.append((list(named), largest))
+        self._watched = {}
+        if self._waits:
+            self._read()
+        else:
+            torch.maximum(self._bad, (~largest.isfinite()).any().float(), out=self._bad)
+
+    def end_epoch(self) -> None:
+        """Read what was not read yet, and look at the weights, which the last step may have blown up.
+
+        Raises:
+            NotFinite: naming the first tensor and its step.
+        """
+        self._read()
+        state = {name: tensor for name, tensor in self._network.state_dict().items() if tensor.is_floating_point()}
+        largest = torch.stack(torch._foreach_norm(list(state.values()), math.inf)).tolist()
+        for name, value in zip(state, largest, strict=True):
+            if not math.isfinite(value):
+                raise NotFinite(name, 0)
+
+    def _read(self) -> None:
+        values = torch.cat([largest for _, largest in self._unread]).tolist() if self._unread else []
+        for names, _ in self._unread:
+            self._steps_read += 1
+            for name, value in zip(names, values, strict=False):
+                if not math.isfinite(value):
+                    raise NotFinite(name, self._steps_read)
+            values = values[len(names) :]
+        self._unread = []

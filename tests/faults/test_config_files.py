@@ -1,0 +1,49 @@
+"""At least forty malformed files, as a person would give them: exit code 2, one line, before torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.csa_core.test_config import BAD
+
+MORE = {
+    "model: ../resnet32": "model: unknown name '../resnet32'",
+    "method: ../../csa": "method: unknown name",
+    "data: {source: ../cifar10}": "data.source: unknown name '../cifar10'",
+    "data: {root: NO}": "data.root: input should be a valid string, got False",
+    "data: {root: !!python/object/apply:os.system [ls]}": "is not valid YAML",
+    "data: !!python/object:csa_core.config.DataConfig {source: demo}": "is not valid YAML",
+    "horizontal_flip: NOPE": "horizontal_flip: input should be a valid boolean",
+    "model: NO": "model: ",
+    "mask_forward: on": "mask_forward: ",
+}
+RUN = """
+import contextlib, io, json, sys, time
+from csa_core import cli
+report = []
+for path in sys.argv[1:]:
+    said, start = io.StringIO(), time.perf_counter()
+    with contextlib.redirect_stderr(said):
+        code = cli.main(["train", path, "--out", path + ".out"])
+    report.append([code, said.getvalue(), time.perf_counter() - start])
+print(json.dumps([report, "torch" in sys.modules]))
+"""
+
+
+def test_malformed_files_are_refused_in_one_line_before_torch(tmp_path: Path) -> None:
+    cases = list((BAD | MORE).items())
+    assert len(cases) >= 40
+    for number, (text, _) in enumerate(cases):
+        (tmp_path / f"{number}.yaml").write_text(text)
+    paths = [str(tmp_path / f"{number}.yaml") for number in range(len(cases))]
+    done = subprocess.run([sys.executable, "-c", RUN, *paths], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    report, with_torch = json.loads(done.stdout)
+    assert not with_torch, "torch was imported"
+    for (text, wanted), path, (code, said, _) in zip(cases, paths, report, strict=True):
+        assert code == 2 and said.count("\n") == 1 and "Traceback" not in said, (text, said)
+        assert said.startswith("csa_core: ") and wanted.replace("run.yaml", path) in said, (text, said)
+    assert not list(tmp_path.glob("*.out")), "something was written"
+    print(f"{len(cases)} files, the slowest in {max(seconds for *_, seconds in report):.3f} s")
