@@ -213,3 +213,16 @@ def test_watching_costs_no_number(dataset: Dataset, split: Split) -> None:
             train_epoch(run, epoch)
     one, other = (run.state() for run in runs)
     assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_of_several_gradients_the_one_nearest_to_the_loss_is_named() -> None:
+    """What goes wrong there goes wrong in all layers before it."""
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1, bias=False))
+    watching = guard.Guard(network, torch.optim.SGD(network.parameters(), lr=0.1, fused=True), CPU)
+    out = network(torch.ones(3, 2))
+    out.register_hook(lambda gradient: gradient * torch.nan)
+    watching.watch("loss", out.sum())
+    out.sum().backward()
+    with pytest.raises(guard.NotFinite) as error:
+        watching.check()
+    assert error.value.name == "gradient of 1.weight"

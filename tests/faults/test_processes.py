@@ -123,29 +123,26 @@ def test_a_signal_ends_it_within_a_step_and_says_where_it_will_continue(
 GROWTH = """
 import sys
 import torch
-from csa_core.data.plan import plan_epoch
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
+from csa_core.train.loop import train_epoch
 from csa_core.train.run import Run
-from csa_core.train.step import csa_step
 from tests.conftest import tiny
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-config = tiny(threshold=0.0)
+config = tiny(threshold=0.0, epochs=100, lr_drops=[])
 dataset = load_source(config.data)
 split = make_split(dataset, config.data)
 run = Run(config, dataset, split, torch.device("cpu"))
-run.network.train()
 sizes = []
-for number in range(260):
-    plan = plan_epoch(config, split.class_counts, number, run.device)
-    csa_step(run, plan, 0, "context_shift")
+for epoch in range(51):
+    row = train_epoch(run, epoch)
     sizes.append(resident())
-assert run.bank.is_full()
-print((sizes[-1] - sizes[59]) / 1e6)
+assert row["phase"] == "context_shift" and row["bank_fill"] == 1 and len(split.indices) // 16 == 5
+print((sizes[-1] - sizes[10]) / 1e6)  # 40 epochs of five steps
 """
 
 
