@@ -48,14 +48,15 @@ def _run(args: argparse.Namespace) -> int:
     try:
         args.run(args)
     except UserError as error:
-        print(f"csa_core: {error}", file=sys.stderr)
+        _say(error)
         return 2
     except Interrupted as signalled:
         where = getattr(signalled, "__notes__", ["where it stands"])[0]
-        print(f"csa_core: interrupted; the same command continues {where}", file=sys.stderr)
+        if not launch.is_rank():  # for those the one that started them speaks
+            _say(f"interrupted; the same command continues {where}")
         return 128 + int(signalled.args[0])
     except launch.RankLost as lost:
-        print(f"csa_core: {lost}", file=sys.stderr)
+        _say(lost)
         return lost.code
     except RuntimeError as error:
         if launch.is_about_a_lost_peer(error):
@@ -65,6 +66,12 @@ def _run(args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _say(what: object) -> None:
+    """Write one line at once, so that those of several ranks do not run into each other."""
+    sys.stderr.write(f"csa_core: {what}\n")
+    sys.stderr.flush()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

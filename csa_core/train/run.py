@@ -3,9 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +19,13 @@ from csa_core.data.plan import plan_epoch
 from csa_core.data.ranks import gather_rows, rank, ranks
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.method.bank import ContextBank, bank_bytes
+from csa_core.method.bank import ContextBank
 from csa_core.method.losses import log_prior, make_loss
 from csa_core.models.resnet import Network, make_network
 from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.guard import Guard
+from csa_core.train.memory import check_bank_fits
 from csa_core.train.schedule import Phase, learning_rate, phase
 from csa_core.train.step import LOSSES, Stats, streams, train_step
 
@@ -130,7 +129,7 @@ class Run(Trainee):
         if config.method == "csa" and config.bank_batches:
             size = (self.images.height, self.images.width)
             volume = config.bank_batches * config.batch_size
-            check_memory(bank_bytes(volume, size), device, f"bank_batches: a bank of {volume:,} images of {size}")
+            check_bank_fits(config, size, device)
             self.bank = ContextBank(volume, size, device)
         prior = log_prior(split.class_counts, device)
         strength = config.logit_adjustment_strength
@@ -239,22 +238,6 @@ def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.S
     early = [p for name, p in network.named_parameters() if not name.startswith("heads.resampling")]
     groups = [{"params": group} for group in (early, late) if group]
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
-
-
-def check_memory(needed: int, device: torch.device, what: str) -> None:
-    """See that `needed` bytes are free on the device.
-
-    Raises:
-        UserError: they are not; it begins with `what`.
-    """
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        with suppress(OSError):  # Linux says what is free or can be freed
-            free = 1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0])
-    if needed > free:
-        raise UserError(f"{what} takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {device}; lower it")
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import yaml
 
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
+from csa_core.errors import UserError
 from csa_core.method.bank import ContextBank, bank_bytes
 from tests.conftest import ROOT, TINY, Cli, tiny
 
@@ -153,18 +153,22 @@ def test_two_hundred_steps_keep_no_memory() -> None:
     assert float(done.stdout) < 5, f"{done.stdout} MB more after 200 steps"
 
 
-def test_out_of_memory_is_one_line_with_batch_and_bank(cli: Cli, tmp_path: Path) -> None:
+def test_out_of_memory_is_one_line_with_batch_and_bank(tmp_path: Path) -> None:
+    from csa_core.train.memory import one_line_when_out_of_memory
+
+    expected = (16 + 1) * 16 * 12 * 4 * 4
+    message = f"^out of memory with batch_size 16 and a context bank of {expected:,} bytes"
+    with pytest.raises(UserError, match=message), one_line_when_out_of_memory(tiny(), (16, 12)):
+        torch.zeros(2**55)
+
+
+def test_a_bank_that_cannot_fit_is_refused_before_training(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(TINY))
-    limit = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (64 * 2**30, limit[1]))  # of address space, for the child
-    try:
-        large = ("--set", "bank_batches=1024", "--set", "batch_size=65536")
-        done = cli("train", tmp_path / "run.yaml", "--out", tmp_path / "out", *large)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limit)
+    large = ("--set", "bank_batches=1024", "--set", "batch_size=65536")
+    done = cli("train", tmp_path / "run.yaml", "--out", tmp_path / "out", *large)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     expected = (1024 * 65536 + 1) * 16 * 16 * 4 * 4
-    assert f"out of memory with batch_size 65536 and a context bank of {expected:,} bytes" in done.stderr
+    assert f"a bank of 1024 x batch_size 65536 images of 16 x 16 px takes {expected:,} bytes" in done.stderr
     assert not (tmp_path / "out/metrics.json").exists()
 
 

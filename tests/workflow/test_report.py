@@ -81,10 +81,10 @@ def test_summary_is_the_textbooks(results: Path) -> None:
 def test_fine_tuning_from_different_encoders_is_refused(results: Path) -> None:
     def write_with(run: str, encoder: str, method: str = "csa") -> None:
         path = results / "results/runs" / run / "seed=1/metrics.json"
-        content = json.loads(path.read_text())
+        content = read_sealed(path)
         content["digests"]["encoder"] = encoder * 64
         content["config"] |= {"method": method, "seed": 1, "pretraining": {"epochs": 3}}
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(sealed(content)))
 
     write_with("demo/csa", "e")
     write_with("demo/ce", "f", method="ce")

@@ -19,7 +19,7 @@ from csa_core.config import parse
 from csa_core.data.ranks import gather_rows
 from csa_core.errors import UserError
 from csa_core.method.bank import bank_bytes
-from csa_core.train.run import check_memory
+from csa_core.train.memory import check_bank_fits
 from tests.conftest import ROOT, TINY, Cli, listed
 from tests.csa_core.train.test_loop import results
 
@@ -184,11 +184,13 @@ def test_one_process_gathers_nothing() -> None:
     assert gather_rows(rows, 3, torch.device("cpu")) is rows
 
 
-def test_a_bank_that_does_not_fit_is_refused_before_training() -> None:
+def test_a_bank_that_does_not_fit_is_refused_before_training(image_lists: Path) -> None:
     assert bank_bytes(256, (224, 224)) == 257 * 224 * 224 * 4 * 4
-    check_memory(10**6, torch.device("cpu"), "bank")
-    with pytest.raises(UserError, match=r"^bank takes 1000000.0 GB, [\d.]+ GB are free on cpu; lower it$"):
-        check_memory(10**15, torch.device("cpu"), "bank")
+    config = parse(listed(image_lists), "test")
+    check_bank_fits(config, (224, 224), torch.device("cpu"))
+    large = parse(listed(image_lists, bank_batches=1024, batch_size=65536), "test")
+    with pytest.raises(UserError, match=r"224 x 224 px takes [\d,]+ bytes, [\d,]+ are free"):
+        check_bank_fits(large, (224, 224), torch.device("cpu"))
 
 
 def test_bfloat16_is_near_float32(image_lists: Path, tmp_path: Path) -> None:
