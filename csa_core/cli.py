@@ -52,13 +52,15 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     except Interrupted as signalled:
         where = getattr(signalled, "__notes__", ["where it stands"])[0]
-        if not launch.is_rank():  # for those the one that started them speaks
-            _say(f"interrupted; the same command continues {where}")
+        _say(f"interrupted; the same command continues {where}")
         return 128 + int(signalled.args[0])
     except launch.RankLost as lost:
         _say(lost)
         return lost.code
     except RuntimeError as error:
+        if isinstance(error.__cause__, Interrupted):  # while Python made a class
+            _say("interrupted; the same command continues where it stands")
+            return 128 + int(error.__cause__.args[0])
         if launch.is_about_a_lost_peer(error):
             return 1
         raise
@@ -75,6 +77,8 @@ def _say(what: object) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if launch.is_rank():
+        os._exit(128 + number)  # the one that started it speaks, and a state is sound after any end
     for each in (signal.SIGTERM, signal.SIGINT):  # a second one must not cut the clean end short
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)
