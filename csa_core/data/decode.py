@@ -32,12 +32,14 @@ REDUCED_MARGIN = 1.5
 def find_undecodable(data: DataConfig, workers: int) -> Iterator[str]:
     """Decode every image of both lists; yield a line for each that cannot be, naming its list and line."""
     listed = read_lists(data)
+    line_of = {}
+    for name in (data.train_list, data.test_list):
+        for line, text in enumerate(Path(str(name)).read_text(encoding="utf-8").splitlines(), 1):
+            line_of[text.strip().rpartition(" ")[0]] = f"{name}: line {line}"
     files = _Files(listed.root, np.concatenate([listed.train_paths, listed.test_paths]), listed.sizes, None)
     for number, error in enumerate(DataLoader(files, batch_size=None, num_workers=workers)):  # type: ignore[arg-type]
         if error:
-            in_test = number >= len(listed.train_paths)
-            name, before = (data.test_list, len(listed.train_paths)) if in_test else (data.train_list, 0)
-            yield f"{name}: image {number - before + 1}: {error}"
+            yield f"{line_of[files.paths[number].decode()]}: {error}"
 
 
 class ListedImages:

@@ -217,11 +217,13 @@ def broken(tmp_path: Path) -> Path:
 def test_the_check_names_broken_images_with_list_and_line(tmp_path: Path, cli: Cli) -> None:
     root = broken(tmp_path)
     config = config_of(root)
+    lists = {part: root / f"{part}.txt" for part in ("train", "test")}
+    lists["train"].write_text("\n" + lists["train"].read_text())  # lines are those of the file, empty ones too
     found = list(find_undecodable(config.data, 2))
     for part, line in zip(("train", "test"), found, strict=True):
         lines = (root / f"{part}.txt").read_text().splitlines()
         number = 1 + next(i for i, text in enumerate(lines) if text.startswith(f"{part}/n1000/1.JPEG "))
-        assert line.startswith(f"{root}/{part}.txt: image {number}: {root}/{part}/n1000/1.JPEG: cannot be decoded")
+        assert line.startswith(f"{root}/{part}.txt: line {number}: {root}/{part}/n1000/1.JPEG: cannot be decoded")
 
 
 def test_an_image_that_has_changed_since_is_refused(tmp_path: Path) -> None:
