@@ -104,12 +104,11 @@ def evaluate(args: argparse.Namespace) -> None:
     device = next(network.parameters()).device
     if config.method == "simsiam" and isinstance(dataset, Dataset):
         logits = Probe(dataset, kept, device).logits(network.body, linear=True)
-        stored["heads"].pop("knn_untrained", None)
     else:
         logits = predict(network, evaluation_batches(dataset, device))
     try:
         metrics = make_metrics(config, dataset, kept, logits, stored["digests"])
-        same = metrics["heads"] == stored["heads"]
+        same = metrics["heads"] == {head: stored["heads"][head] for head in metrics["heads"]}
     except (KeyError, TypeError):
         raise UserError(f"{args.folder / 'metrics.json'}: is not of a trained run; train it again") from None
     _print_accuracies(metrics)
@@ -135,6 +134,8 @@ def keys(args: argparse.Namespace) -> None:
 
 def _stdin() -> str:
     """Return what came through stdin; a rank is told by who started it."""
+    if launch.is_rank() and "CSA_STDIN" not in os.environ:
+        raise UserError("stdin: torchrun does not share it among its processes; name the configuration's file")
     return os.environ["CSA_STDIN"] if launch.is_rank() else sys.stdin.read()
 
 
@@ -168,7 +169,8 @@ def _inputs(args: argparse.Namespace, data: DataConfig) -> "tuple[Dataset | Imag
 def _workers(args: argparse.Namespace) -> int:
     """Return how many processes decode: as asked for, else the cores that training leaves idle."""
     if args.workers is None:
-        return max(0, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
     if not 0 <= args.workers <= 1024:
         raise UserError(f"--workers {args.workers}: from 0 to 1024")
     return int(args.workers)

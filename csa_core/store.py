@@ -122,11 +122,11 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     value = read_json(path)
     try:
-        stated = value.pop("sha256")
-        if digest(value) == stated:
-            return value
+        is_sound = value.pop("sha256") == digest(value)
     except (AttributeError, KeyError, TypeError, ValueError):  # no object, no SHA-256, or NaN in it
-        pass
+        is_sound = False
+    if is_sound:
+        return value
     raise UserError(f"{path}: content does not match its SHA-256; delete it and make it again")
 
 

@@ -292,6 +292,11 @@ def test_cli_train_evaluate_and_contexts(cli: Cli, tmp_path: Path) -> None:
     assert "epoch 5/5: loss" in done.stderr and "\r" not in done.stderr, "a log file wants plain lines"
     again = cli("evaluate", out, "--threads", 1)
     assert again.returncode == 0 and "same as metrics.json" in again.stdout, again.stderr
+    metrics = store.read_sealed(out / "metrics.json")
+    metrics["heads"]["ensemble"]["correct"][0] += 1
+    store.write_json(out / "metrics.json", store.sealed(metrics))
+    again = cli("evaluate", out, "--threads", 1)
+    assert again.returncode == 0 and "differs from metrics.json" in again.stdout, again.stderr
     shown = cli("contexts", out, "--images", 4, "--out", tmp_path / "contexts.safetensors")
     assert shown.returncode == 0, shown.stderr
     tensors, meta, _ = store.read_tensors(tmp_path / "contexts.safetensors")

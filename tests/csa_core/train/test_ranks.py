@@ -161,6 +161,11 @@ def test_torchrun_itself_may_start_the_ranks(tmp_path: Path) -> None:
     command = [sys.executable, *TORCHRUN, "localhost:0", *words]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and (tmp_path / "out/metrics.json").exists(), done.stderr
+    done = subprocess.run(
+        [*command[: command.index(str(config))], "-", *command[command.index(str(config)) + 1 :]],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert "csa_core: stdin: torchrun does not share it among its processes" in done.stderr
     config = write(TINY | {"ranks": 4}, config)
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert "ranks: torchrun started 2 processes, the run asks for 4; set ranks: 2" in done.stderr
