@@ -1,13 +1,14 @@
 """CIFAR ResNets (He et al., 2016, section 4.2): 6 n + 2 layers, 16-32-64 channels, option-A shortcuts.
 
 Beside them torchvision's: ResNet-10 and ResNet-50 for ImageNet-LT, and ResNet-18 for the pre-training on CIFAR-10.
+ReLU works in place: the backward pass reads its output alone, and a pass over memory is saved.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch import Tensor, nn, relu_
+from torch.nn.functional import pad
 
 # ResNet-10 is ResNet-18 with one block a stage.
 TORCHVISION: dict[str, Any] = {
@@ -31,12 +32,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        out = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        out = self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))))
         if self.new_channels:
             # Option A: every second pixel, and zeros for the channels that the input lacks.
             half = self.new_channels // 2
             x = pad(x[:, :, ::2, ::2], (0, 0, 0, 0, half, half))
-        return relu(out + x)
+        return relu_(out + x)
 
 
 class ResNet(nn.Module):
@@ -60,7 +61,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last feature maps."""
-        return self.blocks(relu(self.bn(self.conv(x))))
+        return self.blocks(relu_(self.bn(self.conv(x))))
 
 
 class TorchvisionResNet(nn.Module):
@@ -78,7 +79,7 @@ class TorchvisionResNet(nn.Module):
         blocks = {"basic": torchvision.models.resnet.BasicBlock, "bottleneck": torchvision.models.resnet.Bottleneck}
         whole = torchvision.models.ResNet(blocks[block], layers)
         stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False).apply(_initialise)] if small else [whole.conv1]
-        stem += [whole.bn1, nn.ReLU()] if small else [whole.bn1, nn.ReLU(), whole.maxpool]
+        stem += [whole.bn1, nn.ReLU(inplace=True)] if small else [whole.bn1, nn.ReLU(inplace=True), whole.maxpool]
         self.stem = nn.Sequential(*stem)
         self.layers = nn.Sequential(whole.layer1, whole.layer2, whole.layer3, whole.layer4)
         self.features = int(whole.fc.in_features)

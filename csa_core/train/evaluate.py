@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csa_core.models.folded import folded
 from csa_core.models.resnet import Network
 
 GROUPS = ("many", "medium", "few")
@@ -14,11 +15,9 @@ GROUPS = ("many", "medium", "few")
 
 @torch.no_grad()
 def predict(network: Network, batches: Iterable[Tensor]) -> dict[str, np.ndarray]:
-    """Return the test logits of each head, (N, K) float32, with the network in eval mode."""
-    was_training = network.training
-    network.eval()
-    outputs = [network(batch) for batch in batches]
-    network.train(was_training)
+    """Return the test logits of each head, (N, K) float32, with running statistics; the network stays as it is."""
+    ready = folded(network)
+    outputs = [ready(batch) for batch in batches]
     return {name: torch.cat([out[name] for out in outputs]).cpu().numpy() for name in network.heads}
 
 

@@ -15,18 +15,16 @@ from torch.nn.functional import normalize
 from csa_core.data.augment import evaluation_batches, plain_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
+from csa_core.models.folded import folded
 
 NEIGHBOURS, TEMPERATURE = 200, 0.1
 
 
 @torch.no_grad()
 def features(body: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Return the pooled features of images, (N, C) float32 on the CPU, with the encoder in eval mode."""
-    was_training = body.training
-    body.eval()
-    pooled = torch.cat([body(batch).mean((2, 3)) for batch in batches]).cpu()
-    body.train(was_training)
-    return pooled
+    """Return the pooled features of images, (N, C) float32 on the CPU; the encoder stays as it is."""
+    ready = folded(body)
+    return torch.cat([ready(batch).mean((2, 3)) for batch in batches]).cpu()
 
 
 def knn_logits(train_nc: Tensor, labels_n: np.ndarray, test_mc: Tensor, classes: int) -> np.ndarray:
