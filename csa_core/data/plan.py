@@ -71,6 +71,18 @@ class EpochPlan(Generic[P]):
         """Steps in the epoch."""
         return len(self.uniform.index)
 
+    def of_step(self, number_1: Tensor) -> "EpochPlan[P]":
+        """Return the plan of one step, whose number, (1,) int64, lies on the device and is not asked for."""
+        return EpochPlan(self.uniform[number_1], self.resampled[number_1], self.slot[number_1], self.mix[number_1])
+
+    def copy_(self, other: "EpochPlan[P]") -> None:
+        """Take over the picks of another epoch, in place."""
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine.copy_(theirs)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*vars(self.uniform).values(), *vars(self.resampled).values(), self.slot, self.mix]
+
     def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
         """Return the plan of one of several ranks: its part of every batch, in the order of the ranks."""
         each = self.slot.shape[1] // ranks

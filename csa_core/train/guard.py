@@ -5,6 +5,7 @@ tells the fused optimizer to do nothing from the first bad step on, and is read 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,19 @@ class Guard:
         self._parameters = list(network.named_parameters())[::-1]
         self._waits = device.type == "cpu"
         self._watched: dict[str, Tensor] = {}
-        self._unread: list[tuple[list[str], Tensor]] = []
-        self._steps_read = 0
+        # On the device, and always the same memory, so that a captured step can be replayed.
+        self._step = torch.zeros((), dtype=torch.int64, device=device)
+        self._bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._largest: dict[tuple[str, ...], Tensor] = {}
         # The fused kernel leaves everything as it is where this is 1 (torch's GradScaler does the same).
         self._bad = torch.zeros(1, device=device)
         optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
     def start_epoch(self) -> None:
         """Count steps from 1 again."""
-        self._watched, self._unread, self._steps_read = {}, [], 0
+        self._watched = {}
+        for tensor in (self._step, self._bad_step, self._bad, *self._largest.values()):
+            tensor.zero_()
 
     def watch(self, name: str, tensor: Tensor) -> None:
         """Let the next check look at this, too; the first that is not finite is the one named."""
@@ -49,14 +54,22 @@ class Guard:
         """
         gradients = {f"gradient of {name}": parameter.grad for name, parameter in self._parameters}
         named = self._watched | {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        self._watched = {}
         # The largest magnitude, not the sum of squares, which overflows before anything is wrong.
         largest = torch.stack(torch._foreach_norm(list(named.values()), math.inf))
-        self._unread.append((list(named), largest))
-        self._watched = {}
+        self._step += 1
         if self._waits:
-            self._read()
-        else:
-            torch.maximum(self._bad, (~largest.isfinite()).any().float(), out=self._bad)
+            _name_first(list(named), largest, self._step)
+            return
+        kind = tuple(named)
+        if kind not in self._largest:
+            self._largest[kind] = torch.zeros_like(largest)
+        kept = self._largest[kind]
+        is_bad = ~largest.isfinite().all()
+        is_first = is_bad & (self._bad[0] == 0)
+        kept.copy_(torch.where(is_first, largest, kept))
+        self._bad_step.copy_(torch.where(is_first, self._step, self._bad_step))
+        torch.maximum(self._bad, is_bad.float(), out=self._bad)
 
     def end_epoch(self) -> None:
         """Read what was not read yet, and look at the weights, which the last step may have blown up.
@@ -64,19 +77,15 @@ class Guard:
         Raises:
             NotFinite: naming the first tensor and its step.
         """
-        self._read()
+        for names, largest in self._largest.items():
+            _name_first(names, largest, self._bad_step)
         state = {name: tensor for name, tensor in self._network.state_dict().items() if tensor.is_floating_point()}
-        largest = torch.stack(torch._foreach_norm(list(state.values()), math.inf)).tolist()
-        for name, value in zip(state, largest, strict=True):
-            if not math.isfinite(value):
-                raise NotFinite(name, 0)
+        largest = torch.stack(torch._foreach_norm(list(state.values()), math.inf))
+        _name_first(list(state), largest, torch.zeros_like(self._step))
 
-    def _read(self) -> None:
-        values = torch.cat([largest for _, largest in self._unread]).tolist() if self._unread else []
-        for names, _ in self._unread:
-            self._steps_read += 1
-            for name, value in zip(names, values, strict=False):
-                if not math.isfinite(value):
-                    raise NotFinite(name, self._steps_read)
-            values = values[len(names) :]
-        self._unread = []
+
+def _name_first(names: Sequence[str], largest: Tensor, step: Tensor) -> None:
+    """Raise `NotFinite` with the first name whose magnitude is not finite; waits for the device."""
+    for name, value in zip(names, largest.tolist(), strict=True):
+        if not math.isfinite(value):
+            raise NotFinite(name, int(step))

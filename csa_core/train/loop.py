@@ -149,14 +149,15 @@ def train_epoch(run: Trainee, epoch: int) -> Row:
         UserError: something is not finite; nothing of this epoch has been saved.
     """
     rate = run.learning_rate(epoch)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
+    run.set_learning_rate(rate)
     run.network.train()
     totals: Stats = {}
     run.guard.start_epoch()
     try:
         for steps, stats in enumerate(run.steps(epoch), 1):  # noqa: B007 - how many there were
-            totals = {name: totals[name] + value for name, value in stats.items()} if totals else stats
+            for name, value in stats.items():
+                # A copy: a replayed step writes its scalars to the same place each time.
+                totals[name] = totals[name] + value if name in totals else value.clone()
         # Here alone the epoch waits for the device.
         run.guard.end_epoch()
     except NotFinite as bad:

@@ -26,6 +26,7 @@ from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.guard import Guard
 from csa_core.train.memory import check_bank_fits
+from csa_core.train.replay import Replay, captured
 from csa_core.train.schedule import Phase, learning_rate, phase
 from csa_core.train.step import LOSSES, Stats, streams, train_step
 
@@ -70,6 +71,14 @@ class Trainee:
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch."""
         raise NotImplementedError
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Train on with this learning rate; on a GPU it stays where a captured step reads it."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def row(self, epoch: int, sums: dict[str, float], steps: int) -> dict[str, Any]:
         """Return an epoch's line of the history from the sums over its steps."""
@@ -138,6 +147,9 @@ class Run(Trainee):
         self.uniform_loss = make_loss(config.uniform_loss, prior, strength)
         self.resampling_loss = make_loss(config.resampling_loss, prior, strength)
         self.objective: Any = Objective(self)
+        # A graph wants the whole step on one GPU: images in memory, and no other rank to talk to.
+        is_whole = device.type == "cuda" and isinstance(dataset, Dataset) and ranks() == 1
+        self.replay = Replay(self, captured) if is_whole else None
         if ranks() > 1:
             if config.sync_batch_norm and device.type != "cuda":
                 raise UserError("sync_batch_norm: works on GPUs only; set it to false")
@@ -157,9 +169,16 @@ class Run(Trainee):
         if self.bank and self.config.bank_reset == "epoch":
             self.bank.empty()
         plan = plan_epoch(self.config, self.class_counts, epoch, self.device)
+        if self.replay is not None:
+            yield from self.replay.steps(plan, now)
+            return
         plan = plan.of_rank(rank(), ranks())
         for batch in self.images.batches(plan, streams(self.config.method, now)):
             yield train_step(self, batch, now)
+
+    def asks_the_device_nothing(self, phase: Phase) -> bool:
+        """Whether the next step is the same operations as the one before: all are, once the bank was full."""
+        return phase != "context_shift" or self.bank is None or self.bank.is_full()
 
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch."""
@@ -237,7 +256,10 @@ def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.S
     late = [p for name, p in network.named_parameters() if name.startswith("heads.resampling")]
     early = [p for name, p in network.named_parameters() if not name.startswith("heads.resampling")]
     groups = [{"params": group} for group in (early, late) if group]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+    device = next(network.parameters()).device
+    # A captured step reads the learning rate from the device.
+    lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
+    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,79 @@
+"""Steps replayed: on a GPU the whole step, from the plan to the optimizer, is one CUDA graph.
+
+A step is some seven hundred small kernels, and the host cannot launch them as fast as a large GPU
+works them off. A graph is launched as one. It repeats the same kernels on the same memory, so all
+that changes from step to step must lie on the device: the plan of the epoch, the number of the
+step in it, the learning rate and the bank.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from csa_core.data.plan import EpochPlan, Picks
+from csa_core.train.schedule import Phase
+from csa_core.train.step import Stats, streams, train_step
+
+if TYPE_CHECKING:
+    from csa_core.train.run import Run
+
+Capture = Callable[[Callable[[], Stats]], Callable[[], Stats]]
+EAGER_STEPS = 3
+"""Steps of a phase before one is captured: libraries choose their kernels and workspaces in the first."""
+
+
+class Replay:
+    """The steps of one run, captured once a phase and replayed from then on.
+
+    `capture` turns a step into what repeats it: `captured` on a GPU.
+    """
+
+    def __init__(self, run: "Run", capture: Capture) -> None:
+        self._run, self._capture = run, capture
+        self._number = torch.zeros(1, dtype=torch.int64, device=run.device)
+        self._plan: EpochPlan[Picks] | None = None
+        self._replays: dict[Phase, Callable[[], Stats]] = {}
+        self._eager: dict[Phase, int] = {}
+
+    def steps(self, plan: EpochPlan[Picks], phase: Phase) -> Iterator[Stats]:
+        """Train the steps of one epoch."""
+        if self._plan is None:
+            self._plan = plan
+        else:
+            self._plan.copy_(plan)
+        self._number.zero_()
+        for _ in range(plan.steps):
+            yield self._step(phase)
+
+    def _step(self, phase: Phase) -> Stats:
+        if not self._run.asks_the_device_nothing(phase):
+            return self._plainly(phase)
+        if phase not in self._replays:
+            self._eager[phase] = self._eager.get(phase, 0) + 1
+            if self._eager[phase] <= EAGER_STEPS:
+                return self._plainly(phase)
+            self._replays[phase] = self._capture(lambda: self._plainly(phase))
+        return self._replays[phase]()
+
+    def _plainly(self, phase: Phase) -> Stats:
+        """Train on the step of the plan whose number lies on the device."""
+        assert self._plan is not None
+        one = self._plan.of_step(self._number)
+        self._number += 1
+        batch = self._run.images.at(one, 0, streams(self._run.config.method, phase))
+        return train_step(self._run, batch, phase)
+
+
+def captured(step: Callable[[], Stats]) -> Callable[[], Stats]:
+    """Capture a step on the current stream of the GPU; return what launches it and gives its scalars."""
+    graph = torch.cuda.CUDAGraph()
+    # Other runs of this process may be at work on streams of their own.
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        stats = step()
+
+    def replay() -> Stats:
+        graph.replay()
+        return stats
+
+    return replay

@@ -1,0 +1,147 @@
+"""What lets a GPU replay a step from a graph, shown on the CPU.
+
+A CUDA graph repeats the same operations on the same memory. So does a trace of all operations of a
+step, from the plan to the optimizer: replaying it instead of the step must train the same network
+to the bit. A value read on the host, a branch on one or a shape that follows one would be frozen
+in the trace.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from csa_core.config import RunConfig
+from csa_core.data.dataset import Dataset
+from csa_core.data.plan import plan_epoch
+from csa_core.data.split import Split, make_split
+from csa_core.train.loop import train_epoch
+from csa_core.train.replay import Replay
+from csa_core.train.run import Run
+from csa_core.train.step import Stats, streams, train_step
+from tests.conftest import TINY, tiny
+
+CPU = torch.device("cpu")
+# Eight steps an epoch: after three plain ones of a phase the others are replayed.
+DATA = TINY["data"] | {"imbalance_ratio": 1, "max_class_count": 30}  # type: ignore[operator]
+WHOLE = {"data": DATA, "epochs": 6, "lr_warmup_epochs": 3, "lr_drops": [3, 5], "plain_epochs": 2}
+HOST_ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+
+class Traces:
+    """Captures steps as a CUDA graph does: the trace is not a step, and its replays work in place."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.traced: list[list[str]] = []
+        self.replays = 0
+
+    def __call__(self, step: Callable[[], Stats]) -> Callable[[], Stats]:
+        memory = self.memory()
+        before = [tensor.clone() for tensor in memory]
+        graph = make_fx(step, tracing_mode="real")()
+        with torch.no_grad():
+            for tensor, value in zip(memory, before, strict=True):
+                tensor.copy_(value)
+        self.traced.append([node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"])
+
+        def replay() -> Stats:
+            self.replays += 1
+            with torch.no_grad():  # the trace holds the backward pass as operations like any other
+                return graph()
+
+        return replay
+
+    def memory(self) -> list[Tensor]:
+        """All tensors that a step changes."""
+        run = self.run
+        bank = list(vars(run.bank).values()) if run.bank else []
+        watching = [*vars(run.guard).values(), *run.guard._largest.values()]
+        momentum = [state["momentum_buffer"] for state in run.optimizer.state.values()]
+        assert run.replay
+        found = [*run.network.state_dict().values(), *momentum, *bank, *watching, run.replay._number]
+        return [value for value in found if isinstance(value, Tensor)]
+
+
+def as_on_a_gpu(config: RunConfig, dataset: Dataset) -> Run:
+    """A run whose guard waits for nobody and whose learning rate lies on the device."""
+    run = Run(config, dataset, make_split(dataset, config.data), CPU)
+    run.guard._waits = False
+    for group in run.optimizer.param_groups:
+        group["lr"] = torch.tensor(0.0)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "phases"),
+    [
+        ({}, 3),
+        ({"bank_batches": 3, "mix": ["beta", 1.0, 3.0], "activation_map": "cam"}, 3),
+        ({"bank_batches": 0, "resampling_loss": "logit_adjustment"}, 3),
+        ({"bank_reset": "epoch", "mask_forward": "eval"}, 3),
+        ({"method": "ce"}, 1),
+        ({"method": "class_balanced", "balance_ratio": 0.5}, 1),
+        ({"method": "logit_adjustment"}, 1),
+    ],
+)
+def test_replaying_the_operations_of_a_step_trains_the_same_network(
+    changes: dict[str, Any], phases: int, dataset: Dataset
+) -> None:
+    config = tiny(**WHOLE, **changes)
+    plain, replayed = (as_on_a_gpu(config, dataset) for _ in range(2))
+    traces = Traces(replayed)
+    replayed.replay = Replay(replayed, traces)
+    for epoch in range(config.epochs):
+        assert train_epoch(replayed, epoch) == train_epoch(plain, epoch)
+    assert len(traces.traced) == phases
+    assert traces.replays >= 48 - 6 * phases - (20 if changes.get("bank_reset") else 0), "few steps were plain ones"
+    wanted, state = plain.state(), replayed.state()
+    assert all(np.array_equal(wanted[name], state[name]) for name in wanted)
+    for names in traces.traced:
+        assert not [name for name in names if name.startswith(HOST_ASKS)], "the host asked the device"
+
+
+class Operations(TorchDispatchMode):
+    """Records each operation with the shapes, types and memory layouts of what it works on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [a for a in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        self.seen.append(f"{function} {[(tuple(t.shape), t.dtype, t.stride()) for t in tensors]}")
+        return function(*args, **(kwargs or {}))
+
+
+def each_step(run: Run, epochs: range, phase: Any) -> Iterator[list[str]]:
+    for epoch in epochs:
+        plan = plan_epoch(run.config, run.class_counts, epoch, CPU)
+        for step in range(plan.steps):
+            with Operations() as operations:
+                train_step(run, run.images.at(plan, step, streams(run.config.method, phase)), phase)
+            yield operations.seen
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.26])
+def test_every_step_is_the_same_operations_once_the_bank_was_full(
+    threshold: float, dataset: Dataset, split: Split
+) -> None:
+    """However many images are confident; 0.26 of four classes lets some in and keeps some out."""
+    run = Run(tiny(threshold=threshold, bank_batches=2), dataset, split, CPU)
+    run.guard._waits = False
+    run.network.train()
+    run.guard.start_epoch()
+    steps = [*each_step(run, range(6), "context_shift")]
+    assert run.bank and run.bank.is_full()
+    kinds = Counter(tuple(step) for step in steps)
+    (usual, often), *others = kinds.most_common()
+    assert often >= 8 and set(map(tuple, steps[-often:])) == {usual}, "from some step on they are all alike"
+    assert sum(often for _, often in others) == len(steps) - often
+    assert not any(f"aten.{name}." in line for line in usual for name in HOST_ASKS), "no step asks the device"
