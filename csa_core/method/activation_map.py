@@ -29,7 +29,7 @@ def object_map(activation_bhw: Tensor, size: tuple[int, int]) -> Tensor:
     """
     lowest = activation_bhw.amin((1, 2), keepdim=True)
     spread = activation_bhw.amax((1, 2), keepdim=True) - lowest
-    scaled = (activation_bhw - lowest) / spread.where(spread > 0, 1)
+    scaled = (activation_bhw - lowest) / spread.masked_fill(spread == 0, 1)
     return interpolate(scaled[:, None], size=size, mode="bicubic", align_corners=False).clamp_(0, 1)
 
 

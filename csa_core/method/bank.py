@@ -26,7 +26,7 @@ class ContextBank:
     def push(self, images_bchw: Tensor, masks_b1hw: Tensor, confident_b: Tensor) -> None:
         """Append the confident images in order (line 13); at most `volume` a call."""
         order = confident_b.cumsum(0) - 1
-        place = torch.where(confident_b, (self._pushed + order) % self.volume, self.volume)
+        place = ((self._pushed + order) % self.volume).masked_fill(~confident_b, self.volume)
         self._images_nhwc.index_copy_(0, place, images_bchw.permute(0, 2, 3, 1))
         self._masks.index_copy_(0, place, masks_b1hw)
         self._pushed += confident_b.sum()
