@@ -16,6 +16,7 @@ ROOT = workflow.basedir
 sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical
+from workflow.pending import PENDING, write_pending
 from workflow.plan import Plan, or_one_line
 
 PLAN = or_one_line(Plan, config)
@@ -31,6 +32,8 @@ os.environ.update(
     PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
     CSA_DEVICE=PLAN.config.device,
     CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
+    CSA_GANG=str(PLAN.config.gang),
+    CSA_PENDING=PENDING if PLAN.config.gang > 1 else "",
     CSA_CONFIG=canonical(config),
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
 )
@@ -43,6 +46,12 @@ wildcard_constraints:
     seed=r"\d+",
     table="|".join(PLAN.tables),
     figure=r"(?!contexts)[a-z_]+[0-9]*(-[a-zA-Z_0-9]+)?",
+
+
+onstart:
+    # Only Snakemake knows which runs were asked for and are not there yet.
+    if PLAN.config.gang > 1:
+        write_pending(job for job in workflow.dag.needrun_jobs() if job.rule.name == "train")
 
 
 rule all:

@@ -159,6 +159,20 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("CSA_RETRAIN", "") not in ("", "0"),
         help="train again even where this very run is finished (also: CSA_RETRAIN=1)",
     )
+    sub.add_argument(
+        "--gang",
+        type=int,
+        default=os.environ.get("CSA_GANG") or 1,
+        metavar="N",
+        help="train up to N runs at once, a large GPU's worth; the others come from --pending (CSA_GANG, else 1)",
+    )
+    sub.add_argument(
+        "--pending",
+        type=Path,
+        default=os.environ.get("CSA_PENDING") or None,
+        metavar="FILE",
+        help="list of runs that will be asked for, too (default: CSA_PENDING, which a workflow sets)",
+    )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
         "--expect-code",

@@ -21,9 +21,12 @@ from csa_core.errors import UserError
 from csa_core.train import launch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from csa_core.data.dataset import Dataset
     from csa_core.data.listed import ImageList
     from csa_core.data.split import Split
+    from csa_core.train.gang import Job
 
 
 def data(args: argparse.Namespace) -> None:
@@ -83,8 +86,20 @@ def train(args: argparse.Namespace) -> None:
     if args.expect_code and args.expect_code != store.code_digest():
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
     state = args.state or args.out / "state"
+    gang, others = _gang(args, config, dataset)
     metrics = train_run(
-        config, dataset, kept, args.out, state, device, code, args.checkpoint_seconds, args.retrain, args.encoder
+        config,
+        dataset,
+        kept,
+        args.out,
+        state,
+        device,
+        code,
+        args.checkpoint_seconds,
+        args.retrain,
+        args.encoder,
+        others,
+        gang,
     )
     if rank() == 0:
         _print_accuracies(metrics)
@@ -174,6 +189,18 @@ def _workers(args: argparse.Namespace) -> int:
     if not 0 <= args.workers <= 1024:
         raise UserError(f"--workers {args.workers}: from 0 to 1024")
     return int(args.workers)
+
+
+def _gang(args: argparse.Namespace, config: RunConfig, dataset: "Dataset | ImageList") -> "tuple[int, Iterator[Job]]":
+    """Return how many runs to train at once, and those that may be trained with this one."""
+    from csa_core.data.dataset import Dataset
+    from csa_core.train.gang import pending_jobs
+
+    if not 1 <= args.gang <= 1024:
+        raise UserError(f"--gang {args.gang}: from 1 to 1024")
+    if args.gang == 1 or args.pending is None or not isinstance(dataset, Dataset) or config.ranks > 1:
+        return 1, iter(())
+    return args.gang, pending_jobs(args.pending, config, args.data, dataset)
 
 
 def _device(args: argparse.Namespace) -> Any:

@@ -7,7 +7,9 @@ sound checkpoint, the start.
 """
 
 import time
+from collections.abc import Generator, Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from csa_core.errors import UserError
 from csa_core.method.bank import bank_bytes
 from csa_core.train import checkpoint
 from csa_core.train.encoder import read_encoder
+from csa_core.train.gang import Job, Training, train_in_turn
 from csa_core.train.guard import NotFinite
 from csa_core.train.lock import hold
 from csa_core.train.memory import one_line_when_out_of_memory
@@ -44,6 +47,8 @@ def train(
     checkpoint_seconds: float = 30.0,
     retrain: bool = False,
     encoder: Path | None = None,
+    others: Iterable[Job] = (),
+    gang: int = 1,
 ) -> dict[str, Any]:
     """Train `config` and leave its results in `out`; return the metrics.
 
@@ -52,37 +57,44 @@ def train(
         checkpoint_seconds: write a checkpoint at the first end of an epoch after this long.
         retrain: forget finished results and checkpoints of this very run first.
         encoder: weights of the pre-training run that this run needs, or the folder with them.
+        others: runs on the same data set to train on the way, up to `gang` at once with this one.
 
     Raises:
         UserError: another process trains this run, the encoder is not the one it needs, something is
             not finite, or there is not enough memory or disk.
     """
-    digests = {
-        "config": config.digest(),
-        "data": dataset.digest,
-        "split": split.digest,
-        "code": code,
-    }
-    weights, weights_digest = read_encoder(encoder, config, dataset.digest, split.digest)
-    if weights is not None:
-        digests["encoder"] = weights_digest
-    folder = state_root / store.digest(digests)[:24]
-    group_of_class(config.data.groups, split.class_counts)  # before hours of training, not after
-    store.make_folder(folder)
-    store.make_folder(out)
-    # One rank holds the lock, reads and writes; the others train with it.
-    with hold(folder) if rank() == 0 else nullcontext(), one_line_when_out_of_memory(config, dataset.image_size):
-        if retrain and rank() == 0:
-            for path in [*checkpoint.find(folder), folder / "finished.json"]:
-                store.remove(path)
-        if not agree(rank() == 0 and is_finished(folder), device):
-            kind = PretrainingRun if config.method == "simsiam" else Run
-            run = kind(config, dataset, split, device, weights)
-            history, seconds = _train_epochs(run, folder, digests, checkpoint_seconds)
-            finish(run, folder, digests, history, seconds)
-        if rank() == 0:
-            _publish(folder, out)
-        wait()
+
+    def start(job: Job, wait_for_lock: bool) -> Training:
+        # What can be found wrong is found before the first step, and not after hours.
+        digests = {"config": job.config.digest(), "data": dataset.digest, "split": job.split.digest, "code": code}
+        weights, weights_digest = read_encoder(job.encoder, job.config, dataset.digest, job.split.digest)
+        if weights is not None:
+            digests["encoder"] = weights_digest
+        group_of_class(job.config.data.groups, job.split.class_counts)
+        folder = state_root / store.digest(digests)[:24]
+        for each in (folder, job.out):
+            if each is not None:
+                store.make_folder(each)
+        kind = PretrainingRun if job.config.method == "simsiam" else Run
+        make = partial(kind, job.config, dataset, job.split, device, weights)
+        # One rank holds the lock, reads and writes; the others train with it.
+        with (
+            hold(folder, wait_for_lock) if rank() == 0 else nullcontext(),
+            one_line_when_out_of_memory(job.config, dataset.image_size),
+        ):
+            if retrain and job.out is not None and rank() == 0:
+                for path in [*checkpoint.find(folder), folder / "finished.json"]:
+                    store.remove(path)
+            if not agree(rank() == 0 and is_finished(folder), device):
+                yield
+                run = make()
+                history, seconds = yield from _train_epochs(run, folder, digests, checkpoint_seconds, job.out is None)
+                finish(run, folder, digests, history, seconds)
+            if rank() == 0 and job.out is not None:
+                _publish(folder, job.out)
+            wait()
+
+    train_in_turn(start, Job(config, split, encoder, out), others, gang, device)
     return store.read_sealed(out / "metrics.json")
 
 
@@ -96,8 +108,8 @@ def _publish(folder: Path, out: Path) -> None:
 
 
 def _train_epochs(
-    run: Trainee, folder: Path, digests: dict[str, str], checkpoint_seconds: float
-) -> tuple[list[Row], float]:
+    run: Trainee, folder: Path, digests: dict[str, str], checkpoint_seconds: float, quiet: bool
+) -> Generator[None, None, tuple[list[Row], float]]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all.
 
     What ends it early carries a note that says where the run will continue.
@@ -111,7 +123,7 @@ def _train_epochs(
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
     if tensors:
         run.load(tensors)
-    progress = Progress(epochs, first, quiet=rank() > 0)
+    progress = Progress(epochs, first, quiet=quiet or rank() > 0)
     if isinstance(run, Run) and run.bank and isinstance(run.dataset, ImageList):
         volume, side = run.bank.volume, run.dataset.side
         megabytes = bank_bytes(volume, run.dataset.image_size) / 1e6
@@ -121,14 +133,14 @@ def _train_epochs(
     start = saved = time.monotonic()
     try:
         for epoch in range(first, epochs):
-            row = train_epoch(run, epoch)
+            row = yield from _steps(run, epoch)
             if every and (epoch + 1) % every == 0:
                 row |= _test_accuracies(run)
             history.append(row)
             progress.epoch(epoch + 1, row)
             now = time.monotonic()
             if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
-                spent = before + now - start
+                spent = before + now - start - run.seconds_of_others
                 if rank() == 0:
                     meta = {"history": history, "seconds": spent, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
@@ -139,11 +151,25 @@ def _train_epochs(
         raise
     finally:
         progress.close()
-    return history, before + time.monotonic() - start
+    return history, before + time.monotonic() - start - run.seconds_of_others
 
 
 def train_epoch(run: Trainee, epoch: int) -> Row:
     """Train one epoch, numbered from 0; return its row of the history.
+
+    Raises:
+        UserError: something is not finite.
+    """
+    steps = _steps(run, epoch)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _steps(run: Trainee, epoch: int) -> Generator[None, None, Row]:
+    """Train one epoch, and yield after each step; return its row of the history.
 
     Raises:
         UserError: something is not finite; nothing of this epoch has been saved.
@@ -158,6 +184,9 @@ def train_epoch(run: Trainee, epoch: int) -> Row:
             for name, value in stats.items():
                 # A copy: a replayed step writes its scalars to the same place each time.
                 totals[name] = totals[name] + value if name in totals else value.clone()
+            left = time.monotonic()
+            yield
+            run.seconds_of_others += time.monotonic() - left
         # Here alone the epoch waits for the device.
         run.guard.end_epoch()
     except NotFinite as bad:

@@ -40,6 +40,8 @@ class Trainee:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     epochs: int
+    seconds_of_others: float = 0.0
+    """Time that other runs of the same process took in between."""
 
     def __init__(self, config: RunConfig, dataset: Dataset | ImageList, split: Split, device: torch.device) -> None:
         self.config = config
