@@ -32,6 +32,7 @@ os.environ.update(
     PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
     CSA_DEVICE=PLAN.config.device,
     CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
+    CSA_COMPILE=PLAN.config.compile,
     CSA_GANG=str(PLAN.config.gang),
     CSA_PENDING=PENDING if PLAN.config.gang > 1 else "",
     CSA_CONFIG=canonical(config),

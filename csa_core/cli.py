@@ -160,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
         help="train again even where this very run is finished (also: CSA_RETRAIN=1)",
     )
     sub.add_argument(
+        "--compile",
+        choices=("auto", "yes", "no"),
+        default=os.environ.get("CSA_COMPILE") or "auto",
+        help="torch.compile the network: auto does it for long runs on a CPU (default: CSA_COMPILE, else auto)",
+    )
+    sub.add_argument(
         "--gang",
         type=int,
         default=os.environ.get("CSA_GANG") or 1,

@@ -19,6 +19,7 @@ from csa_core.config import (
 )
 from csa_core.errors import UserError
 from csa_core.train import launch
+from csa_core.train.compiled import keep_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,8 @@ def train(args: argparse.Namespace) -> None:
         return launch.launch(ranks, sys.argv[1:], text)
     if launch.is_rank():
         args.device = launch.join(args.device, ranks)
+    state = args.state or args.out / "state"
+    keep_cache(state / "compiled")
     device = _device(args)
     from csa_core.data.ranks import rank
     from csa_core.train.loop import train as train_run
@@ -85,7 +88,6 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or store.code_digest()
     if args.expect_code and args.expect_code != store.code_digest():
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    state = args.state or args.out / "state"
     gang, others = _gang(args, config, dataset)
     metrics = train_run(
         config,
@@ -100,6 +102,7 @@ def train(args: argparse.Namespace) -> None:
         args.encoder,
         others,
         gang,
+        args.compile,
     )
     if rank() == 0:
         _print_accuracies(metrics)

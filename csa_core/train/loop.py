@@ -24,6 +24,7 @@ from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
 from csa_core.method.bank import bank_bytes
 from csa_core.train import checkpoint
+from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.encoder import read_encoder
 from csa_core.train.gang import Job, Training, train_in_turn
 from csa_core.train.guard import NotFinite
@@ -49,6 +50,7 @@ def train(
     encoder: Path | None = None,
     others: Iterable[Job] = (),
     gang: int = 1,
+    compile_network: str = "no",
 ) -> dict[str, Any]:
     """Train `config` and leave its results in `out`; return the metrics.
 
@@ -57,6 +59,7 @@ def train(
         checkpoint_seconds: write a checkpoint at the first end of an epoch after this long.
         retrain: forget finished results and checkpoints of this very run first.
         encoder: weights of the pre-training run that this run needs, or the folder with them.
+        compile_network: auto, yes or no, see `csa_core.train.compiled`.
         others: runs on the same data set to train on the way, up to `gang` at once with this one.
 
     Raises:
@@ -88,6 +91,8 @@ def train(
             if not agree(rank() == 0 and is_finished(folder), device):
                 yield
                 run = make()
+                if isinstance(run, Run):
+                    run.is_compiled = compile_where_it_pays(run, compile_network)
                 history, seconds = yield from _train_epochs(run, folder, digests, checkpoint_seconds, job.out is None)
                 finish(run, folder, digests, history, seconds)
             if rank() == 0 and job.out is not None:

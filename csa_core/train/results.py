@@ -90,6 +90,7 @@ def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "device": f"{run.device.type} ({name})",
         "threads": torch.get_num_threads(),
+        "compiled": run.is_compiled,
         "code": store.code_digest(),
         "versions": {
             "csa_core": csa_core.__version__,

@@ -40,6 +40,7 @@ class Trainee:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     epochs: int
+    is_compiled: bool = False
     seconds_of_others: float = 0.0
     """Time that other runs of the same process took in between."""
 
