@@ -78,7 +78,7 @@ def train(args: argparse.Namespace) -> None:
         args.device = launch.join(args.device, ranks)
     state = args.state or args.out / "state"
     keep_cache(state / "compiled")
-    device = _device(args)
+    device = _device(args, config.precision)
     from csa_core.data.ranks import rank
     from csa_core.train.loop import train as train_run
 
@@ -206,7 +206,7 @@ def _gang(args: argparse.Namespace, config: RunConfig, dataset: "Dataset | Image
     return args.gang, pending_jobs(args.pending, config, args.data, dataset)
 
 
-def _device(args: argparse.Namespace) -> Any:
+def _device(args: argparse.Namespace, precision: str) -> Any:
     import torch
 
     from csa_core.train.run import choose_device
@@ -215,14 +215,13 @@ def _device(args: argparse.Namespace) -> Any:
         if not 1 <= args.threads <= 1024:
             raise UserError(f"--threads {args.threads}: from 1 to 1024")
         torch.set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    return choose_device(args.device)
+    return choose_device(args.device, precision)
 
 
 def _trained(args: argparse.Namespace) -> Any:
     """Return configuration, network with the trained weights, data set and split of a run's folder."""
     path = args.folder / "weights.safetensors"
     weights, label, _ = store.read_tensors(path)
-    device = _device(args)
     import torch
 
     from csa_core.models.resnet import make_network
@@ -241,6 +240,7 @@ def _trained(args: argparse.Namespace) -> Any:
         wanted = digests["data"], digests["split"]
     except (KeyError, TypeError):
         raise UserError(f"{path}: holds no trained weights; train the run again") from None
+    device = _device(args, config.precision)
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")

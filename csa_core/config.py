@@ -192,8 +192,8 @@ class RunConfig(Strict):
     """Random horizontal flip."""
     colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     """image_list only: strength of random brightness, contrast and saturation (the released code: 0.4)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward and backward pass: float32, or bfloat16 by autocast (on GPUs; on CPUs it is slower)."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the forward and backward pass: float32; tf32 (GPUs only); bfloat16 by autocast (on CPUs it is slower)."""
     ranks: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes, each with a GPU where there are GPUs, that share every batch; batch norm sees each rank's part."""
     sync_batch_norm: bool = False

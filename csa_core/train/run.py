@@ -265,11 +265,14 @@ def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.S
     return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, precision: str = "float32") -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, set up to repeat itself.
 
+    Args:
+        precision: of a run; float32 is meant in full, which torch alone does not mean in convolutions.
+
     Raises:
-        UserError: no such device here.
+        UserError: no such device here, or it does not know the precision.
     """
     # cuBLAS repeats itself only with a workspace of fixed size, set before its first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -282,7 +285,12 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError(f"precision: tf32 is for NVIDIA GPUs, not for {device.type}; use float32")
     if device.type == "cuda":
+        multiplication = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = multiplication
+        torch.backends.cudnn.conv.fp32_precision = multiplication  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
