@@ -3,10 +3,11 @@ import glob
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.13")  # pathvars
 
 
 configfile: os.path.join(workflow.basedir, "config.yaml")
@@ -16,7 +17,8 @@ ROOT = workflow.basedir
 sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical
-from workflow.pending import PENDING, write_pending
+from workflow import devices
+from workflow.pending import write_pending
 from workflow.plan import Plan, or_one_line
 
 PLAN = or_one_line(Plan, config)
@@ -25,19 +27,39 @@ REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{RO
 run_of = partial(or_one_line, PLAN.run_of)
 table_of = partial(or_one_line, PLAN.table_of)
 
+GPUS = devices.present(PLAN.config)
+PENDING = Path(PLAN.state, "pending.json")
+CACHE = os.path.abspath(f"{PLAN.state}/cache")
+
 # What the commands run with. None of it is a reason to run one again.
 os.environ.update(
     PATH=f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}",
     PYTHONPATH=ROOT,
     PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
-    CSA_DEVICE=PLAN.config.device,
+    # A job sees the devices that it was given and no others.
+    CSA_DEVICE="cuda" if GPUS and PLAN.config.device.startswith("cuda") else PLAN.config.device,
+    CSA_GPUS=",".join(GPUS),
     CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
     CSA_COMPILE=PLAN.config.compile,
     CSA_GANG=str(PLAN.config.gang),
-    CSA_PENDING=PENDING if PLAN.config.gang > 1 else "",
+    CSA_STATE=PLAN.state,
+    CSA_PENDING=str(PENDING) if PLAN.config.gang > 1 else "",
     CSA_CONFIG=canonical(config),
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
+    # Libraries keep caches in the home folder otherwise, which compute nodes often cannot write to.
+    XDG_CACHE_HOME=CACHE,
+    MPLCONFIGDIR=f"{CACHE}/matplotlib",
+    TRITON_HOME=CACHE,
+    CUDA_CACHE_PATH=f"{CACHE}/cuda",
 )
+
+# As many jobs with a GPU as there are GPUs, where the user says nothing else and jobs run here.
+if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", len(GPUS))
+
+
+pathvars:
+    results=PLAN.results,
 
 
 wildcard_constraints:
@@ -52,16 +74,16 @@ wildcard_constraints:
 onstart:
     # Only Snakemake knows which runs were asked for and are not there yet.
     if PLAN.config.gang > 1:
-        write_pending(job for job in workflow.dag.needrun_jobs() if job.rule.name == "train")
+        write_pending(PENDING, (job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"))
 
 
 rule all:
     input:
-        expand("results/{table}.csv", table=PLAN.tables),
-        expand("results/figures/{figure}.svg", figure=PLAN.figures),
-        "results/figures/contexts.png",
-        "results/claims.csv",
-        "results/report.html",
+        expand("<results>/{table}.csv", table=PLAN.tables),
+        expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
+        "<results>/figures/contexts.png",
+        "<results>/claims.csv",
+        "<results>/report.html",
 
 
 include: "workflow/rules/data.smk"

@@ -144,7 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--encoder", type=Path, help="pre-training run to start from, where pretrained or rwsam asks for it"
     )
-    sub.add_argument("--state", type=Path, help="folder for checkpoints and finished states (default: OUT/state)")
+    sub.add_argument(
+        "--state",
+        type=Path,
+        default=os.environ.get("CSA_STATE") or None,
+        metavar="FOLDER",
+        help="folder for checkpoints, finished states and caches (default: CSA_STATE, else OUT/state)",
+    )
     _device_options(sub)
     sub.add_argument(
         "--checkpoint-seconds",

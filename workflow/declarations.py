@@ -24,8 +24,18 @@ class WorkflowConfig(Strict):
     """The values that each sweep of a table takes, by key of a run."""
     overrides: dict[str, Any] = {}
     """Keys of the protocol to change for every run."""
+    results: Annotated[str, Field(min_length=1)] = "results"
+    """Folder of all that is made: tables, figures and runs, data sets and logs."""
+    state: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of checkpoints, of finished runs' states and of caches; null is results/state."""
+    data_root: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of the original images or archives, in place of the protocol's data.root."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    gpus: Literal["auto"] | Annotated[list[int | str], Field(min_length=1)] = "auto"
+    """GPUs that training jobs are given, each its own: auto finds those here; else numbers or UUIDs."""
+    jobs_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
+    """Training jobs that may share a GPU."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of one training job; a run of several ranks takes as many for each."""
     compile: Literal["auto", "yes", "no"] = "auto"

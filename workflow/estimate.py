@@ -50,7 +50,7 @@ def _epoch_seconds(runs: dict[str, Any], kind: str) -> float:
     times = []
     for folder, run in runs.items():
         provenance = Path(folder, "provenance.json")
-        log = Path(str(folder).replace("results/runs", "results/logs/runs") + ".log")
+        log = Path(run["log"])
         if run["kind"] != kind:
             continue
         if provenance.exists():

@@ -7,10 +7,8 @@ from typing import Any
 
 from csa_core.store import write_json
 
-PENDING = "results/state/pending.json"
 
-
-def write_pending(jobs: Iterable[Any]) -> None:
+def write_pending(path: Path, jobs: Iterable[Any]) -> None:
     """List Snakemake's `train` jobs in the order of their outputs: seeds of a run side by side."""
     listed = [
         {
@@ -21,4 +19,4 @@ def write_pending(jobs: Iterable[Any]) -> None:
         }
         for job in sorted(jobs, key=lambda job: str(job.output[0]))
     ]
-    write_json(Path(PENDING), {"jobs": listed})
+    write_json(path, {"jobs": listed})

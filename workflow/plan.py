@@ -25,15 +25,21 @@ USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "bank-table2", "bank-t
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its place under `results/runs/`, and its configuration."""
+    """One training run: its place under `<results>/runs/`, and its configuration."""
 
     name: str
     config: RunConfig
+    results: str = "results"
 
     @property
     def folder(self) -> str:
         """Folder of the results."""
-        return f"results/runs/{self.name}/seed={self.config.seed}"
+        return f"{self.results}/runs/{self.name}/seed={self.config.seed}"
+
+    @property
+    def log(self) -> str:
+        """File that the training's progress and errors go to."""
+        return f"{self.results}/logs/runs/{self.name}/seed={self.config.seed}.log"
 
     @property
     def json(self) -> str:
@@ -97,6 +103,8 @@ class Plan:
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
+        self.results = Path(self.config.results).as_posix()
+        self.state = Path(self.config.state or f"{self.results}/state").as_posix()
         self.protocol, self._base, own = _protocol(self.config)
         self.tables = load_tables(self.protocol)
         self._changes_of = own.tables
@@ -141,7 +149,7 @@ class Plan:
         """Return the run of a configuration, named by what it changes of `base` and reads."""
         changed, read = _flat(config.model_dump(mode="json")), _flat(config.identity())
         name = "+".join(f"{key}={_text(changed[key])}" for key in sorted(read) if base[key] != changed[key])
-        run = Run("/".join(part for part in (self.protocol, config.method, name) if part), config)
+        run = Run("/".join(part for part in (self.protocol, config.method, name) if part), config, self.results)
         self._data.setdefault(run.data, run)
         self._splits.setdefault((run.data, run.split), run)
         return run
@@ -180,7 +188,7 @@ class Plan:
             values = [_value(item) for item in value.split(",") if item]
             changes[key] = values if "," in value else _value(value)
         run = self.run(method, changes, int(seed))
-        if run.folder != f"results/runs/{self.protocol}/{name}/seed={seed}":
+        if run.name != f"{self.protocol}/{name}" or str(run.config.seed) != seed:
             raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")
         return run
 
@@ -263,7 +271,7 @@ class Plan:
         if table not in self.tables:
             raise UserError(f"{table}: no such table, {nearest(table, self.tables)}")
         shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
-        facts = {"name": table, "protocol": self.protocol, "overrides": self.config.overrides}
+        facts = {"name": table, "protocol": self.protocol, "overrides": self.config.overrides, "results": self.results}
         return shown | facts | {"seeds": self.config.seeds, "rows": self.rows(table)}
 
     def drawing(self, *tables: str) -> str:
@@ -281,6 +289,7 @@ class Plan:
             run.folder: {
                 "epochs": run.epochs,
                 "kind": run.kind,
+                "log": run.log,
                 "digests": {"config": run.config.digest(), "code": self.code},
             }
             for run in self.all_runs()
@@ -320,10 +329,15 @@ class Plan:
         """Whether runs are the paper's own, so that its printed values may stand beside ours."""
         return self.config.protocol == "paper" and not self.config.overrides
 
+    def splits(self) -> list[str]:
+        """Return the split files of all runs; each is made from its data set's file."""
+        self.all_runs()
+        return [f"{self.results}/data/{data}/{split}.json" for data, split in self._splits]
+
     def data_json(self, data: str) -> str:
         """Return the configuration that makes a data set, as one sorted JSON string."""
         if data not in self._data:
-            raise UserError(f"target results/data/{data}: no run uses it, {nearest(data, self._data)}")
+            raise UserError(f"target {self.results}/data/{data}: no run uses it, {nearest(data, self._data)}")
         config = self._data[data].config.data
         reads = {
             "demo": {"source"},
@@ -346,7 +360,7 @@ class Plan:
         """Return the configuration that makes a split, as one sorted JSON string."""
         if (data, split) not in self._splits:
             names = [name for of, name in self._splits if of == data]
-            raise UserError(f"target results/data/{data}/{split}.json: no run uses it, {nearest(split, names)}")
+            raise UserError(f"target {self.results}/data/{data}/{split}.json: no run uses it, {nearest(split, names)}")
         fields = self._splits[data, split].data_fields
         del fields["groups"]  # groups are of scores
         return canonical({"data": fields})
@@ -382,6 +396,8 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any], Protocol]:
             raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
     for key, value in config.overrides.items():
         fields = set_dotted(fields, key, value)
+    if config.data_root:
+        fields = set_dotted(fields, "data.root", config.data_root)
     parse(fields, "config.yaml: overrides" if config.overrides else str(path))
     return path.stem, fields, own
 

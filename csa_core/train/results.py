@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +90,7 @@ def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "device": f"{run.device.type} ({name})",
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "compiled": run.is_compiled,
         "code": store.code_digest(),

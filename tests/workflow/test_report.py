@@ -32,7 +32,14 @@ def table(**changes: Any) -> dict[str, Any]:
         for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
     ]
     shown = {"name": "table0", "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"]}
-    facts = {"protocol": "demo", "overrides": {}, "seeds": list(ACCURACY), "draw": "no", "claims": []}
+    facts = {
+        "protocol": "demo",
+        "overrides": {},
+        "results": "results",
+        "seeds": list(ACCURACY),
+        "draw": "no",
+        "claims": [],
+    }
     return shown | facts | {"rows": rows} | changes
 
 

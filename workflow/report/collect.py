@@ -15,9 +15,9 @@ ENCODED = ("data", "model", "seed", "pretraining")
 MEASURES = ("harmonic_mean", "geometric_mean", "worst_class", "ece")
 
 
-def folder_of(row: dict[str, Any], seed: int) -> Path:
+def folder_of(table: dict[str, Any], row: dict[str, Any], seed: int) -> Path:
     """Return the folder of a row's run."""
-    return Path("results/runs", row["run"], f"seed={seed}")
+    return Path(table["results"], "runs", row["run"], f"seed={seed}")
 
 
 def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -44,7 +44,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
     for number, row in enumerate(table["rows"]):
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
-            path = folder_of(row, seed) / "metrics.json"
+            path = folder_of(table, row, seed) / "metrics.json"
             if partial and not _is_of(path, {"config": config, "code": code}):
                 missing[str(path.parent)] = None
                 continue
@@ -82,7 +82,9 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
                     raise UserError(f"{path}: {column} is {value!r}; {again}")
                 lines.append(line | {"column": column, "value": math.nan if value is None else value})
     if not lines:
-        raise UserError(f"{table['name']}: none of its runs is finished; run snakemake results/{table['name']}.csv")
+        raise UserError(
+            f"{table['name']}: none of its runs is finished; run snakemake {table['results']}/{table['name']}.csv"
+        )
     facts["missing"] = list(missing)
     shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "encoder"}
     facts["digests"] = shown | {"code": code}

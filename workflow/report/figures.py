@@ -109,7 +109,7 @@ def _numbers(table: dict[str, Any], labels: pd.Series) -> pd.Series:
 
 def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw loss and accuracy over epochs for the rows of a table; thin lines are single seeds."""
-    history = _histories(values)
+    history = _histories(table, values)
     names = list(dict.fromkeys(history["name"]))
     figure, axis = _axes(2, 3.6)
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
@@ -128,7 +128,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
     """Draw the accuracy of each class over its number of training images; small dots are single seeds."""
     lines = []
     for row in _runs(values).to_dict("records"):
-        metrics = read_sealed(folder_of(row, row["seed"]) / "metrics.json")
+        metrics = read_sealed(folder_of(table, row, row["seed"]) / "metrics.json")
         scores = metrics["heads"][row["head"]]
         for k, count in enumerate(metrics["class_counts"]):
             percent = 100 * scores["correct"][k] / scores["images"][k]
@@ -155,7 +155,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
 
 def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw the share of confident images and the fill of the bank over epochs, means over seeds."""
-    history = _histories(values).reindex(columns=["name", "seed", "epoch", "phase", "confident", "bank_fill"])
+    history = _histories(table, values).reindex(columns=["name", "seed", "epoch", "phase", "confident", "bank_fill"])
     history = history[history["phase"] != "plain"].dropna()  # the bank rests in the last epochs
     names = list(dict.fromkeys(history["name"]))
     if not names:
@@ -188,7 +188,7 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     encoders = encoders.assign(name=encoders["series"].where(encoders["series"] != "", encoders["label"]))
     if encoders.empty:
         raise UserError(f"pretraining-{table['name']}: none of its rows is a kNN probe; choose encoders")
-    history = _histories(encoders)
+    history = _histories(table, encoders)
     history["spread"] = history["projector_std"] / history["projector_std_expected"]
     names = list(dict.fromkeys(history["name"]))
     figure, axis = _axes(3, 4.6)
@@ -270,11 +270,11 @@ def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(lines).assign(seeds=values["seed"].nunique())
 
 
-def _histories(values: pd.DataFrame) -> pd.DataFrame:
+def _histories(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     """Return the histories of the runs behind a table, with the test accuracy of each row's head."""
     parts = []
     for row in _runs(values).to_dict("records"):
-        path = folder_of(row, row["seed"]) / "history.csv"
+        path = folder_of(table, row, row["seed"]) / "history.csv"
         try:
             history = pd.read_csv(path)
         except (OSError, ValueError):

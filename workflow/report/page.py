@@ -72,8 +72,11 @@ def _table(table: dict[str, Any], code: str) -> dict[str, Any]:
     for number, row in enumerate(table["rows"]):
         own = values[(values["row"] == number) & (values["column"] == table["columns"][0])]
         accuracy = dict(zip(own["seed"], own["value"], strict=True))
-        # Paths on the page are relative to it: it lies in results/.
-        paths = {seed: (folder_of(row, seed) / "metrics.json").relative_to("results") for seed in table["seeds"]}
+        # Paths on the page are relative to it.
+        paths = {
+            seed: (folder_of(table, row, seed) / "metrics.json").relative_to(table["results"])
+            for seed in table["seeds"]
+        }
         runs.append([(seed, path.as_posix(), 100 * accuracy[seed]) for seed, path in paths.items()])
     claims = judge_all(table, values)
     return {
@@ -98,7 +101,7 @@ def _figure(path: Path) -> dict[str, str]:
 
 def _provenance(tables: list[dict[str, Any]]) -> dict[str, Any]:
     """Return who trained the runs: devices, versions, hours."""
-    folders = {folder_of(row, seed) for table in tables for row in table["rows"] for seed in table["seeds"]}
+    folders = {folder_of(table, row, seed) for table in tables for row in table["rows"] for seed in table["seeds"]}
     notes = pd.DataFrame([store.read_json(folder / "provenance.json") for folder in sorted(folders)])
     versions = pd.DataFrame(notes["versions"].tolist())
     return {

@@ -1,8 +1,8 @@
 rule data:
     output:
-        "results/data/{data}/dataset.safetensors",
+        "<results>/data/{data}/dataset.safetensors",
     log:
-        "results/logs/data/{data}.log",
+        "<results>/logs/data/{data}.log",
     params:
         config=lambda w: or_one_line(PLAN.data_json, w.data),
         files=lambda w: PLAN.data_files(w.data),
@@ -15,11 +15,11 @@ rule data:
 
 rule split:
     input:
-        "results/data/{data}/dataset.safetensors",
+        "<results>/data/{data}/dataset.safetensors",
     output:
-        "results/data/{data}/{split}.json",
+        "<results>/data/{data}/{split}.json",
     log:
-        "results/logs/data/{data}/{split}.log",
+        "<results>/logs/data/{data}/{split}.log",
     params:
         config=lambda w: or_one_line(PLAN.split_json, w.data, w.split),
         code=PLAN.code,
@@ -29,10 +29,17 @@ rule split:
         "printf %s {params.config:q} | python -m csa_core split - --data {input:q} --out {output:q} > {log:q} 2>&1"
 
 
+# What needs a network or the original archives, for a login node: training then needs these files alone (and, of an
+# image_list, its images).
+rule prepare:
+    input:
+        PLAN.splits(),
+
+
 # Makes no file: decodes every image of the protocol's lists once, and names those that cannot be.
 rule check:
     log:
-        "results/logs/check.log",
+        "<results>/logs/check.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     params:
         config=lambda w: or_one_line(PLAN.data_json, REFERENCE.data),

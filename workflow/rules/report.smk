@@ -6,13 +6,13 @@ rule table:
         metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(w.table)],
         code=REPORT_CODE,
     output:
-        csv=report("results/{table}.csv", category="Tables", caption="../captions/table.rst"),
-        rest=multiext("results/{table}", ".seeds.csv", ".md", ".tex", ".claims.csv"),
+        csv=report("<results>/{table}.csv", category="Tables", caption="../captions/table.rst"),
+        rest=multiext("<results>/{table}", ".seeds.csv", ".md", ".tex", ".claims.csv"),
     log:
-        "results/logs/{table}.log",
+        "<results>/logs/{table}.log",
     params:
         drawing=lambda w: PLAN.drawing(w.table),
-        prefix=lambda w: f"results/{w.table}",
+        prefix=lambda w, output: output.csv.removesuffix(".csv"),
     message:
         "Table results/{wildcards.table}.csv"
     shell:
@@ -25,12 +25,12 @@ rule partial:
     input:
         code=REPORT_CODE,
     output:
-        multiext("results/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv"),
+        multiext("<results>/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv"),
     log:
-        "results/logs/partial-{table}.log",
+        "<results>/logs/partial-{table}.log",
     params:
         drawing=lambda w: PLAN.drawing(w.table),
-        prefix=lambda w: f"results/partial/{w.table}",
+        prefix=lambda w, output: output[0].removesuffix(".csv"),
         finished=lambda w: PLAN.finished(w.table),
     message:
         "Partial table results/partial/{wildcards.table}.md"
@@ -45,13 +45,13 @@ rule figure:
         histories=lambda w: [f"{run.folder}/history.csv" for run in PLAN.runs_of(table_of(w.figure))],
         code=REPORT_CODE,
     output:
-        svg=report("results/figures/{figure}.svg", category="Figures", caption="../captions/figure.rst"),
-        rest=multiext("results/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report("<results>/figures/{figure}.svg", category="Figures", caption="../captions/figure.rst"),
+        rest=multiext("<results>/figures/{figure}", ".pdf", ".png", ".csv"),
     log:
-        "results/logs/figures/{figure}.log",
+        "<results>/logs/figures/{figure}.log",
     params:
         drawing=lambda w: PLAN.drawing(table_of(w.figure)),
-        prefix=lambda w: f"results/figures/{w.figure}",
+        prefix=lambda w, output: output.svg.removesuffix(".svg"),
     message:
         "Figure {wildcards.figure}"
     shell:
@@ -63,12 +63,12 @@ rule contexts:
     input:
         weights=f"{REFERENCE.folder}/weights.safetensors",
         metrics=f"{REFERENCE.folder}/metrics.json",
-        data=f"results/data/{REFERENCE.data}/dataset.safetensors",
-        split=f"results/data/{REFERENCE.data}/{REFERENCE.split}.json",
+        data=f"<results>/data/{REFERENCE.data}/dataset.safetensors",
+        split=f"<results>/data/{REFERENCE.data}/{REFERENCE.split}.json",
     output:
-        "results/figures/contexts.safetensors",
+        "<results>/figures/contexts.safetensors",
     log:
-        "results/logs/figures/contexts-data.log",
+        "<results>/logs/figures/contexts-data.log",
     params:
         run=lambda w, input: os.path.dirname(input.weights),
         root=REFERENCE.config.data.root,
@@ -81,30 +81,31 @@ rule contexts:
 
 rule gallery:
     input:
-        contexts="results/figures/contexts.safetensors",
+        contexts="<results>/figures/contexts.safetensors",
         code=REPORT_CODE,
     output:
-        png=report("results/figures/contexts.png", category="Figures", caption="../captions/contexts.rst"),
-        rest=multiext("results/figures/contexts", ".pdf", ".svg"),
+        png=report("<results>/figures/contexts.png", category="Figures", caption="../captions/contexts.rst"),
+        rest=multiext("<results>/figures/contexts", ".pdf", ".svg"),
     log:
-        "results/logs/figures/contexts.log",
+        "<results>/logs/figures/contexts.log",
     params:
         title=f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed}); λ set from 0.5 to 1",
+        prefix=lambda w, output: output.png.removesuffix(".png"),
     message:
         "Gallery of contexts"
     shell:
         "python -m workflow.report.gallery {input.contexts:q} --title {params.title:q}"
-        " --out results/figures/contexts > {log:q} 2>&1"
+        " --out {params.prefix:q} > {log:q} 2>&1"
 
 
 rule claims:
     input:
-        claims=expand("results/{table}.claims.csv", table=PLAN.tables),
+        claims=expand("<results>/{table}.claims.csv", table=PLAN.tables),
         code=REPORT_CODE,
     output:
-        report("results/claims.csv", category="Claims", caption="../captions/claims.rst"),
+        report("<results>/claims.csv", category="Claims", caption="../captions/claims.rst"),
     log:
-        "results/logs/claims.log",
+        "<results>/logs/claims.log",
     message:
         "Claims results/claims.csv"
     shell:
@@ -113,15 +114,15 @@ rule claims:
 
 rule page:
     input:
-        tables=expand("results/{table}.csv", table=PLAN.tables),
-        figures=expand("results/figures/{figure}.svg", figure=PLAN.figures),
-        contexts="results/figures/contexts.png",
+        tables=expand("<results>/{table}.csv", table=PLAN.tables),
+        figures=expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
+        contexts="<results>/figures/contexts.png",
         provenance=[f"{run.folder}/provenance.json" for run in PLAN.all_runs()],
         code=REPORT_CODE,
     output:
-        "results/report.html",
+        "<results>/report.html",
     log:
-        "results/logs/report.log",
+        "<results>/logs/report.log",
     params:
         drawing=PLAN.drawing(*PLAN.tables),
     message:
@@ -134,7 +135,7 @@ rule page:
 # Trains nothing and makes no file: prints what is left to train, and about how long it takes.
 rule estimate:
     log:
-        "results/logs/estimate.log",
+        "<results>/logs/estimate.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
         'printf %s "$CSA_CONFIG" | python -m workflow.estimate --config - --cores {threads} | tee {log:q}'

@@ -1,17 +1,19 @@
 rule train:
     input:
-        data=lambda w: f"results/data/{run_of(w).data}/dataset.safetensors",
-        split=lambda w: f"results/data/{run_of(w).data}/{run_of(w).split}.json",
+        data=lambda w: f"<results>/data/{run_of(w).data}/dataset.safetensors",
+        split=lambda w: f"<results>/data/{run_of(w).data}/{run_of(w).split}.json",
         encoder=partial(or_one_line, PLAN.encoder_file),
     output:
         expand(
-            "results/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
+            "<results>/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
             protocol=PLAN.protocol,
             file=RESULTS,
         ),
     log:
-        f"results/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
+        f"<results>/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
     threads: lambda w: PLAN.config.threads * run_of(w).ranks
+    resources:
+        gpu=lambda w: run_of(w).ranks if GPUS else 0,
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: run_of(w).json,
@@ -21,6 +23,6 @@ rule train:
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "printf %s {params.config:q} | python -m csa_core train - --data {input.data:q}"
-        " --split {input.split:q} {params.encoder} --out {params.out:q} --state results/state"
+        "printf %s {params.config:q} | python -m workflow.devices {resources.gpu} -- python -m csa_core train - --data {input.data:q}"
+        " --split {input.split:q} {params.encoder} --out {params.out:q}"
         " --threads {threads} --code-version {params.code:q} > {log:q} 2>&1"

@@ -1,0 +1,114 @@
+"""Jobs and the GPUs that they are given: a made-up list of devices, real processes and real locks."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from workflow.declarations import WorkflowConfig
+from workflow.devices import present
+
+# Writes one line when it starts and one when it ends: time, what happened, devices.
+JOB = """
+import os, sys, time
+def say(what):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{time.monotonic()} {what} {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}\\n")
+say("start"); time.sleep(float(sys.argv[2])); say("end")
+"""
+
+
+def start(folder: Path, count: int, devices: str, seconds: float = 0.4, **env: str) -> "subprocess.Popen[bytes]":
+    words = [sys.executable, "-m", "workflow.devices", str(count), "--", sys.executable, "-c", JOB]
+    environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    environment |= {"CSA_GPUS": devices, "CSA_STATE": str(folder / "state"), "PYTHONPATH": str(ROOT)}
+    with (folder / "said").open("a") as said:
+        return subprocess.Popen([*words, str(folder / "lines"), str(seconds)], env=environment | env, stderr=said)
+
+
+def most_at_once(folder: Path) -> dict[str, int]:
+    """Return for each device how many jobs had it at the same time, at most."""
+    now, most = dict[str, int](), dict[str, int]()
+    for line in sorted((folder / "lines").read_text().splitlines(), key=lambda line: float(line.split()[0])):
+        _, what, devices = line.split()
+        for device in devices.split(","):
+            now[device] = now.get(device, 0) + (1 if what == "start" else -1)
+            most[device] = max(most.get(device, 0), now[device])
+    return most
+
+
+@pytest.mark.parametrize(
+    ("devices", "counts", "most"),
+    [
+        ("3,7", [1] * 6, {"3": 1, "7": 1}),
+        ("3,7,8", [2, 1, 2, 1, 3, 2], {"3": 1, "7": 1, "8": 1}),
+        ("3,3", [1] * 4, {"3": 2}),
+        ("GPU-a/b,MIG 1", [2, 1, 1], {"GPU-a/b": 1, "MIG 1": 1}),
+    ],
+)
+def test_no_two_jobs_share_a_device_unless_asked(
+    tmp_path: Path, devices: str, counts: list[int], most: dict[str, int]
+) -> None:
+    jobs = [start(tmp_path, count, devices.replace(" ", "_")) for count in counts]
+    assert [job.wait(timeout=60) for job in jobs] == [0] * len(jobs)
+    assert most_at_once(tmp_path) == {name.replace(" ", "_"): n for name, n in most.items()}
+
+
+def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
+    first = start(tmp_path, 1, "0", seconds=60)
+    while not (tmp_path / "lines").exists():
+        time.sleep(0.02)
+    second = start(tmp_path, 1, "0", seconds=0)
+    time.sleep(1)
+    assert second.poll() is None, "it waits"
+    first.kill()
+    assert second.wait(timeout=30) == 0
+    first.wait()
+
+
+def test_where_nothing_is_to_be_given_the_command_runs_as_it_is(tmp_path: Path) -> None:
+    for count, devices, env in ((0, "0", {}), (1, "", {}), (1, "0", {"SLURM_JOB_ID": "7"})):
+        assert start(tmp_path, count, devices, seconds=0, **env).wait(timeout=30) == 0
+    assert most_at_once(tmp_path) == {"none": 1} and not (tmp_path / "state").exists()
+
+
+def test_more_devices_than_there_are_is_one_line(tmp_path: Path) -> None:
+    job = start(tmp_path, 3, "0,1")
+    assert job.wait(timeout=30) == 2
+    assert (
+        tmp_path / "said"
+    ).read_text() == "devices: 3 GPUs for one run and 2 here (0, 1); lower ranks or list more\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "visible", "expected"),
+    [
+        ({}, "2,5", ["2", "5"]),
+        ({}, "", []),
+        ({"device": "cpu"}, "2,5", []),
+        ({"device": "cuda:1"}, "2,5", ["5"]),
+        ({"gpus": [0, "GPU-1"], "jobs_per_gpu": 2}, "2,5", ["0", "0", "GPU-1", "GPU-1"]),
+    ],
+)
+def test_devices_that_jobs_are_given(
+    config: dict[str, object], visible: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert present(WorkflowConfig.model_validate(config)) == expected
+
+
+def test_devices_are_those_of_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\nprintf 'GPU 0: NVIDIA H100 (UUID: GPU-1)\\n  MIG 1g (UUID: MIG-2)\\nGPU 1: NVIDIA H100\\n'\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert present(WorkflowConfig()) == ["0", "1"]
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert present(WorkflowConfig()) == []
