@@ -1,73 +1,213 @@
-"""The csa step against its floor: `python benchmarks/step.py [--model resnet32] [--batch 128] [--rounds 15]`.
+"""The csa step against its floor and against the usual way, and what it costs: `python -m benchmarks.step`.
 
 The floor is forward and backward of the two batches and the optimizer step, on images that lie ready:
-what no implementation of the method can avoid. Both run on one CPU thread, interleaved; the ratio is
-the median over rounds of the ratio within a round, which a busy neighbour disturbs least.
+what no implementation of the method can avoid.
 """
 
 import argparse
-import platform
-import statistics
-import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from csa_core.config import RunConfig
-from csa_core.data.dataset import Dataset
+from benchmarks.baseline import Images, Plain
+from benchmarks.measure import endless, interleaved, keep, make_dataset, make_run, medians, ratio
+from csa_core.data.augment import plain_batches
 from csa_core.data.plan import plan_epoch
-from csa_core.data.split import make_split
-from csa_core.train.run import Run
-from csa_core.train.step import streams, train_step
+from csa_core.method.context_shift import context_shift
+from csa_core.models.folded import folded
+from csa_core.train.compiled import compile_where_it_pays
+from csa_core.train.replay import EAGER_STEPS, captured
+from csa_core.train.run import Run, choose_device
+from csa_core.train.step import find_contexts
 
-Labelled = tuple[torch.Tensor, torch.Tensor]
+OUT = Path("results/benchmarks")
 
 
 def main() -> None:
-    """Measure and print one line of numbers."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="resnet32")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--side", type=int, default=32, help="pixels a side")
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (default: cpu)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="CPU threads, one table line each")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network, too: a minute more")
+    parser.add_argument("--workers", type=int, default=0, help="DataLoader workers of the baseline")
+    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    data = {"source": "demo", "profile": "as_is"}
-    config = RunConfig.model_validate(
-        {"model": args.model, "batch_size": args.batch, "threshold": 0.0, "data": data, "lr": 0.01}
+    device = choose_device(args.device, args.precision)
+    keep("step", [step(device, threads, args) for threads in args.threads], args.out, args.device)
+    torch.set_num_threads(args.threads[0])
+    keep("parts", parts(device, args.rounds), args.out, args.device)
+    keep("evaluation", evaluation(device, args.rounds), args.out, args.device)
+    for name, kinds in costs().items():
+        keep(name, cost(name, kinds, device, args.rounds), args.out, args.device)
+    keep("gang", gang(device, args.rounds), args.out, args.device)
+
+
+def step(device: torch.device, threads: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Return milliseconds of a step of 2 x 128 images through ResNet-32, and ratios."""
+    torch.set_num_threads(threads)
+    dataset = make_dataset()
+    many = 1 if device.type == "cpu" else 50  # a GPU's step is too short to be timed alone
+    run, plain = make_run(dataset, device, precision=args.precision), Plain(dataset, 128, device, args.workers)
+    steps = {"floor": floor(run), "csa": endless(run), "baseline": plain.step}
+    if args.compile:
+        compiled = make_run(dataset, device, precision=args.precision)
+        compile_where_it_pays(compiled, "yes")
+        steps["compiled"] = endless(compiled)
+    for candidate in steps.values():
+        for _ in range(2 * EAGER_STEPS):
+            candidate()
+    times = interleaved({name: repeat(each, many) for name, each in steps.items()}, args.rounds)
+    row: dict[str, Any] = {"device": device.type, "precision": args.precision, "threads": threads}
+    row |= {f"{name} ms": value / many for name, value in medians(times).items()}
+    row |= {"csa / floor": ratio(times, "csa", "floor"), "baseline / csa": ratio(times, "baseline", "csa")}
+    if args.compile:
+        row["baseline / compiled"] = ratio(times, "baseline", "compiled")
+        row["csa / compiled"] = ratio(times, "csa", "compiled")
+    return row
+
+
+def floor(run: Run) -> Callable[[], object]:
+    """Return forward, backward and optimizer on two batches that lie ready: nothing of the method."""
+    plan = plan_epoch(run.config, run.class_counts, 0, run.device)
+    (x, y), (resampled, their_y) = run.images.batch(plan.uniform[0]), run.images.batch(plan.resampled[0])
+
+    def plain_step() -> dict[str, torch.Tensor]:
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
+            loss = run.uniform_loss(run.network.head("uniform", run.network.body(x)), y)
+            loss = loss + run.resampling_loss(run.network.head("resampling", run.network.body(resampled)), their_y)
+        run.update(loss)
+        return {}
+
+    if run.device.type != "cuda":
+        return plain_step
+    for _ in range(EAGER_STEPS):
+        plain_step()
+    return captured(plain_step)
+
+
+def repeat(step: Callable[[], object], times: int) -> Callable[[], object]:
+    """Return what does a step several times."""
+
+    def several() -> None:
+        for _ in range(times):
+            step()
+
+    return several
+
+
+def parts(device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Return what parts of the step cost for a batch of 128, beside the usual way of doing them."""
+    dataset = make_dataset()
+    run, plain, usual = make_run(dataset, device), Plain(dataset, 128, device), Images(dataset)
+    plan = plan_epoch(run.config, run.class_counts, 0, device)
+    x, y = run.images.batch(plan.uniform[0])
+    features = run.network.body(x).detach()
+    logits = run.network.head("uniform", features).detach()
+    times = interleaved(
+        {
+            "augmentation": lambda: run.images.batch(plan.uniform[0]),
+            "augmentation, usual": lambda: torch.stack([usual[int(i)][0] for i in plan.uniform.index[0]]),
+            "mask and confidence": lambda: find_contexts(run, x, y, features, logits),
+            "mask and confidence, usual": lambda: plain._contexts(x, y),
+        },
+        rounds,
     )
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20 * args.batch, args.side, args.side, 3), dtype=np.uint8)
-    labels = np.arange(len(images)) % 100
-    dataset = Dataset("demo", tuple(map(str, range(100))), images, labels, images[:100], labels[:100])
-    split = make_split(dataset, config.data)
-    run = Run(config, dataset, split, torch.device("cpu"))
-    plan = plan_epoch(config, split.class_counts, 0, run.device)
-    run.network.train()
-    both = streams("csa", "context_shift")
-
-    def csa(i: int) -> None:
-        train_step(run, run.images.at(plan, i, both), "context_shift")
-
-    csa(0)  # fills the bank
-    ready = run.images.batch(plan.uniform[0]), run.images.batch(plan.resampled[0])
-    steps = {"floor": lambda i: floor(run, *ready), "csa": csa}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(args.rounds + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step(i % plan.steps)
-            times[name].append(1000 * (time.perf_counter() - start))
-    medians = {name: statistics.median(values[2:]) for name, values in times.items()}
-    ratio = statistics.median(csa / low for low, csa in zip(times["floor"][2:], times["csa"][2:], strict=True))
-    print(f"torch {torch.__version__}, {platform.machine()}, 1 thread, {args.model}, 2 x {args.batch} images")
-    print(f"floor {medians['floor']:.0f} ms, csa step {medians['csa']:.0f} ms, ratio {ratio:.3f}")
+    value = medians(times)
+    return [
+        {"part": p, "ms": value[p], "usual ms": value[f"{p}, usual"], "ratio": ratio(times, f"{p}, usual", p)}
+        for p in ("augmentation", "mask and confidence")
+    ]
 
 
-def floor(run: Run, first: Labelled, second: Labelled) -> None:
-    """Forward and backward of two batches, and the optimizer: nothing of the method."""
-    loss = run.uniform_loss(run.network.head("uniform", run.network.body(first[0])), first[1])
-    run.update(loss + run.resampling_loss(run.network.head("resampling", run.network.body(second[0])), second[1]))
+@torch.no_grad()
+def evaluation(device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Return milliseconds for 1,000 test images: batch norm folded and plain, both channels-last, and the usual way."""
+    dataset = make_dataset()
+    network = make_run(dataset, device).network.eval()
+    usual = Plain(dataset, 128, device).network.eval()
+
+    def through(net: torch.nn.Module, size: int, contiguous: bool = False) -> None:
+        for batch in plain_batches(dataset.test_images, dataset, device, size):
+            net(batch.contiguous() if contiguous else batch)
+
+    times = interleaved(
+        {
+            "folded": lambda: through(folded(network), 100),
+            "plain": lambda: through(network, 100),
+            "usual": lambda: through(usual, 128, contiguous=True),
+        },
+        max(3, rounds // 3),
+    )
+    rows = {"folded / plain": ratio(times, "folded", "plain"), "folded / usual": ratio(times, "folded", "usual")}
+    return [{f"{name} ms": value for name, value in medians(times).items()} | rows]
+
+
+def costs() -> dict[str, list[dict[str, Any]]]:
+    """Return what is varied, one key at a time."""
+    return {
+        "batch": [{"batch_size": size} for size in (32, 64, 128, 256)],
+        "bank": [{"bank_batches": batches} for batches in (1, 4, 16, 64)],
+        "classes": [{"classes": classes} for classes in (10, 100, 1000)],
+    }
+
+
+def cost(name: str, kinds: list[dict[str, Any]], device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Return milliseconds of a step, interleaved over the values of one key; of the bank, also of its operations."""
+    runs = []
+    for kind in kinds:
+        changes = {key: value for key, value in kind.items() if key != "classes"}
+        runs.append(make_run(make_dataset(kind.get("classes", 100)), device, **changes))
+    times = interleaved({str(i): endless(run) for i, run in enumerate(runs)}, rounds, warmup=2 * EAGER_STEPS)
+    value = medians(times)
+    rows = []
+    for i, (kind, run) in enumerate(zip(kinds, runs, strict=True)):
+        row = kind | {"step ms": value[str(i)], "ms an image": value[str(i)] / (2 * run.config.batch_size)}
+        rows.append(row | {"relative to the first": ratio(times, str(i), "0")})
+    if name != "bank":
+        return rows
+    times = interleaved({str(i): bank_operations(run) for i, run in enumerate(runs)}, 5 * rounds)
+    value = medians(times)
+    for i, run in enumerate(runs):
+        megabytes = sum(tensor.nbytes for tensor in run.bank.state().values()) / 1e6 if run.bank else 0.0
+        rows[i] |= {"push, draw and shift ms": value[str(i)], "bank MB": megabytes}
+    return rows
+
+
+def bank_operations(run: Run) -> Callable[[], object]:
+    """Return a push of a batch that is confident throughout, a draw and a shift."""
+    plan, bank = plan_epoch(run.config, run.class_counts, 0, run.device), run.bank
+    assert bank is not None
+    x, _ = run.images.batch(plan.uniform[0])
+    mask = torch.rand(len(x), 1, *x.shape[2:], device=run.device)
+    everyone = torch.ones(len(x), dtype=torch.bool, device=run.device)
+
+    def operate() -> None:
+        bank.push(x, mask, everyone)
+        contexts, masks = bank.draw(plan.slot[0])
+        context_shift(x, contexts, masks, plan.mix[0])
+
+    return operate
+
+
+def gang(device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Return milliseconds of one step of each of K runs in one process, in turn, by K."""
+    dataset, rows = make_dataset(), []
+    for size in (1, 2, 4):
+        streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(size)]
+        steps = [endless(make_run(dataset, device, seed=seed)) for seed in range(size)]
+
+        def together(steps: Any = steps, streams: Any = streams) -> None:
+            for step, stream in zip(steps, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    step()
+
+        value = medians(interleaved({"all": together}, rounds, warmup=2 * EAGER_STEPS))["all"]
+        rows.append({"runs": size, "ms for all": value, "ms a run": value / size})
+    return rows
 
 
 if __name__ == "__main__":
