@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help all table2 test test-faults lint clean
+.PHONY: help all table2 test test-faults lint docs bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,10 +20,17 @@ test: lint ## linters, type checker and all tests
 test-faults: $(READY) ## every fault as often as the README says, about 15 minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow" tests/faults
 
+docs: $(READY) ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
+
+bench: $(READY) ## how fast: tables on the screen and in results/benchmarks/, about 15 minutes
+	$(BIN)/python -m benchmarks.step --compile --threads 1 2
+	$(BIN)/python -m benchmarks.workflow
+
 lint: $(READY) ## linters and type checker alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 
 clean: ## remove .venv; results stay

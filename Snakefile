@@ -10,10 +10,12 @@ from snakemake.utils import min_version
 min_version("9.13")  # pathvars
 
 
-configfile: os.path.join(workflow.basedir, "config.yaml")
+ROOT = os.path.abspath(str(workflow.current_basedir))
 
 
-ROOT = workflow.basedir
+configfile: f"{ROOT}/config.yaml"
+
+
 sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical

@@ -1,4 +1,4 @@
-"""The command line: `python -m csa_core data|split|train|evaluate|contexts`.
+"""The command line: `csa data|split|train|evaluate|contexts`, or `python -m csa_core ...`.
 
 Configuration is read and checked before torch is imported, so a mistake is answered at once.
 """
@@ -18,12 +18,13 @@ from csa_core.train import launch
 
 EXAMPLES = """
 examples:
-  python -m csa_core train run.yaml --out results/mine
-  python -m csa_core train run.yaml --out results/mine --set threshold=0.3 --set seed=2
-  python -m csa_core evaluate results/mine
-  python -m csa_core keys                # every key of run.yaml, its default and meaning
+  csa train run.yaml --out results/mine
+  csa train run.yaml --out results/mine --set threshold=0.3 --set seed=2
+  csa evaluate results/mine
+  csa keys                # every key of run.yaml, its default and meaning
 
-The smallest run.yaml is `data: {source: demo}`; every other key has a default.
+`csa` and `python -m csa_core` are the same. The smallest run.yaml is `data: {source: demo}`; every
+other key has a default.
 """
 
 
@@ -87,7 +88,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "python -m csa_core",
+        "csa" if Path(sys.argv[0]).name == "csa" else "python -m csa_core",
         description="Context-shift augmentation for long-tail learning.",
         epilog=EXAMPLES,
         formatter_class=raw,
