@@ -1,0 +1,154 @@
+"""Every command of the documentation, run; and the site, built.
+
+A copy of the project stands for the reader's: its demo trains few epochs, seeds and sweep values, so
+that all commands together take minutes. Nothing else is changed, the commands least of all.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:^ *<!-- (?P<how>[^\n]*) -->\n)?^(?P<indent> *)```(?P<kind>sh|yaml)\n(?P<text>.*?)^ *```$", re.M | re.S
+)
+# These run everything, or for a quarter of an hour: that make knows them is what is tested here.
+LONG = ("make test", "make test-faults", "make test-slurm", "make bench")
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Return (kind, how it is to be run, text) of each block of shell or YAML on a page."""
+    found = []
+    for match in BLOCK.finditer(page.read_text()):
+        indent = len(match["indent"])
+        found.append(
+            (match["kind"], match["how"] or "", "".join(line[indent:] for line in match["text"].splitlines(True)))
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's folder: the files under version control, an environment, photos."""
+    folder = tmp_path_factory.mktemp("reader")
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for path, keys in (
+        ("workflow/protocols/demo.yaml", {"epochs": 6, "lr_drops": [5], "lr_warmup_epochs": 1, "evaluate_every": 2}),
+        ("docs/examples/demo.yaml", {"epochs": 6, "lr_drops": [5], "lr_warmup_epochs": 1}),
+    ):
+        fields = yaml.safe_load((folder / path).read_text()) | keys
+        if "pretraining" in fields:
+            fields["pretraining"] |= {"epochs": 2, "projector_width": 16, "predictor_width": 4}
+        (folder / path).write_text(yaml.safe_dump(fields))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config |= {"seeds": [1, 2], "sweeps": {key: values[:2] for key, values in config["sweeps"].items()}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
+    (folder / ".venv/ready").touch()
+    rng = np.random.default_rng(0)
+    for part, counts in (("train", (40, 12)), ("test", (6, 6))):
+        for k, count in enumerate(counts):
+            images = folder / "photos" / part / "ab"[k]
+            images.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 200, (32, 32, 3), dtype=np.uint8)
+                pixels[8:20, 4 + 12 * k : 14 + 12 * k] += 55
+                Image.fromarray(pixels).save(images / f"{i}.png")
+    return folder
+
+
+def run(command: str, folder: Path, stays: bool = False) -> str:
+    """Run one command as a reader would; return what was wrong, "" for nothing.
+
+    Args:
+        stays: it is a server, or repeats itself: it must still be there after a while.
+    """
+    path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "HOME": str(folder), "PYTHONPATH": str(folder)}
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            ["bash", "-ec", command], cwd=folder, env=env, stdout=said, stderr=said, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(timeout=8 if stays else 400)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            code = 0 if stays else -9
+        else:
+            code = 1 if stays else code
+    return f"{command}\n{(folder / 'said').read_text()[-3000:]}" if code else ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_the_page(page: Path, reader: Path) -> None:
+    wrong = []
+    for kind, how, text in blocks(page):
+        named = re.match(r"#(?: yaml-language.*\n#)? ([\w/.]+\.yaml)\b", text)
+        if kind == "yaml" and named:
+            (reader / named[1]).write_text(_short(text))
+        if kind == "yaml":
+            yaml.safe_load(text)
+            continue
+        if elsewhere := re.search(r"tests/[\w/]+\.py", how):
+            assert (ROOT / elsewhere[0]).exists(), how
+            continue
+        assert how in ("", "dry run", "stays"), f"{page.name}: what is '{how}'?"
+        for line in text.replace("\\\n", " ").splitlines():
+            command = line.partition(" # ")[0].strip()
+            if not command or command.startswith("#"):
+                continue
+            if command in LONG:
+                command = command.replace("make", "make --dry-run")
+            if how == "dry run":
+                assert "snakemake" in command, f"{command}: what is a dry run of it?"
+                command += " --dry-run"
+            wrong.append(run(command, reader, stays=how == "stays"))
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+def _short(text: str) -> str:
+    """Return a protocol of the reader's with few epochs; what else it says stays."""
+    fields = yaml.safe_load(text)
+    if "epochs" in fields:
+        fields |= {"model": "resnet8", "epochs": 6, "batch_size": 16, "lr_warmup_epochs": 1, "lr_drops": [5]}
+        fields |= {"warmup_epochs": 1, "plain_epochs": 1, "threshold": 0.1}
+        fields["pretraining"] = {"epochs": 2, "batch_size": 16, "projector_width": 16, "predictor_width": 4}
+    if "seeds" in fields:
+        fields["seeds"] = fields["seeds"][:2]
+    return yaml.safe_dump(fields)
+
+
+def test_the_recipe_for_an_ablation_stands_in_two_places_and_is_the_same() -> None:
+    for kind, _, text in blocks(ROOT / "CONTRIBUTING.md"):
+        if kind == "yaml":
+            assert text in [other for _, _, other in blocks(ROOT / "docs/ablation.md")]
+
+
+def test_the_site_is_built_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', page.read_text()), page
+    reference = (tmp_path / "reference/index.html").read_text()
+    for name in ("csa_core.train.step.train_step", "csa_core.method.bank.ContextBank", "csa_core.config.RunConfig"):
+        assert f'id="{name}"' in reference
