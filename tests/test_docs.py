@@ -111,10 +111,13 @@ def test_commands_of_the_page(page: Path, reader: Path) -> None:
         if kind == "yaml":
             yaml.safe_load(text)
             continue
-        if elsewhere := re.search(r"tests/[\w/]+\.py", how):
-            assert (ROOT / elsewhere[0]).exists(), how
+        how, _, elsewhere = how.partition(": ")
+        assert how in ("", "dry run", "stays", "run elsewhere"), f"{page.name}: what is '{how}'?"
+        if named := re.search(r"tests/[\w/]+\.py", elsewhere):
+            assert (ROOT / named[0]).exists(), elsewhere
+        if how == "run elsewhere":
+            assert named, f"{page.name}: where is it run?"
             continue
-        assert how in ("", "dry run", "stays"), f"{page.name}: what is '{how}'?"
         for line in text.replace("\\\n", " ").splitlines():
             command = line.partition(" # ")[0].strip()
             if not command or command.startswith("#"):
