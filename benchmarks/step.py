@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     device = choose_device(args.device, args.precision)
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # the default one cannot be captured
     keep("step", [step(device, threads, args) for threads in args.threads], args.out, args.device)
     torch.set_num_threads(args.threads[0])
     keep("parts", parts(device, args.rounds), args.out, args.device)
