@@ -35,7 +35,7 @@ os.environ.update(
     CSA_COMPILE=PLAN.config.compile,
     CSA_GANG=str(PLAN.config.gang),
     CSA_PENDING=PENDING if PLAN.config.gang > 1 else "",
-    CSA_CONFIG=canonical(config),
+    CSA_CONFIG=canonical(config | {"code_version": PLAN.code}),  # so that no drawing job digests the code again
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
 )
 

@@ -2,7 +2,7 @@
 
 PREFIX.csv is tidy, PREFIX.seeds.csv has a line for each run behind it, both in percent at full
 precision; PREFIX.md and PREFIX.tex (booktabs) are what a person reads and prints;
-PREFIX.claims.csv judges what the appendix says of it.
+PREFIX.claims.csv judges what the appendix says of it; PREFIX.json is what the page shows.
 """
 
 import argparse
@@ -16,20 +16,10 @@ import pandas as pd
 from csa_core import store
 from csa_core.errors import UserError
 from workflow.report.claims import judge_all
-from workflow.report.collect import collect
+from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.summary import summarise
 
-HEADINGS = {
-    "all": "All",
-    "many": "Many",
-    "medium": "Med.",
-    "few": "Few",
-    "harmonic_mean": "Harmonic mean",
-    "geometric_mean": "Geometric mean",
-    "worst_class": "Worst class",
-    "ece": "ECE",
-}
 COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "difference", "low", "high", "paper", "from_paper"]
 EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
@@ -64,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) -> None:
-    """Write PREFIX.csv, .seeds.csv, .md, .tex and .claims.csv, all or, where runs do not fit together, none."""
+    """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
     values, facts = collect(table, code, partial)
-    summary = tidy(table, values)
+    summary, claims = tidy(table, values), judge_all(table, values)
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
     texts = {
@@ -74,10 +64,12 @@ def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) 
         ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
         ".md": markdown(table, summary, facts),
         ".tex": latex(table, summary, facts),
-        ".claims.csv": judge_all(table, values).to_csv(index=False),
+        ".claims.csv": claims.to_csv(index=False),
     }
+    shown = on_page(table, values, summary, claims, facts)
     for suffix, text in texts.items():
         store.write_bytes(Path(prefix + suffix), text.encode())
+    store.write_json(Path(f"{prefix}.json"), shown)
 
 
 def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
@@ -92,6 +84,30 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     summary.insert(0, "protocol", table["protocol"])
     summary.insert(1, "overrides", store.canonical(table["overrides"]) if table["overrides"] else "")
     return summary.drop(columns="name").rename(columns={name: f"{name}_percent" for name in PERCENT})
+
+
+def on_page(
+    table: dict[str, Any], values: pd.DataFrame, summary: pd.DataFrame, claims: pd.DataFrame, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the page shows of a table: text of the cells, the runs behind each row, and the claims.
+
+    The page is made of this, so that it need not read every run again.
+    """
+    frame = cells(table, summary)
+    own = values[values["column"] == table["columns"][0]]
+    runs: dict[int, list[Any]] = {number: [] for number in own["row"].unique()}
+    for number, seed, accuracy in zip(own["row"], own["seed"], own["value"], strict=True):
+        # Paths on the page are relative to it: it lies in results/.
+        path = (folder_of(table["rows"][number], seed) / "metrics.json").relative_to("results")
+        runs[number].append([int(seed), path.as_posix(), None if pd.isna(accuracy) else 100 * accuracy])
+    claims = claims.assign(seeds_needed=claims["seeds_needed"].clip(upper=1e9))  # infinity is no JSON
+    return {key: table[key] for key in ("name", "title", "protocol", "overrides", "seeds")} | {
+        "heading": f"{heading(table, facts)} {explanation(table)}",
+        "header": list(frame.columns),
+        "rows": list(zip(frame.to_numpy().tolist(), runs.values(), strict=True)),
+        "claims": claims.astype(object).where(claims.notna(), None).to_dict("records"),
+        "digests": facts["digests"],
+    }
 
 
 def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
