@@ -7,7 +7,7 @@ it changes from the protocol's reference, so two tables that need the same run n
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -102,7 +102,8 @@ class Plan:
     Snakemake asks the same of each job again and again, so that answers are kept: a plan does not change.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], spell_out: Iterable[str] | None = None) -> None:
+        """Read the declarations, and spell out all tables, or those few that are known to be needed at once."""
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
@@ -115,7 +116,7 @@ class Plan:
                 raise UserError(f"protocol {self.protocol}: tables.{table}: no such table, {hint}")
         self._data: dict[str, Run] = {}
         self._splits: dict[tuple[str, str], Run] = {}
-        for name in self.tables:
+        for name in self.tables if spell_out is None else spell_out:
             self.rows(name)
 
     @property

@@ -170,11 +170,12 @@ def _seeds_needed(effect: float, difference: np.ndarray, power: float, alternati
 
     if size < SMALLEST_EFFECT:
         return math.inf
-    most = 2
-    while not enough(most):  # far beyond the answer the distribution is not computed well
+    if few := next(filter(enough, range(2, 20)), None):
+        return few
+    most = 40
+    while not enough(most):  # not at once far beyond the answer, where the distribution is not computed well
         most *= 2
-    seeds = bisect_left(range(most), True, lo=max(2, most // 2), key=enough)
-    return seeds if seeds < 20 else float(seeds)  # as claims.csv has always written them
+    return float(bisect_left(range(most), True, lo=most // 2, key=enough))
 
 
 def main(argv: list[str] | None = None) -> int:

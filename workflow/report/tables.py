@@ -7,6 +7,8 @@ PREFIX.claims.csv judges what the appendix says of it; PREFIX.json is what the p
 
 import argparse
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +118,10 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     has_series = summary["series"].any()
     compared = COMPARED if any(row["reference"] for row in table["rows"]) else ()
     lines = []
-    for _, part in summary.groupby("row", sort=False):
-        first = part.iloc[0]
+    for _, records in groupby(summary.to_dict("records"), key=itemgetter("row")):
+        by_column = {record["column"]: record for record in records}
+        first = next(iter(by_column.values()))
         line = ({"": first["series"]} if has_series else {}) | {table["row_name"]: first["label"]}
-        by_column = {record["column"]: record for record in part.to_dict("records")}
         for column in table["columns"]:
             line[HEADINGS[column]] = _cell(by_column.get(column))
         for column in filter(by_column.__contains__, compared):
