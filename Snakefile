@@ -46,7 +46,7 @@ os.environ.update(
     CSA_GANG=str(PLAN.config.gang),
     CSA_STATE=PLAN.state,
     CSA_PENDING=str(PENDING) if PLAN.config.gang > 1 else "",
-    CSA_CONFIG=canonical(config),
+    CSA_CONFIG=canonical(config | {"code_version": PLAN.code}),  # so that no drawing job digests the code again
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
     # Libraries keep caches in the home folder otherwise, which compute nodes often cannot write to.
     XDG_CACHE_HOME=CACHE,

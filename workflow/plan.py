@@ -6,9 +6,10 @@ it changes from the protocol's reference, so two tables that need the same run n
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,10 +42,15 @@ class Run:
         """File that the training's progress and errors go to."""
         return f"{self.results}/logs/runs/{self.name}/seed={self.config.seed}.log"
 
-    @property
+    @cached_property
     def json(self) -> str:
         """The configuration as one sorted JSON string, without what the run does not read."""
         return canonical(self.config.identity() | {"data": self.data_fields})
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the configuration."""
+        return self.config.digest()
 
     @property
     def data_fields(self) -> dict[str, Any]:
@@ -77,7 +83,7 @@ class Run:
             return ("pre-training" if self.config.pretraining.sam == "none" else "pre-training with SAM") + model
         return ("two branches" if self.config.method == "csa" else "one branch") + model
 
-    @property
+    @cached_property
     def data(self) -> str:
         """Name of the data set."""
         data = self.config.data
@@ -86,7 +92,7 @@ class Run:
             return f"list-{Path(str(data.train_list)).stem}-{data.side}px"
         return f"folder-{Path(data.root).resolve().name}{size}" if data.source == "folder" else data.source
 
-    @property
+    @cached_property
     def split(self) -> str:
         """Name of the long-tailed split."""
         data = self.config.data
@@ -97,9 +103,13 @@ class Run:
 
 
 class Plan:
-    """All that the rules ask: which runs a table needs, and which configuration a path stands for."""
+    """All that the rules ask: which runs a table needs, and which configuration a path stands for.
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    Snakemake asks the same of each job again and again, so that answers are kept: a plan does not change.
+    """
+
+    def __init__(self, config: dict[str, Any], spell_out: Iterable[str] | None = None) -> None:
+        """Read the declarations, and spell out all tables, or those few that are known to be needed at once."""
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
@@ -114,7 +124,7 @@ class Plan:
                 raise UserError(f"protocol {self.protocol}: tables.{table}: no such table, {hint}")
         self._data: dict[str, Run] = {}
         self._splits: dict[tuple[str, str], Run] = {}
-        for name in self.tables:
+        for name in self.tables if spell_out is None else spell_out:
             self.rows(name)
 
     @property
@@ -130,10 +140,16 @@ class Plan:
             raise UserError(f"{method} with {changes}: NaN and infinity are no values; name a number") from None
 
     @cache  # noqa: B019 - one plan a process
+    def _unchanged(self, method: str, seed: int) -> dict[str, Any]:
+        """Return the flat keys of a method's run that changes nothing."""
+        fields = self._base | {"method": method, "seed": seed}
+        return _flat(parse(fields, f"protocol {self.protocol}, {method}").model_dump(mode="json"))
+
+    @cache  # noqa: B019
     def _run(self, method: str, changes: str, seed: int) -> Run:
         fields = self._base | {"method": method, "seed": seed}
         where = f"protocol {self.protocol}, {method}"
-        base = _flat(parse(fields, where).model_dump(mode="json"))
+        base = self._unchanged(method, seed)
         for key, value in json.loads(changes).items():
             if key in ("method", "seed"):
                 raise UserError(f"{where}: {key} is not a change; a row and config.yaml name it")
@@ -159,8 +175,7 @@ class Plan:
         config = run.config.encoder()
         if config is None:
             return None
-        fields = self._base | {"method": config.method, "seed": config.seed}
-        return self._named(config, _flat(parse(fields, "").model_dump(mode="json")))
+        return self._named(config, self._unchanged(config.method, config.seed))
 
     def with_encoders(self, runs: list[Run]) -> list[Run]:
         """Return runs and all that they need trained before, each once."""
@@ -172,6 +187,7 @@ class Plan:
                 step = self.encoder_of(step)
         return list(needed.values())
 
+    @cache  # noqa: B019
     def run_at(self, name: str, seed: str) -> Run:
         """Return the run that a person typed: `csa/threshold=0.3` and a seed.
 
@@ -201,6 +217,7 @@ class Plan:
         encoder = self.encoder_of(self.run_of(wildcards))
         return [encoder.weights] if encoder else []
 
+    @cache  # noqa: B019
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows of a table with sweeps spelt out, and the run and digests of each."""
         rows = []
@@ -219,11 +236,11 @@ class Plan:
                     "reference": is_reference,
                     "paper": values["paper"] if self.is_paper else {},
                     "run": runs[0].name,
-                    "digests": [run.config.digest() for run in runs],
+                    "digests": [run.digest for run in runs],
                 }
             )
         names = [(row["series"], row["label"]) for row in rows]
-        if twice := [name for name in names if names.count(name) > 1]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise UserError(f"{table}: two rows are called '{' '.join(twice[0]).strip()}'; name each value once")
         return rows
 
@@ -249,6 +266,7 @@ class Plan:
                     raise UserError(f"{table}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} alone") from None
                 yield row, names | {"changes": changes, "paper": row.paper.get(text, {})}
 
+    @cache  # noqa: B019
     def runs_of(self, table: str) -> list[Run]:
         """Return every run that a table needs, each once."""
         runs = {}
@@ -274,6 +292,7 @@ class Plan:
         facts = {"name": table, "protocol": self.protocol, "overrides": self.config.overrides, "results": self.results}
         return shown | facts | {"seeds": self.config.seeds, "rows": self.rows(table)}
 
+    @cache  # noqa: B019
     def drawing(self, *tables: str) -> str:
         """Return a digest that changes when one of these tables, or a figure of it, must be drawn anew."""
         return digest([self.declaration(table) for table in tables] + [self.code])
@@ -290,7 +309,7 @@ class Plan:
                 "epochs": run.epochs,
                 "kind": run.kind,
                 "log": run.log,
-                "digests": {"config": run.config.digest(), "code": self.code},
+                "digests": {"config": run.digest, "code": self.code},
             }
             for run in self.all_runs()
         }

@@ -11,21 +11,20 @@ tests at 5 %). Only directions are judged, not words such as "a lot".
 import argparse
 import math
 import sys
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
+from scipy.special import nctdtr, stdtr, stdtrit
 
 from csa_core import store
-from workflow.report.summary import has_spread, paired_interval
+from workflow.report.summary import has_spread, p_value, paired_interval, standard_error
+from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
 ALPHA, POWER = 0.05, 0.80
 SMALLEST_EFFECT = 0.01  # in sd over seeds; to tell it would take 80,000 of them
-SUPPORTED, OPEN, CONTRADICTED, NOT_RUN = "supported", "cannot be told", "contradicted", "not run"
 COLUMNS = [
     "table",
     "section",
@@ -74,6 +73,8 @@ def _contrast(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def _best(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
+    from statsmodels.stats.multitest import multipletests  # half a second that only this kind of claim needs
+
     rivals = _rivals(claim, cells)
     p = dict(zip(rivals, multipletests([_p(d, if_none=1.0) for d in rivals.values()], method="holm")[1], strict=True))
     better = [name for name, d in rivals.items() if p[name] < ALPHA and d.mean() < 0]
@@ -144,29 +145,37 @@ def _rivals(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, np.ndarray]
 
 def _p(difference: np.ndarray, if_none: float = math.nan) -> float:
     """Return the two-sided p of a mean of zero; `if_none` where seeds are too few or have no spread."""
-    return float(stats.ttest_1samp(difference, 0).pvalue) if has_spread(difference) else if_none
+    return p_value(difference) if has_spread(difference) else if_none
 
 
 def _p_equivalent(difference: np.ndarray, margin: float) -> float:
     """Return the p of two one-sided tests that the mean lies within the margin."""
     if not has_spread(difference):
         return math.nan
-    above = stats.ttest_1samp(difference, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(difference, margin, alternative="less").pvalue
-    return float(max(above, below))
+    mean, error, freedom = difference.mean(), standard_error(difference), len(difference) - 1
+    return float(max(stdtr(freedom, -(mean + margin) / error), stdtr(freedom, (mean - margin) / error)))
 
 
 def _seeds_needed(effect: float, difference: np.ndarray, power: float, alternative: str) -> float:
     """Return how many seeds would tell `effect` with this power, taking its sd from `difference`."""
     if not (effect > 0 and has_spread(difference)):
         return math.nan
-    size, test = effect / difference.std(ddof=1), TTestPower()
-    for seeds in range(2, 20):  # the solver does not converge where few seeds are plenty
-        if test.power(size, seeds, ALPHA, alternative=alternative) >= power:
-            return seeds
+    size = effect / difference.std(ddof=1)
+
+    def enough(seeds: int) -> bool:  # by the noncentral t distribution
+        centre = size * np.sqrt(seeds)
+        limit = stdtrit(seeds - 1, 1 - (ALPHA / 2 if alternative == "two-sided" else ALPHA))
+        below = nctdtr(seeds - 1, centre, -limit) if alternative == "two-sided" else 0.0
+        return bool(1 - nctdtr(seeds - 1, centre, limit) + below >= power)
+
     if size < SMALLEST_EFFECT:
         return math.inf
-    return float(np.ceil(test.solve_power(size, alpha=ALPHA, power=power, alternative=alternative)))
+    if few := next(filter(enough, range(2, 20)), None):
+        return few
+    most = 40
+    while not enough(most):  # not at once far beyond the answer, where the distribution is not computed well
+        most *= 2
+    return float(bisect_left(range(most), True, lo=most // 2, key=enough))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,6 +13,16 @@ GROUPS = ("all", "many", "medium", "few")
 # What a run's encoder depends on; runs that agree in it must have had the same one.
 ENCODED = ("data", "model", "seed", "pretraining")
 MEASURES = ("harmonic_mean", "geometric_mean", "worst_class", "ece")
+HEADINGS = {
+    "all": "All",
+    "many": "Many",
+    "medium": "Med.",
+    "few": "Few",
+    "harmonic_mean": "Harmonic mean",
+    "geometric_mean": "Geometric mean",
+    "worst_class": "Worst class",
+    "ece": "ECE",
+}
 
 
 def folder_of(table: dict[str, Any], row: dict[str, Any], seed: int) -> Path:

@@ -18,5 +18,5 @@ def plan_option(parser: argparse.ArgumentParser) -> None:
 
 
 def read_plan(args: argparse.Namespace) -> Plan:
-    """Return the plan of the configuration."""
-    return Plan(parse_yaml(sys.stdin.read(), "stdin") if args.config == "-" else load_yaml(args.config))
+    """Return the plan of the configuration; a table is spelt out when it is asked for."""
+    return Plan(parse_yaml(sys.stdin.read(), "stdin") if args.config == "-" else load_yaml(args.config), spell_out=())

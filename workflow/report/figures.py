@@ -25,11 +25,12 @@ from matplotlib.ticker import MaxNLocator
 from csa_core import store
 from csa_core.errors import UserError
 from csa_core.store import read_sealed
-from workflow.report.collect import collect, folder_of
+from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, save, use_style
-from workflow.report.summary import paired_interval
-from workflow.report.tables import HEADINGS
+from workflow.report.summary import paired_intervals
+
+LABELS = 16  # most that a legend of lines has room for
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,7 +110,7 @@ def _numbers(table: dict[str, Any], labels: pd.Series) -> pd.Series:
 
 def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw loss and accuracy over epochs for the rows of a table; thin lines are single seeds."""
-    history = _histories(table, values)
+    history = _histories(table, values, "loss", "test_accuracy")
     names = list(dict.fromkeys(history["name"]))
     figure, axis = _axes(2, 3.6)
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
@@ -155,7 +156,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
 
 def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw the share of confident images and the fill of the bank over epochs, means over seeds."""
-    history = _histories(table, values).reindex(columns=["name", "seed", "epoch", "phase", "confident", "bank_fill"])
+    history = _histories(table, values, "phase", "confident", "bank_fill")
     history = history[history["phase"] != "plain"].dropna()  # the bank rests in the last epochs
     names = list(dict.fromkeys(history["name"]))
     if not names:
@@ -164,12 +165,11 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
     drawn = []
     quantities = [("confident", "Confident images (%)"), ("bank_fill", "Fill of the bank (%)")]
     for ax, (column, label) in zip(axis, quantities, strict=True):
-        for i, name in enumerate(names):
-            part = history[history["name"] == name]
+        for i, (name, part) in enumerate(history.groupby("name", sort=False)):
             line = _means(part.assign(percent=100 * part[column]), ["name", "epoch"])
             drawn.append(line.assign(quantity=column))
             # Rows of a sweep have an order, and so do these colours.
-            ax.plot(line["epoch"], line["mean"], color=_ordered(i, len(names)), label=name)
+            ax.plot(line["epoch"], line["mean"], color=_ordered(i, len(names)), label=_label(name, i, len(names)))
         ax.set_ylabel(label)
         ax.set_ylim(-3, 103)
     axis[0].legend(title=table["row_name"], ncols=2)
@@ -188,7 +188,7 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     encoders = encoders.assign(name=encoders["series"].where(encoders["series"] != "", encoders["label"]))
     if encoders.empty:
         raise UserError(f"pretraining-{table['name']}: none of its rows is a kNN probe; choose encoders")
-    history = _histories(table, encoders)
+    history = _histories(table, encoders, "loss", "projector_std", "projector_std_expected", "test_accuracy")
     history["spread"] = history["projector_std"] / history["projector_std_expected"]
     names = list(dict.fromkeys(history["name"]))
     figure, axis = _axes(3, 4.6)
@@ -213,12 +213,12 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
 def _lines(ax: Axes, history: pd.DataFrame, column: str, scale: float, names: list[str]) -> pd.DataFrame:
     """Draw a column of histories over epochs, a line a name and a thin one a seed; return what is drawn."""
     drawn = []
-    for i, name in enumerate(names):
-        part = history[history["name"] == name].dropna(subset=column)
+    for i, (name, part) in enumerate(history.groupby("name", sort=False)):
+        part = part.dropna(subset=column)
         line = _means(part.assign(percent=scale * part[column]), ["name", "epoch"])
         drawn.append(line.assign(quantity=column))
         style = _style(i, len(names))
-        ax.plot(line["epoch"], line["mean"], label=name, **style)
+        ax.plot(line["epoch"], line["mean"], label=_label(name, i, len(names)), **style)
         for _, single in part.groupby("seed"):
             ax.plot(single["epoch"], scale * single[column], color=style["color"], lw=0.4, alpha=0.35)
     return pd.concat(drawn)
@@ -248,6 +248,11 @@ def _style(i: int, count: int) -> dict[str, Any]:
     return {"color": COLOURS[i] if count <= len(COLOURS) else _ordered(i, count), "linestyle": DASHES[i % 4]}
 
 
+def _label(name: Any, i: int, count: int) -> str | None:
+    """Return what the legend calls series `i`: of a large sweep it names some lines, evenly spread."""
+    return str(name) if i % -(-count // LABELS) == 0 else None
+
+
 def _ordered(i: int, count: int) -> Any:
     return mpl.colormaps["viridis"](0.92 * i / max(count - 1, 1))
 
@@ -262,26 +267,28 @@ def _face(figure: Figure, table: dict[str, Any]) -> None:
 
 def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Return mean, low and high over seeds of `percent`, a line for each key."""
-    lines = []
-    for key, part in values.groupby(keys, sort=False):
-        interval = paired_interval(part["percent"].to_numpy())
-        named = dict(zip(keys, key, strict=True))
-        lines.append(named | {"mean": interval["difference"], "low": interval["low"], "high": interval["high"]})
-    return pd.DataFrame(lines).assign(seeds=values["seed"].nunique())
+    number = values.groupby(keys, sort=False).ngroup().to_numpy()
+    order, ends = np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))
+    intervals = paired_intervals(np.split(values["percent"].to_numpy()[order], ends[:-1]))
+    named = values.drop_duplicates(keys)[keys].reset_index(drop=True)
+    drawn = pd.concat([named, intervals.rename(columns={"difference": "mean"})], axis=1)
+    return drawn.assign(seeds=values["seed"].nunique())
 
 
-def _histories(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
-    """Return the histories of the runs behind a table, with the test accuracy of each row's head."""
-    parts = []
-    for row in _runs(values).to_dict("records"):
-        path = folder_of(table, row, row["seed"]) / "history.csv"
+def _histories(table: dict[str, Any], values: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return columns of the histories of the runs behind a table; test_accuracy is that of each row's head."""
+    runs, parts = _runs(values), []
+    for row in runs.to_dict("records"):
+        path, accuracy = folder_of(table, row, row["seed"]) / "history.csv", f"test_accuracy_{row['head']}"
+        wanted = {"epoch", accuracy, *columns}
         try:
-            history = pd.read_csv(path)
+            history = pd.read_csv(path, usecols=wanted.__contains__)
         except (OSError, ValueError):
             raise UserError(f"{path}: cannot be read; delete its folder and run snakemake again") from None
-        accuracy = history.get(f"test_accuracy_{row['head']}", np.nan)
-        parts.append(history.assign(name=row["name"], seed=row["seed"], test_accuracy=accuracy))
-    return pd.concat(parts, ignore_index=True)
+        parts.append(history.rename(columns={accuracy: "test_accuracy"}).reindex(columns=["epoch", *columns]))
+    lengths = [len(part) for part in parts]
+    names, seeds = (np.repeat(runs[key].to_numpy(), lengths) for key in ("name", "seed"))
+    return pd.concat(parts, ignore_index=True).assign(name=names, seed=seeds)
 
 
 def _runs(values: pd.DataFrame) -> pd.DataFrame:

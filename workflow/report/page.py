@@ -1,24 +1,22 @@
-"""Write the page: `python -m workflow.report.page --figures FILE ... --out report.html`.
+"""Write the page: `python -m workflow.report.page TABLE.json ... --figures FILE ... --out report.html`.
 
 One file that opens without a network: what was run, claims, tables and figures, each cell with its
-runs.
+runs. It shows what `workflow.report.tables` wrote, and computes nothing.
 """
 
 import argparse
 import base64
+import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csa_core import store
 from csa_core.errors import UserError
-from workflow.report.claims import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED, judge_all
-from workflow.report.collect import collect, folder_of
-from workflow.report.declared import plan_option, read_plan
-from workflow.report.tables import cells, explanation, heading, tidy
+from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
 
@@ -26,17 +24,16 @@ BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.page", description=__doc__.split("\n\n")[0])
-    plan_option(parser)
+    parser.add_argument("tables", nargs="+", type=Path, metavar="TABLE.json", help="tables to show")
     parser.add_argument("--figures", nargs="*", type=Path, default=[], help="SVG or PNG files to show, in order")
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     args = parser.parse_args(argv)
     try:
-        plan = read_plan(args)
         # The appendix's tables first, its figures next, then what it lacks.
-        order = sorted(plan.tables, key=lambda name: (name[:5] != "table", name[:6] != "figure", name))
-        declared = [plan.declaration(name) for name in order]
-        tables = [_table(table, plan.code) for table in declared]
-        html = render(declared[0], tables, [_figure(path) for path in args.figures], _provenance(declared))
+        order = sorted(args.tables, key=lambda path: (path.stem[:5] != "table", path.stem[:6] != "figure", path.stem))
+        tables = [store.read_json(path) for path in order]
+        figures = [_figure(path) for path in args.figures]
+        html = render(tables[0], tables, figures, _provenance(tables, order[0].parent))
         store.write_bytes(args.out, html.encode())
     except UserError as error:
         print(f"page: {error}", file=sys.stderr)
@@ -64,32 +61,6 @@ def render(page: dict[str, Any], tables: list[Any], figures: list[Any], provenan
     )
 
 
-def _table(table: dict[str, Any], code: str) -> dict[str, Any]:
-    """Return what the template shows of one table: text of the cells, and the runs behind each row."""
-    values, facts = collect(table, code)
-    frame = cells(table, tidy(table, values))
-    runs = []
-    for number, row in enumerate(table["rows"]):
-        own = values[(values["row"] == number) & (values["column"] == table["columns"][0])]
-        accuracy = dict(zip(own["seed"], own["value"], strict=True))
-        # Paths on the page are relative to it.
-        paths = {
-            seed: (folder_of(table, row, seed) / "metrics.json").relative_to(table["results"])
-            for seed in table["seeds"]
-        }
-        runs.append([(seed, path.as_posix(), 100 * accuracy[seed]) for seed, path in paths.items()])
-    claims = judge_all(table, values)
-    return {
-        "name": table["name"],
-        "title": table["title"],
-        "heading": f"{heading(table, facts)} {explanation(table)}",
-        "header": list(frame.columns),
-        "rows": list(zip(frame.to_numpy().tolist(), runs, strict=True)),
-        "claims": claims.astype(object).where(claims.notna(), None).to_dict("records"),
-        "digests": facts["digests"],
-    }
-
-
 def _figure(path: Path) -> dict[str, str]:
     kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
     try:
@@ -99,18 +70,17 @@ def _figure(path: Path) -> dict[str, str]:
     return {"name": path.stem, "source": f"data:{kind};base64,{content}"}
 
 
-def _provenance(tables: list[dict[str, Any]]) -> dict[str, Any]:
+def _provenance(tables: list[dict[str, Any]], results: Path) -> dict[str, Any]:
     """Return who trained the runs: devices, versions, hours."""
-    folders = {folder_of(table, row, seed) for table in tables for row in table["rows"] for seed in table["seeds"]}
-    notes = pd.DataFrame([store.read_json(folder / "provenance.json") for folder in sorted(folders)])
-    versions = pd.DataFrame(notes["versions"].tolist())
+    paths = {results / path for table in tables for _, runs in table["rows"] for _, path, _ in runs}
+    notes = [store.read_json(path.with_name("provenance.json")) for path in sorted(paths)]
     return {
-        "runs": len(folders),
-        "hours": notes["seconds"].sum() / 3600,
-        "devices": notes["device"].value_counts().to_dict(),
-        "threads": sorted(notes["threads"].unique()),
-        "versions": {name: sorted(versions[name].unique()) for name in versions},
-        "finished": notes["finished"].max(),
+        "runs": len(paths),
+        "hours": math.fsum(note["seconds"] for note in notes) / 3600,
+        "devices": dict(Counter(note["device"] for note in notes).most_common()),
+        "threads": sorted({note["threads"] for note in notes}),
+        "versions": {name: sorted({note["versions"][name] for note in notes}) for name in notes[0]["versions"]},
+        "finished": max(note["finished"] for note in notes),
     }
 
 

@@ -2,11 +2,13 @@
 
 PREFIX.csv is tidy, PREFIX.seeds.csv has a line for each run behind it, both in percent at full
 precision; PREFIX.md and PREFIX.tex (booktabs) are what a person reads and prints;
-PREFIX.claims.csv judges what the appendix says of it.
+PREFIX.claims.csv judges what the appendix says of it; PREFIX.json is what the page shows.
 """
 
 import argparse
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,10 @@ import pandas as pd
 from csa_core import store
 from csa_core.errors import UserError
 from workflow.report.claims import judge_all
-from workflow.report.collect import collect
+from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.summary import summarise
 
-HEADINGS = {
-    "all": "All",
-    "many": "Many",
-    "medium": "Med.",
-    "few": "Few",
-    "harmonic_mean": "Harmonic mean",
-    "geometric_mean": "Geometric mean",
-    "worst_class": "Worst class",
-    "ece": "ECE",
-}
 COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "difference", "low", "high", "paper", "from_paper"]
 EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
@@ -64,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) -> None:
-    """Write PREFIX.csv, .seeds.csv, .md, .tex and .claims.csv, all or, where runs do not fit together, none."""
+    """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
     values, facts = collect(table, code, partial)
-    summary = tidy(table, values)
+    summary, claims = tidy(table, values), judge_all(table, values)
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
     texts = {
@@ -74,10 +66,12 @@ def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) 
         ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
         ".md": markdown(table, summary, facts),
         ".tex": latex(table, summary, facts),
-        ".claims.csv": judge_all(table, values).to_csv(index=False),
+        ".claims.csv": claims.to_csv(index=False),
     }
+    shown = on_page(table, values, summary, claims, facts)
     for suffix, text in texts.items():
         store.write_bytes(Path(prefix + suffix), text.encode())
+    store.write_json(Path(f"{prefix}.json"), shown)
 
 
 def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
@@ -94,16 +88,40 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     return summary.drop(columns="name").rename(columns={name: f"{name}_percent" for name in PERCENT})
 
 
+def on_page(
+    table: dict[str, Any], values: pd.DataFrame, summary: pd.DataFrame, claims: pd.DataFrame, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the page shows of a table: text of the cells, the runs behind each row, and the claims.
+
+    The page is made of this, so that it need not read every run again.
+    """
+    frame = cells(table, summary)
+    own = values[values["column"] == table["columns"][0]]
+    runs: dict[int, list[Any]] = {number: [] for number in own["row"].unique()}
+    for number, seed, accuracy in zip(own["row"], own["seed"], own["value"], strict=True):
+        # Paths on the page are relative to it.
+        path = (folder_of(table, table["rows"][number], seed) / "metrics.json").relative_to(table["results"])
+        runs[number].append([int(seed), path.as_posix(), None if pd.isna(accuracy) else 100 * accuracy])
+    claims = claims.assign(seeds_needed=claims["seeds_needed"].clip(upper=1e9))  # infinity is no JSON
+    return {key: table[key] for key in ("name", "title", "protocol", "overrides", "seeds")} | {
+        "heading": f"{heading(table, facts)} {explanation(table)}",
+        "header": list(frame.columns),
+        "rows": list(zip(frame.to_numpy().tolist(), runs.values(), strict=True)),
+        "claims": claims.astype(object).where(claims.notna(), None).to_dict("records"),
+        "digests": facts["digests"],
+    }
+
+
 def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     """Return the table as it is printed: text, a line a row, a column for each thing shown."""
     printed = summary[summary["paper_percent"].notna()]["column"].unique()
     has_series = summary["series"].any()
     compared = COMPARED if any(row["reference"] for row in table["rows"]) else ()
     lines = []
-    for _, part in summary.groupby("row", sort=False):
-        first = part.iloc[0]
+    for _, records in groupby(summary.to_dict("records"), key=itemgetter("row")):
+        by_column = {record["column"]: record for record in records}
+        first = next(iter(by_column.values()))
         line = ({"": first["series"]} if has_series else {}) | {table["row_name"]: first["label"]}
-        by_column = {record["column"]: record for record in part.to_dict("records")}
         for column in table["columns"]:
             line[HEADINGS[column]] = _cell(by_column.get(column))
         for column in filter(by_column.__contains__, compared):

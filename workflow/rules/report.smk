@@ -7,7 +7,7 @@ rule table:
         code=REPORT_CODE,
     output:
         csv=report("<results>/{table}.csv", category="Tables", caption="../captions/table.rst"),
-        rest=multiext("<results>/{table}", ".seeds.csv", ".md", ".tex", ".claims.csv"),
+        rest=multiext("<results>/{table}", ".seeds.csv", ".md", ".tex", ".claims.csv", ".json"),
     log:
         "<results>/logs/{table}.log",
     params:
@@ -25,7 +25,7 @@ rule partial:
     input:
         code=REPORT_CODE,
     output:
-        multiext("<results>/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv"),
+        multiext("<results>/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv", ".json"),
     log:
         "<results>/logs/partial-{table}.log",
     params:
@@ -114,7 +114,7 @@ rule claims:
 
 rule page:
     input:
-        tables=expand("<results>/{table}.csv", table=PLAN.tables),
+        tables=expand("<results>/{table}.json", table=PLAN.tables),
         figures=expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         contexts="<results>/figures/contexts.png",
         provenance=[f"{run.folder}/provenance.json" for run in PLAN.all_runs()],
@@ -123,12 +123,10 @@ rule page:
         "<results>/report.html",
     log:
         "<results>/logs/report.log",
-    params:
-        drawing=PLAN.drawing(*PLAN.tables),
     message:
         "Page results/report.html"
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.report.page --config -'
+        "python -m workflow.report.page {input.tables:q}"
         " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"
 
 

@@ -1,0 +1,3 @@
+"""What may be said of a claim."""
+
+SUPPORTED, OPEN, CONTRADICTED, NOT_RUN = "supported", "cannot be told", "contradicted", "not run"
