@@ -1,6 +1,6 @@
 """Files that are whole or absent, and digests that tell whether they are what they claim.
 
-Every file that the project writes goes through `write_bytes`; every tensor file carries the
+Every file that the project keeps goes through `write_bytes`; every tensor file carries the
 SHA-256 of its content and is checked when it is read. The format is safetensors: no pickle.
 """
 
@@ -23,6 +23,8 @@ Tensors = dict[str, np.ndarray]
 
 # The files of a finished run. metrics.json is written last: where it is, the others are.
 RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "provenance.json", "metrics.json")
+# In the state of a run that is being trained, or was: how far it is, and when it last said so.
+PROGRESS = "progress.json"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -44,6 +46,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:  # a signal, too, may arrive in the middle
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_in_place(path: Path, content: bytes) -> None:
+    """Write a file that readers hold open while it grows, and that is no result: a crash may leave half of it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(content)
+            file.truncate()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
 
 
 def remove(path: Path) -> None:
