@@ -36,6 +36,11 @@ class Run:
         return f"results/runs/{self.name}/seed={self.config.seed}"
 
     @property
+    def log(self) -> str:
+        """File of what its job printed."""
+        return f"results/logs/runs/{self.name}/seed={self.config.seed}.log"
+
+    @property
     def json(self) -> str:
         """The configuration as one sorted JSON string, without what the run does not read."""
         return canonical(self.config.identity() | {"data": self.data_fields})
@@ -274,19 +279,6 @@ class Plan:
     def code(self) -> str:
         """Code version that results carry: the pinned one, or the digest of the code."""
         return self.config.code_version or code_digest()
-
-    def to_estimate(self) -> dict[str, Any]:
-        """Return what `workflow.estimate` needs of every run and table."""
-        runs = {
-            run.folder: {
-                "epochs": run.epochs,
-                "kind": run.kind,
-                "digests": {"config": run.config.digest(), "code": self.code},
-            }
-            for run in self.all_runs()
-        }
-        tables = {t: [run.folder for run in self.with_encoders(self.runs_of(t))] for t in self.tables}
-        return {"runs": runs, "tables": tables}
 
     @property
     def figures(self) -> list[str]:
