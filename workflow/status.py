@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -52,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show(plan: Plan, args: argparse.Namespace) -> None:
     found = survey(plan, time.time())
-    running = sum(run.state == "running" for run in found.runs)
-    jobs = max(1, args.cores // plan.config.threads, running)  # a cluster has more than this machine
+    processes = {run.process for run in found.runs if run.process}
+    jobs = max(1, args.cores // plan.config.threads, len(processes))  # a cluster has more than this machine
     if args.json:
         print(json.dumps(for_programs(found, jobs)))
         return
@@ -90,8 +89,7 @@ def for_programs(found: Survey, jobs: int) -> dict[str, Any]:
     """Return the same as a JSON object: seconds as numbers, null where they are not known."""
 
     def entry(standing: Standing) -> dict[str, Any]:
-        fields = asdict(standing)
-        fields["run"], fields["epochs"] = standing.run.folder, standing.run.epochs
+        fields = vars(standing) | {"run": standing.run.folder, "epochs": standing.run.epochs}
         return {key: None if value != value else value for key, value in fields.items()}
 
     def counts(runs: list[Standing]) -> dict[str, Any]:
@@ -111,11 +109,11 @@ def for_programs(found: Survey, jobs: int) -> dict[str, Any]:
 def _cells(standing: Standing) -> list[str]:
     """Return one run's line, in cells: how far it is, or why it is not."""
     name = standing.run.folder.partition(f"/{standing.run.name.partition('/')[0]}/")[2]
-    if standing.state == "running":
+    if standing.process:
         accuracies = {"train": standing.train_accuracy, "test": standing.test_accuracy}
         shown = [f"{what} {value:.1%}" if value is not None else "" for what, value in accuracies.items()]
         epoch = f"epoch {standing.epoch}/{standing.run.epochs}"
-        return [name, epoch, *shown, f"{about(standing.left)} left", standing.host]
+        return [name, epoch, *shown, f"{about(standing.left)} left", standing.process[0]]
     if standing.state == "failed":
         return [name, f"{about(standing.ago or 0)} ago", standing.note]
     return [name, standing.note]
