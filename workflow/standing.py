@@ -26,7 +26,7 @@ START_SECONDS = 3.0  # imports and reading the data, a run
 SILENT_SECONDS, SILENT_EPOCHS = 120.0, 5
 LONG_EPOCH = 720.0  # seconds; taken for one of which none is measured yet
 INTERRUPTED = "csa_core: interrupted"
-ERROR = re.compile(r"csa_core: |.*\b(error|exception|killed|fault|aborted|denied|not found)\b", re.IGNORECASE)
+ERROR = re.compile(r"csa_core: |.*(error|exception|killed|\bfault|aborted|denied|not found)\b", re.IGNORECASE)
 NO_ERROR = re.compile(INTERRUPTED + r"|.* is training this run; ")
 CHECKPOINT = re.compile(r"epoch-\d{6}\.safetensors")
 
@@ -137,8 +137,7 @@ def _unfinished(run: Run, trace: Trace | None, last: Beat | None, each: float, n
     if trace and not trace.beat:
         return Standing(run, "pending", "is trained; snakemake has only to fetch it", run.epochs, START_SECONDS)
     beat, epoch = (trace.beat, trace.checkpoint) if trace else (None, 0)
-    line, written = _end_of_log(Path(run.log))
-    is_error = bool(ERROR.match(line)) and not NO_ERROR.match(line)
+    line, is_error, written = _end_of_log(Path(run.log))
     has_ended, silence = True, 0.0
     if trace and beat:
         own = beat.seconds_per_epoch or each
@@ -215,17 +214,19 @@ def _pace(
     return {kind: statistics.median(each) if each else float("nan") for kind, each in times.items()}
 
 
-def _end_of_log(path: Path) -> tuple[str, float]:
-    """Return the last line with something in it, and when it was written."""
+def _end_of_log(path: Path) -> tuple[str, bool, float]:
+    """Return the last line with something in it, whether that is an error, and when it was written."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 4096, 0))
-            lines = file.read().decode(errors="replace").split("\n")
+            text = file.read().decode(errors="replace").strip()
             written = os.fstat(file.fileno()).st_mtime
     except OSError:
-        return "", 0.0
-    return next((line.strip() for line in reversed(lines) if line.strip()), ""), written
+        return "", False, 0.0
+    line = text.splitlines()[-1].strip() if text else ""
+    is_error = bool(ERROR.match(line)) or "Traceback (most recent call last)" in text
+    return line, is_error and not NO_ERROR.match(line), written
 
 
 def about(seconds: float) -> str:
