@@ -33,9 +33,8 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "tiny.yaml").write_text(
-            yaml.safe_dump(TINY | {"epochs": 40, "evaluate_every": 10, "pretraining": PRETRAINING})
-        )
+        changes = {"epochs": 40, "evaluate_every": 10, "pretraining": PRETRAINING}
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | changes))
         self.configure()
 
     def configure(self, **changes: Any) -> None:
@@ -248,9 +247,8 @@ def planned(*given: str) -> Plan:
 
 
 def test_configurations_are_laid_over_each_other_as_snakemake_does_it(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        "seeds: [7]\nsweeps: {threshold: [0.5]}\noverrides: {lr: 0.1, data: {imbalance_ratio: 5}}\n"
-    )
+    overrides = "overrides: {lr: 0.1, data: {imbalance_ratio: 5}}"
+    (tmp_path / "a.yaml").write_text(f"seeds: [7]\nsweeps: {{threshold: [0.5]}}\n{overrides}\n")
     (tmp_path / "b.yaml").write_text("overrides: {data: {split_seed: 3}}\n")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     plan = planned(str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"), str(tmp_path / "empty.yaml"), "seeds=[8, 9]")
