@@ -27,8 +27,12 @@ RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "pro
 PROGRESS = "progress.json"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, never half."""
+def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new, never half.
+
+    Args:
+        lasting: wait until a power cut cannot take it back; what is written again in seconds need not.
+    """
     path = Path(path)
     if not path.name:
         raise UserError(f"{path}: is a folder; name a file")
@@ -38,9 +42,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if lasting:
+            _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
     finally:  # a signal, too, may arrive in the middle
@@ -103,10 +109,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any], lasting: bool = True) -> None:
     """Write a JSON object for people and programs: a line for each key, in the order given; NaN refused."""
     lines = (f"{json.dumps(key)}: {json.dumps(part, allow_nan=False)}" for key, part in value.items())
-    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), lasting)
 
 
 def read_json(path: Path) -> Any:

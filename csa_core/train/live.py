@@ -41,7 +41,7 @@ class Live:
         self._ends = deque([time.monotonic()], EPOCHS + 1)
         self._events = event_file(history, time.time(), spent)
         self.show()
-        self._last = 0.0
+        self._last = float("-inf")
 
     def epoch(self) -> None:
         """An epoch has ended, and its row is in the history."""
@@ -74,9 +74,10 @@ class Live:
                 "process": os.getpid(),
                 "host": socket.gethostname(),
             },
+            lasting=False,
         )
         if self._shown:
-            store.write_bytes(self._shown / PARTIAL, history_csv(self._history).encode())
+            store.write_bytes(self._shown / PARTIAL, history_csv(self._history).encode(), lasting=False)
             # In place: TensorBoard holds the file open, and would not see another one that takes its name.
             store.write_in_place(self._shown / EVENTS, self._events)
 

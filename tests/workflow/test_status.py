@@ -20,7 +20,7 @@ from csa_core.errors import UserError
 from tests.conftest import ROOT, TINY
 from workflow import standing, status
 from workflow.declarations import load_tables
-from workflow.pending import PENDING
+from workflow.pending import PENDING, write_pending
 from workflow.plan import Plan, Run
 from workflow.report.declared import plan_option, read_plan
 
@@ -179,6 +179,12 @@ def test_a_gang_is_seen_run_by_run(sweep: Sweep) -> None:
     assert [entry["left"] for entry in fetched] == [standing.START_SECONDS] * 2
     assert sweep.train(others[0], *given).wait() == 0
     assert sweep.of(others[0])["state"] == "finished"
+
+
+def test_a_target_that_trains_nothing_leaves_the_list_of_pending_runs(sweep: Sweep) -> None:
+    store.write_json(Path(PENDING), {"jobs": [1]})
+    write_pending([])
+    assert store.read_json(Path(PENDING)) == {"jobs": [1]}
 
 
 def test_a_long_sweep_is_cut_short_unless_all_is_asked_for(sweep: Sweep) -> None:
