@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help all table2 test test-faults lint docs bench clean
+.PHONY: help all table2 status test test-faults lint docs bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,6 +13,9 @@ all: $(READY) ## every table of the protocol in config.yaml
 
 table2: $(READY) ## Table 2: ten thresholds, trained
 	$(BIN)/snakemake --cores all results/table2.csv
+
+status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
+	@$(BIN)/python -m workflow.status $(ARGS)
 
 test: lint ## linters, type checker and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

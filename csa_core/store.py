@@ -1,6 +1,6 @@
 """Files that are whole or absent, and digests that tell whether they are what they claim.
 
-Every file that the project writes goes through `write_bytes`; every tensor file carries the
+Every file that the project keeps goes through `write_bytes`; every tensor file carries the
 SHA-256 of its content and is checked when it is read. The format is safetensors: no pickle.
 """
 
@@ -23,10 +23,16 @@ Tensors = dict[str, np.ndarray]
 
 # The files of a finished run. metrics.json is written last: where it is, the others are.
 RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "provenance.json", "metrics.json")
+# In the state of a run that is being trained, or was: how far it is, and when it last said so.
+PROGRESS = "progress.json"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, never half."""
+def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new, never half.
+
+    Args:
+        lasting: wait until a power cut cannot take it back; what is written again in seconds need not.
+    """
     path = Path(path)
     if not path.name:
         raise UserError(f"{path}: is a folder; name a file")
@@ -36,14 +42,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if lasting:
+            _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
     finally:  # a signal, too, may arrive in the middle
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_in_place(path: Path, content: bytes) -> None:
+    """Write a file that readers hold open while it grows, and that is no result: a crash may leave half of it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(content)
+            file.truncate()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
 
 
 def remove(path: Path) -> None:
@@ -89,10 +109,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any], lasting: bool = True) -> None:
     """Write a JSON object for people and programs: a line for each key, in the order given; NaN refused."""
     lines = (f"{json.dumps(key)}: {json.dumps(part, allow_nan=False)}" for key, part in value.items())
-    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), lasting)
 
 
 def read_json(path: Path) -> Any:

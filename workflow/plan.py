@@ -302,20 +302,6 @@ class Plan:
         """Code version that results carry: the pinned one, or the digest of the code."""
         return self.config.code_version or code_digest()
 
-    def to_estimate(self) -> dict[str, Any]:
-        """Return what `workflow.estimate` needs of every run and table."""
-        runs = {
-            run.folder: {
-                "epochs": run.epochs,
-                "kind": run.kind,
-                "log": run.log,
-                "digests": {"config": run.digest, "code": self.code},
-            }
-            for run in self.all_runs()
-        }
-        tables = {t: [run.folder for run in self.with_encoders(self.runs_of(t))] for t in self.tables}
-        return {"runs": runs, "tables": tables}
-
     @property
     def figures(self) -> list[str]:
         """Names of the figures that are always drawn: the declared ones, and the usual views."""

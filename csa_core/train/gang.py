@@ -29,6 +29,8 @@ class Job:
     encoder: Path | None = None
     out: Path | None = None
     """None leaves them with the run's state, from where the run's own command fetches them."""
+    shown: Path | None = None
+    """Where a person looks for the run meanwhile; where `out` is, that is `out`."""
 
 
 Training = Generator[None, None, None]
@@ -99,7 +101,7 @@ def pending_jobs(path: Path, own: RunConfig, data: Path | None, dataset: Dataset
     because its split or encoder is not made yet or something is wrong with it, is left out.
 
     Args:
-        path: JSON, {jobs: [{config, data, split, encoder}]}; a configuration and the files of its rule.
+        path: JSON, {jobs: [{config, data, split, encoder, out}]}; a configuration and the files of its rule.
         data: the data set file of `own`, which all of a gang share.
 
     Raises:
@@ -113,4 +115,5 @@ def pending_jobs(path: Path, own: RunConfig, data: Path | None, dataset: Dataset
             continue
         with suppress(UserError):
             split = read_split(Path(entry["split"]), dataset, config.data)
-            yield Job(config, split, Path(entry["encoder"]) if entry["encoder"] else None)
+            encoder = Path(entry["encoder"]) if entry["encoder"] else None
+            yield Job(config, split, encoder, shown=Path(entry["out"]) if entry.get("out") else None)

@@ -26,8 +26,10 @@ from csa_core.method.bank import bank_bytes
 from csa_core.train import checkpoint
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.encoder import read_encoder
+from csa_core.train.events import EVENTS, events_of
 from csa_core.train.gang import Job, Training, train_in_turn
 from csa_core.train.guard import NotFinite
+from csa_core.train.live import PARTIAL, Live
 from csa_core.train.lock import hold
 from csa_core.train.memory import one_line_when_out_of_memory
 from csa_core.train.pretrain import PretrainingRun
@@ -75,7 +77,7 @@ def train(
             digests["encoder"] = weights_digest
         group_of_class(job.config.data.groups, job.split.class_counts)
         folder = state_root / store.digest(digests)[:24]
-        for each in (folder, job.out):
+        for each in (folder, job.out or job.shown):
             if each is not None:
                 store.make_folder(each)
         kind = PretrainingRun if job.config.method == "simsiam" else Run
@@ -93,7 +95,7 @@ def train(
                 run = make()
                 if isinstance(run, Run):
                     run.is_compiled = compile_where_it_pays(run, compile_network)
-                history, seconds = yield from _train_epochs(run, folder, digests, checkpoint_seconds, job.out is None)
+                history, seconds = yield from _train_epochs(run, job, folder, digests, checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
             if rank() == 0 and job.out is not None:
                 _publish(folder, job.out)
@@ -106,14 +108,17 @@ def train(
 def _publish(folder: Path, out: Path) -> None:
     """Copy the results from the state to where they are wanted, the metrics last."""
     store.remove(out / "metrics.json")
+    store.write_bytes(out / EVENTS, events_of(folder))
+    store.remove(out / PARTIAL)
     for name in store.RESULTS:
         store.write_bytes(out / name, (folder / name).read_bytes())
+    for name in (*store.RESULTS, EVENTS, PARTIAL):
         for left in out.glob(f".{name}.*.tmp"):  # of a killed writer
             store.remove(left)
 
 
 def _train_epochs(
-    run: Trainee, folder: Path, digests: dict[str, str], checkpoint_seconds: float, quiet: bool
+    run: Trainee, job: Job, folder: Path, digests: dict[str, str], checkpoint_seconds: float
 ) -> Generator[None, None, tuple[list[Row], float]]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all.
 
@@ -128,13 +133,14 @@ def _train_epochs(
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
     if tensors:
         run.load(tensors)
-    progress = Progress(epochs, first, quiet=quiet or rank() > 0)
+    progress = Progress(epochs, first, quiet=job.out is None or rank() > 0)
     if isinstance(run, Run) and run.bank and isinstance(run.dataset, ImageList):
         volume, side = run.bank.volume, run.dataset.side
         megabytes = bank_bytes(volume, run.dataset.image_size) / 1e6
         progress.say(f"bank: {volume:,} images of {side} x {side} px, {megabytes:,.0f} MB on {run.device}")
     for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
         progress.say(line)
+    live = Live(run, folder, job.out or job.shown, digests, history, before) if rank() == 0 else None
     start = saved = time.monotonic()
     try:
         for epoch in range(first, epochs):
@@ -143,6 +149,8 @@ def _train_epochs(
                 row |= _test_accuracies(run)
             history.append(row)
             progress.epoch(epoch + 1, row)
+            if live:
+                live.epoch()
             now = time.monotonic()
             if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
                 spent = before + now - start - run.seconds_of_others
@@ -156,6 +164,8 @@ def _train_epochs(
         raise
     finally:
         progress.close()
+        if live:
+            live.end()
     return history, before + time.monotonic() - start - run.seconds_of_others
 
 

@@ -29,20 +29,21 @@ Row = dict[str, Any]
 
 
 def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
-    """Evaluate the final epoch and write all results, then their list, then drop the checkpoints."""
+    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs."""
     logits = run.final_logits()
     if rank() > 0:
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
-    store.write_bytes(folder / "history.csv", _history_csv(history).encode())
+    store.write_bytes(folder / "history.csv", history_csv(history).encode())
     store.write_tensors(folder / "weights.safetensors", weights, label)
     store.write_tensors(folder / "predictions.safetensors", logits, label)
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", store.sealed(metrics))
     store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})
-    for path in [*checkpoint.find(folder), *folder.glob(".*.tmp")]:  # the latter are of a killed writer
+    left_by_a_killed_writer = folder.glob(".*.tmp")
+    for path in [*checkpoint.find(folder), folder / store.PROGRESS, *left_by_a_killed_writer]:
         store.remove(path)
 
 
@@ -74,7 +75,8 @@ def is_finished(folder: Path) -> bool:
         return False
 
 
-def _history_csv(history: list[Row]) -> str:
+def history_csv(history: list[Row]) -> str:
+    """Return a history as text: a line for each epoch; empty where an epoch lacks a column."""
     columns = [*HISTORY, *sorted({key for row in history for key in row} - set(HISTORY))]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -21,6 +21,7 @@ from csa_core.train.loop import train
 from tests.conftest import ROOT, TINY, tiny
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
+UNSEALED = ("lock", "history.csv", "history.partial.csv", "events.out.tfevents.csa")
 
 
 def mounted(*words: str) -> bool:
@@ -61,7 +62,7 @@ def whole(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFacto
 
 def sound(folder: Path) -> None:
     """Assert that what bears a final name is whole, and that nothing else is left."""
-    for path in [p for p in folder.rglob("*") if p.is_file() and p.name not in ("lock", "history.csv")]:
+    for path in [p for p in folder.rglob("*") if p.is_file() and p.name not in UNSEALED]:
         assert not path.name.endswith(".tmp"), path
         if path.suffix == ".safetensors":
             store.read_tensors(path)

@@ -249,8 +249,11 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("estimate")
     assert done.returncode == 0 and re.search(r"all +36 +36 +0 +0 s", done.stdout), done.stdout
+    done = finished.snakemake("status")
+    assert done.returncode == 0 and re.search(r"all +36 +36 +0 +0 +0 +0 +0 s", done.stdout), done.stdout
     folder = Folder(tmp_path)
     assert "nothing yet: ask again after one" in folder.snakemake("estimate").stdout
+    assert re.search(r"all +36 +0 +0 +0 +0 +36 +\?", folder.snakemake("status").stdout)
 
 
 @pytest.mark.parametrize(

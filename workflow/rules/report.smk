@@ -130,6 +130,15 @@ rule page:
         " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"
 
 
+# Trains nothing: how far every run is. Beside a snakemake that runs, `make status` asks without its lock.
+rule status:
+    log:
+        "results/logs/status.log",
+    threads: 4096  # Snakemake lowers this to the cores it was given
+    shell:
+        'printf %s "$CSA_CONFIG" | python -m workflow.status --config - --cores {threads} | tee {log:q}'
+
+
 # Trains nothing and makes no file: prints what is left to train, and about how long it takes.
 rule estimate:
     log:

@@ -1,0 +1,192 @@
+"""What a run shows while it trains, and what TensorBoard makes of it."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from csa_core import store
+from csa_core.data.dataset import Dataset
+from csa_core.data.split import Split
+from csa_core.errors import UserError
+from csa_core.train import live
+from csa_core.train.events import EVENTS, TAGS, events_of
+from csa_core.train.gang import Job
+from csa_core.train.live import PARTIAL
+from csa_core.train.loop import train
+from tests.conftest import tiny
+from tests.csa_core.train.test_loop import fit, start, wait_for_checkpoint
+
+CPU = torch.device("cpu")
+PRETRAINING = {"epochs": 3, "batch_size": 12, "projector_width": 16, "predictor_width": 4, "sam": "none"}
+
+
+def shown_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of every point that TensorBoard itself reads, by tag."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def of_history(text: str) -> dict[str, list[tuple[int, float]]]:
+    """The same, from a history."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        for column, value in row.items():
+            if column not in ("epoch", "phase") and value:
+                tag = column.replace("test_accuracy_", "accuracy/test_") if column not in TAGS else TAGS[column]
+                points.setdefault(tag, []).append((int(row["epoch"]), float(np.float32(value))))
+    return points
+
+
+def sign_of_life(state: Path) -> dict[str, Any]:
+    (path,) = state.glob(f"*/{store.PROGRESS}")
+    return store.read_json(path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "ce"}, {"method": "simsiam", "pretraining": PRETRAINING}])
+def test_tensorboard_shows_the_history(
+    changes: dict[str, object], dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    history = fit(tiny(**changes), dataset, split, tmp_path)["history.csv"].decode()
+    shown = shown_by_tensorboard(tmp_path / "out")
+    assert shown == of_history(history)
+    assert {"loss/train", "schedule/lr"} <= set(shown) and all("/" in tag for tag in shown)
+    assert len(shown["loss/train"]) == len(history.splitlines()) - 1
+    if not changes:
+        assert {"loss/train_resampling", "accuracy/train", "accuracy/test_resampling", "bank/fill"} <= set(shown)
+
+
+def test_a_finished_run_shows_the_same_whenever_it_is_fetched(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    fit(tiny(), dataset, split, tmp_path)
+    out, (state,) = tmp_path / "out", (tmp_path / "state").iterdir()
+    before = (out / EVENTS).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == sorted([EVENTS, *store.RESULTS])
+    assert not (state / store.PROGRESS).exists()
+    (out / EVENTS).write_bytes(b"of another configuration, and longer: " + before)
+    (out / PARTIAL).write_text("left by a killed trainer")
+    fit(tiny(), dataset, split, tmp_path)
+    assert (out / EVENTS).read_bytes() == before == events_of(out)
+    assert not (out / PARTIAL).exists()
+    finished = EventAccumulator(str(out)).Reload().Scalars("loss/train")[-1].wall_time
+    assert abs(finished - time.time()) < 60, "an epoch's time is about when it was"
+
+
+def test_a_run_can_be_watched_killed_and_continued(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(out, epochs=40)
+    wait_for_checkpoint(out, 3)
+    beat = sign_of_life(out / "state")
+    process.kill()
+    process.communicate()
+    assert beat["process"] == process.pid and beat["host"] == socket.gethostname() and beat["out"] == str(out)
+    assert beat["epochs"] == 40 and beat["epoch"] >= 1 and 0 < beat["seconds_per_epoch"] < 10
+    assert 0 <= beat["train_accuracy"] <= 1 and set(beat["digests"]) == {"config", "data", "split", "code"}
+    rows = (out / PARTIAL).read_text()
+    assert len(rows.splitlines()) == 1 + sign_of_life(out / "state")["epoch"]
+    assert shown_by_tensorboard(out) == of_history(rows), "live"
+    # What a kill in the middle of a write may leave, or a person who tidies up.
+    (out / EVENTS).write_bytes((out / EVENTS).read_bytes()[:-7] + b"torn")
+    (out / PARTIAL).unlink()
+    process = start(out, epochs=40)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 0 and "continuing after epoch" in log, log
+    shown = shown_by_tensorboard(out)
+    assert shown == of_history((out / "history.csv").read_text()), "no step twice, none missing"
+    assert [step for step, _ in shown["loss/train"]] == list(range(1, 41))
+    assert not (out / PARTIAL).exists() and not list(out.glob(f"state/*/{store.PROGRESS}"))
+
+
+def test_tensorboard_goes_on_reading_the_file_that_it_opened(
+    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard keeps a file open and its place in it: each write must leave what it has read as it was."""
+    monkeypatch.setattr(live, "SECONDS", 0.0)
+    opened: list[Any] = []
+    seen = [b""]
+    whole = store.write_in_place
+
+    def follow(path: Path, content: bytes) -> None:
+        whole(path, content)
+        if not opened:
+            opened.append(path.open("rb"))
+        seen.append(seen[-1] + opened[0].read())
+        assert seen[-1] == content
+
+    monkeypatch.setattr(store, "write_in_place", follow)
+    fit(tiny(), dataset, split, tmp_path)
+    opened[0].close()
+    assert len({len(content) for content in seen}) == tiny().epochs + 2, "nothing, the start, and each epoch"
+    assert len(seen[-1]) == len((tmp_path / "out" / EVENTS).read_bytes()), "the final file differs in times alone"
+
+
+def test_a_run_that_fails_leaves_its_history(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the bank never filled"):
+        fit(tiny(threshold=1.0, plain_epochs=0), dataset, split, tmp_path)
+    assert len((tmp_path / "out" / PARTIAL).read_text().splitlines()) == 1 + 5
+    assert sign_of_life(tmp_path / "state")["epoch"] == 5
+    assert len(shown_by_tensorboard(tmp_path / "out")["loss/train"]) == 5
+
+
+def test_whatever_becomes_of_what_it_shows_a_run_ends_the_same(
+    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = fit(tiny(), dataset, split, tmp_path / "undisturbed")
+    monkeypatch.setattr(live, "SECONDS", 0.0)
+    show = live.Live.show
+
+    def disturbed(self: live.Live) -> None:
+        show(self)
+        shutil.rmtree(tmp_path / "out")
+        for path in tmp_path.glob(f"state/*/{store.PROGRESS}"):
+            path.unlink()
+
+    monkeypatch.setattr(live.Live, "show", disturbed)
+    assert fit(tiny(), dataset, split, tmp_path) == wanted
+
+
+def test_a_gang_shows_each_of_its_runs(
+    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Job(tiny(method="ce"), split, shown=tmp_path / "other")
+    hidden = Job(tiny(method="logit_adjustment"), split)
+    seen: list[dict[str, Any]] = []
+    show = live.Live.show
+
+    def note(self: live.Live) -> None:
+        show(self)
+        seen.extend(store.read_json(path) for path in (tmp_path / "state").glob(f"*/{store.PROGRESS}"))
+
+    monkeypatch.setattr(live.Live, "show", note)
+    rest: dict[str, Any] = {"others": [other, hidden], "gang": 3}
+    train(tiny(), dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", **rest)
+    assert {beat["out"] for beat in seen} == {str(tmp_path / "out"), str(tmp_path / "other"), None}
+    assert {beat["process"] for beat in seen} == {os.getpid()}
+    assert sorted(path.name for path in other.shown.iterdir()) == [EVENTS, PARTIAL]  # type: ignore[union-attr]
+    assert not list((tmp_path / "state").glob(f"*/{store.PROGRESS}")), "all are finished"
+    live_points = shown_by_tensorboard(tmp_path / "other")
+    train(other.config, dataset, split, tmp_path / "other", tmp_path / "state", CPU, "code")
+    assert shown_by_tensorboard(tmp_path / "other") == live_points, "fetched, it shows the same"
+    assert not (tmp_path / "other" / PARTIAL).exists()
+
+
+def test_no_place_for_a_sign_of_life_is_one_line(
+    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise UserError(f"{path}: cannot be written (No space left on device); free or choose another place")
+
+    monkeypatch.setattr(store, "write_in_place", full)
+    with pytest.raises(UserError, match=f"out/{EVENTS}: cannot be written"):
+        fit(tiny(), dataset, split, tmp_path)
+    monkeypatch.undo()
+    assert json.loads(fit(tiny(), dataset, split, tmp_path)["metrics.json"])["predicts"] == "resampling"

@@ -1,0 +1,247 @@
+"""Where every planned run stands, told by files alone: no lock is taken, no process and no scheduler is asked.
+
+A run's results say that it is finished; its state says how far it is, and when it last gave a sign
+of life (`csa_core.train.live`); its log says why it failed. So any machine that sees the files can tell.
+"""
+
+import json
+import os
+import re
+import statistics
+from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from csa_core.errors import UserError
+from csa_core.store import PROGRESS, read_json
+from workflow.plan import Plan, Run
+
+START_SECONDS = 3.0  # imports and reading the data, a run
+# A sign of life comes at the end of an epoch: older than so many epochs, and so many seconds, is silence.
+SILENT_SECONDS, SILENT_EPOCHS = 120.0, 5
+LONG_EPOCH = 720.0  # seconds; taken for one of which none is measured yet
+INTERRUPTED = "csa_core: interrupted"
+ERROR = re.compile(r"csa_core: |.*(error|exception|killed|\bfault|aborted|denied|not found)\b", re.IGNORECASE)
+NO_ERROR = re.compile(INTERRUPTED + r"|.* is training this run; ")
+CHECKPOINT = re.compile(r"epoch-\d{6}\.safetensors")
+
+State = Literal["finished", "running", "stopped", "failed", "pending"]
+
+
+@dataclass
+class Standing:
+    """How far one run is."""
+
+    run: Run
+    state: State
+    note: str = ""
+    """Why it does not run: the last line of its log, what a stopped one continues from."""
+    epoch: int = 0
+    """Epochs that need not be trained again."""
+    left: float = float("nan")
+    """Seconds that it takes from here; NaN where nothing like it was measured."""
+    train_accuracy: float | None = None
+    test_accuracy: float | None = None
+    process: tuple[str, int] | None = None
+    """Host and number of the process that trains it."""
+    gang: int = 1
+    """How many runs that process trains at once."""
+    ago: float | None = None
+    """Seconds since its sign of life, or since it failed."""
+
+
+@dataclass
+class Survey:
+    """All runs, those of each table, and the measured seconds of an epoch by kind of run."""
+
+    runs: list[Standing]
+    tables: dict[str, list[Standing]]
+    pace: dict[str, float]
+
+
+@dataclass
+class Beat:
+    """A run's last sign of life, as `csa_core.train.live` writes it."""
+
+    digests: dict[str, str]
+    out: str | None
+    epoch: int
+    epochs: int
+    seconds_per_epoch: float | None
+    train_accuracy: float | None
+    test_accuracy: float | None
+    updated: str
+    process: int
+    host: str
+
+    @property
+    def trainer(self) -> tuple[str, int]:
+        """Host and number of the process that trained it."""
+        return self.host, self.process
+
+    @property
+    def time(self) -> float:
+        """When it was."""
+        return datetime.fromisoformat(self.updated).timestamp()
+
+
+@dataclass
+class Trace:
+    """What lies in the state of one configuration; without a sign of life its results."""
+
+    beat: Beat | None = None
+    is_held: bool = False
+    checkpoint: int = 0
+    gang: int = 1
+
+
+Key = tuple[str, str]
+"""Digests of configuration and code."""
+
+
+def survey(plan: Plan, now: float) -> Survey:
+    """Look at the files of every run of a plan, once each."""
+    runs = plan.all_runs()
+    there = {run.folder: digests_of(Path(run.folder, "metrics.json")) for run in runs}
+    wanted = {run.folder: (run.digest, plan.code) for run in runs}
+    traces = {} if there == wanted else _traces(Path(plan.state))
+    pace = _pace(runs, there, wanted, traces)
+    # The last sign of life at a run's place may be of another configuration.
+    last = {beat.out: beat for beat in sorted((t.beat for t in traces.values() if t.beat), key=lambda beat: beat.time)}
+    standings = {}
+    for run in runs:
+        mine, stated = wanted[run.folder], there[run.folder]
+        if stated == mine:
+            standing = Standing(run, "finished", epoch=run.epochs, left=0.0)
+        else:
+            standing = _unfinished(run, traces.get(mine), last.get(run.folder), pace[run.kind], now)
+            if stated and standing.state == "pending" and not standing.note:
+                standing.note = "was trained with another configuration or code"
+        standings[run.folder] = standing
+    tables = {t: [standings[run.folder] for run in plan.with_encoders(plan.runs_of(t))] for t in plan.tables}
+    return Survey(list(standings.values()), tables, pace)
+
+
+def _unfinished(run: Run, trace: Trace | None, last: Beat | None, each: float, now: float) -> Standing:
+    """Return how far a run without results is.
+
+    Args:
+        last: the last sign of life at its place.
+        each: seconds of an epoch of its kind.
+    """
+    if trace and not trace.beat:
+        return Standing(run, "pending", "is trained; snakemake has only to fetch it", run.epochs, START_SECONDS)
+    beat, epoch = (trace.beat, trace.checkpoint) if trace else (None, 0)
+    line, is_error, written = _end_of_log(Path(run.log))
+    has_ended, silence = True, 0.0
+    if trace and beat:
+        own = beat.seconds_per_epoch or each
+        silence = max(now - beat.time, 0.0)
+        has_ended = not trace.is_held or (written > beat.time and (is_error or line.startswith(INTERRUPTED)))
+        if not has_ended and silence <= max(SILENT_SECONDS, SILENT_EPOCHS * (own if own == own else LONG_EPOCH)):
+            left = max((run.epochs - beat.epoch) * own - silence, 0.0)
+            accuracies = beat.train_accuracy, beat.test_accuracy
+            return Standing(run, "running", "", beat.epoch, left, *accuracies, beat.trainer, trace.gang, silence)
+    left = (run.epochs - epoch) * each + START_SECONDS
+    is_of_another = last is not None and last != beat and written - last.time < SILENT_SECONDS
+    if is_error and not is_of_another:
+        return Standing(run, "failed", line, epoch, left, ago=now - written)
+    if beat:
+        silent = f"no sign of life for {about(silence)} (process {beat.process} on {beat.host})"
+        where = f"continues after epoch {epoch}" if epoch else "starts again"
+        note = f"{'interrupted' if has_ended else silent}; {where}"
+        return Standing(run, "stopped", note, epoch, left, ago=silence)
+    return Standing(run, "pending", "", epoch, left)
+
+
+def digests_of(metrics: Path) -> Key | None:
+    """Return the digests of configuration and code that results carry; None where there are none."""
+    try:
+        with metrics.open() as file:  # written with a line for each key, the digests first
+            file.readline()
+            stated = json.loads(file.readline().strip().removeprefix('"digests": ').removesuffix(","))
+        return stated["config"], stated["code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _traces(state: Path) -> dict[Key, Trace]:
+    """Return what lies in each folder of the state, by digests of configuration and code.
+
+    The same run on other data has the same ones: who is at it counts more than who has finished, and the latest most.
+    """
+    traces: dict[Key, Trace] = {}
+    for folder in sorted(state.glob("*/")):
+        with suppress(OSError, UserError, KeyError, TypeError, ValueError):  # gone meanwhile, or not ours
+            names = {path.name for path in folder.iterdir()}
+            if PROGRESS in names:
+                beat = Beat(**read_json(folder / PROGRESS))
+                digests = beat.digests["config"], beat.digests["code"]
+                checkpoint = max((int(name[6:12]) for name in names if CHECKPOINT.fullmatch(name)), default=0)
+                before = traces.get(digests, Trace())
+                if not before.beat or before.beat.time < beat.time:
+                    traces[digests] = Trace(beat, "holder.json" in names, checkpoint)
+            elif "finished.json" in names and (finished := digests_of(folder / "metrics.json")):
+                traces.setdefault(finished, Trace())
+    held = [(trace, trace.beat.trainer) for trace in traces.values() if trace.beat and trace.is_held]
+    members = Counter(trainer for _, trainer in held)
+    for trace, trainer in held:
+        trace.gang = members[trainer]
+    return traces
+
+
+def _pace(
+    runs: list[Run], there: dict[str, Key | None], wanted: dict[str, Key], traces: dict[Key, Trace]
+) -> dict[str, float]:
+    """Return the median seconds of an epoch for each kind of run, finished or at it; NaN where none was measured."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        times[run.kind]
+        trace = traces.get(wanted[run.folder])
+        if there[run.folder]:
+            with suppress(OSError, UserError, KeyError, TypeError, ZeroDivisionError):
+                seconds = read_json(Path(run.folder, "provenance.json"))["seconds"]
+                is_of_plan = there[run.folder] == wanted[run.folder]
+                epochs = run.epochs if is_of_plan else Path(run.folder, "history.csv").read_bytes().count(b"\n") - 1
+                times[run.kind].append(seconds / epochs)
+        elif trace and trace.beat and trace.beat.seconds_per_epoch:
+            times[run.kind].append(trace.beat.seconds_per_epoch / trace.gang)
+    return {kind: statistics.median(each) if each else float("nan") for kind, each in times.items()}
+
+
+def _end_of_log(path: Path) -> tuple[str, bool, float]:
+    """Return the last line with something in it, whether that is an error, and when it was written."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 4096, 0))
+            text = file.read().decode(errors="replace").strip()
+            written = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return "", False, 0.0
+    line = text.splitlines()[-1].strip() if text else ""
+    is_error = bool(ERROR.match(line)) or "Traceback (most recent call last)" in text
+    return line, is_error and not NO_ERROR.match(line), written
+
+
+def about(seconds: float) -> str:
+    """Return a duration for a person."""
+    if seconds != seconds:
+        return "?"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.1f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def together(standings: list[Standing], jobs: int) -> float:
+    """Return the seconds that runs take with so many processes side by side."""
+    work = sum(standing.left / standing.gang for standing in standings)
+    return max(work / jobs, max((standing.left for standing in standings), default=0.0))  # no sooner than the longest
+
+
+def measured(pace: dict[str, float]) -> str:
+    """Return the seconds of an epoch in words."""
+    said = ", ".join(f"{seconds:.2f} s with {kind}" for kind, seconds in pace.items() if seconds == seconds)
+    return f"Measured for an epoch: {said or 'nothing yet: ask again after one'}."
