@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -43,6 +44,13 @@ def test_everything_lies_where_the_keys_say(tmp_path: Path) -> None:
     assert not left, left
 
     (tmp_path / "usual").mkdir()
+    words = ["-m", "workflow.status", "--config", str(work / "mine.yaml"), "--json"]
+    told = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=work, env=dict(os.environ, PYTHONPATH=str(ROOT))
+    )
+    states = {run["run"]: run["state"] for run in json.loads(told.stdout)["runs"]}
+    assert states[str(run)] == "finished" and states[f"{there}/out/runs/tiny/ce/seed=1"] == "pending"
+
     usual = Folder(tmp_path / "usual")
     usual.write(seeds=[1])
     assert usual.snakemake("results/table4.csv").returncode == 0
