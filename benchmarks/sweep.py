@@ -128,7 +128,7 @@ def timed(name: str, command: list[str], text: str, folder: Path) -> None:
 
 
 def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
-    """Note the resident memory of a process and its children, ten times a second, while it runs."""
+    """Note the resident memory of a process and its children, four times a second, while it runs."""
     while process.poll() is None:
         held = 0
         try:
@@ -137,7 +137,7 @@ def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
         except psutil.Error:  # it ended between two looks
             pass
         peaks.append(held)
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def train_examples(snakemake: list[str], plan: Plan, folder: Path) -> dict[str, Path]:
