@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help all table2 status test test-faults lint docs bench clean
+.PHONY: help all table2 status test test-faults test-slurm lint docs bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,14 @@ test: lint ## linters, type checker and all tests
 
 test-faults: $(READY) ## every fault as often as the README says, about 15 minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow" tests/faults
+
+test-slurm: $(READY) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
+	@command -v slurmctld slurmd munged sbatch > /dev/null || { \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; } || \
+	    { echo "make: test-slurm needs slurmctld, slurmd and munged; apt-get installs them, as root on Debian"; exit 2; }; \
+	  apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install --quiet --yes --no-install-recommends slurm-wlm slurmctld slurmd slurm-client munge; }
+	$(BIN)/python -m pytest -m slurm tests/cluster
 
 docs: $(READY) ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict

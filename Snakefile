@@ -73,6 +73,21 @@ wildcard_constraints:
     figure=r"(?!contexts)[a-z_]+[0-9]*(-[a-zA-Z_0-9]+)?",
 
 
+# On a cluster: seconds each, and the data set may need the network, so nobody queues for them.
+localrules:
+    all,
+    data,
+    split,
+    table,
+    partial,
+    figure,
+    contexts,
+    gallery,
+    claims,
+    page,
+    estimate,
+
+
 onstart:
     # Only Snakemake knows which runs were asked for and are not there yet.
     if PLAN.config.gang > 1:

@@ -1,0 +1,172 @@
+"""Table 2 through a live slurmctld and slurmd: a cancelled job, GPUs, arrays and groups; the bytes of a local run."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.slurm import Cluster, missing
+from tests.conftest import ROOT, TINY
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(missing()), reason=f"needs {', '.join(missing())}: `make test-slurm` installs them"),
+    pytest.mark.skipif(os.getuid() != 0, reason="needs root, to make the device nodes of its GPUs"),
+]
+TABLE = "results/table2.csv"
+MADE = ["results/table2.csv", "results/table2.md", "results/table2.tex", "results/table2.seeds.csv"]
+# A person's cluster answers within seconds, not at once; this one does.
+QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
+ON_SLURM = ["--workflow-profile", str(ROOT / "profiles/slurm"), "--slurm-status-command", "squeue", *QUICK]
+
+
+def command(*words: str, seconds: int) -> list[str]:
+    """Return the command line; SIGINT cancels its jobs, and SIGKILL is for a Snakemake that does not listen."""
+    limit = ["timeout", "--signal=INT", "--kill-after=30", str(seconds)]
+    files = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "mine.yaml"]
+    return [*limit, sys.executable, "-m", "snakemake", *words, *files]
+
+
+def folder(path: Path, config: dict[str, Any]) -> Path:
+    """Make a working folder with its configuration."""
+    path.mkdir(exist_ok=True)
+    (path / "mine.yaml").write_text(yaml.safe_dump(config))
+    return path
+
+
+def local(path: Path) -> Path:
+    """Make Table 2 there, without a cluster."""
+    done = subprocess.run(command(TABLE, "--cores", "2", seconds=600), cwd=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Return the table and all that its runs hold, without their provenance, which names time and place."""
+    runs = [file for file in path.glob("results/runs/**/*") if file.is_file() and file.name != "provenance.json"]
+    return {str(file.relative_to(path)): file.read_bytes() for file in [*runs, *(path / name for name in MADE)]}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@dataclass
+class Seen:
+    """A run of the workflow through SLURM, and what was seen of its jobs meanwhile."""
+
+    path: Path
+    submissions: list[str]
+    cancelled: str = ""
+    killed_run: str = ""
+    devices: dict[str, set[str]] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def demo(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """The demo's Table 2 through SLURM; the first job that trains is cancelled after its first epochs."""
+    path = folder(tmp_path_factory.mktemp("demo"), {"seeds": [1]})
+    seen, before = Seen(path, []), len(cluster.submissions())
+    env = {**cluster.env, "CSA_CHECKPOINT_SECONDS": "0"}
+    with (path / "said").open("wb") as said:
+        process = subprocess.Popen(command(TABLE, *ON_SLURM, seconds=900), cwd=path, env=env, stdout=said, stderr=said)
+        try:
+            while process.poll() is None:
+                _look(cluster, seen)
+                time.sleep(0.5)
+        finally:
+            process.terminate()
+            process.wait()
+    assert process.returncode == 0, (path / "said").read_text()
+    seen.submissions = cluster.submissions()[before:]
+    return seen
+
+
+def _look(cluster: Cluster, seen: Seen) -> None:
+    """Note which GPUs running jobs got; cancel the first job that has a checkpoint."""
+    for line in cluster("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines():
+        number, comment = line.split(maxsplit=1)
+        name = re.sub(r"^rule_train_wildcards_csa_?(.*)_1$", r"\1", comment.strip())
+        log = seen.path / "results/logs/runs/demo/csa" / name / "seed=1.log"
+        if not seen.cancelled and log.exists() and "epoch 1/" in log.read_text():
+            cluster("scancel", number)
+            seen.cancelled, seen.killed_run = number, name
+    for number, devices in cluster.devices().items():
+        seen.devices.setdefault(number, set()).add(devices)
+
+
+def test_table_2_is_that_of_a_local_run(demo: Seen, tmp_path: Path) -> None:
+    expected = contents(local(folder(tmp_path, {"seeds": [1]})))
+    assert len(expected) == 10 * 4 + len(MADE)
+    found = contents(demo.path)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_a_cancelled_job_is_submitted_again_and_continues(demo: Seen, cluster: Cluster) -> None:
+    assert "JobState=CANCELLED" in cluster("scontrol", "show", "job", demo.cancelled)
+    assert len(demo.submissions) == 10 + 1, "each run once, and the cancelled one again"
+    log = (demo.path / "results/logs/runs/demo/csa" / demo.killed_run / "seed=1.log").read_text()
+    assert re.search(r"continuing after epoch \d+ of 30", log) and "epoch 1/30" not in log, log
+
+
+def test_each_job_gets_the_gpu_that_the_profile_asks_for(demo: Seen, cluster: Cluster) -> None:
+    for number in demo.devices:
+        assert "TresPerJob=gres:gpu:1" in cluster("scontrol", "show", "job", number)
+    assert len(demo.devices) >= 10 and set.union(*demo.devices.values()) == {"0", "1"}
+    assert all(len(devices) == 1 for devices in demo.devices.values())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Four runs of a second: their configuration, and what a local run makes of it."""
+    path = tmp_path_factory.mktemp("tiny")
+    (path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    config = {"protocol": str(path / "tiny.yaml"), "seeds": [1, 2], "sweeps": {"threshold": [0.05, 0.5]}}
+    return config, contents(local(folder(path / "local", config)))
+
+
+ARRAY = ["--slurm-array-jobs", "train"]
+GROUP = ["--groups", "train=runs", "--group-components", "runs=4"]
+ONE_GPU = ["--resources", "gpu=1", "--set-resource-scopes", "gpu=local"]
+
+
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [
+        (ARRAY, ["--array=1-4", "--gpus=1", "-t 240"]),
+        ([*GROUP, *ONE_GPU], ["--gpus=1", "-t 960"]),
+        ([*ARRAY, "--set-resources", "train:gpu=0"], ["--array=1-4"]),
+    ],
+    ids=["array", "group", "without a GPU"],
+)
+def test_many_small_runs_are_one_submission(
+    options: list[str],
+    asks: list[str],
+    cluster: Cluster,
+    tiny: tuple[dict[str, Any], dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    config, expected = tiny
+    before = len(cluster.submissions())
+    words = command(TABLE, *ON_SLURM, *options, seconds=240)
+    done = subprocess.run(words, cwd=folder(tmp_path, config), env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (submission,) = cluster.submissions()[before:]
+    assert all(word in submission for word in asks), submission
+    assert ("--gpus" in submission) == ("--gpus=1" in asks)
+    assert contents(tmp_path) == expected
