@@ -78,6 +78,7 @@ localrules:
     all,
     data,
     split,
+    prepare,
     table,
     partial,
     figure,
@@ -86,6 +87,7 @@ localrules:
     claims,
     page,
     estimate,
+    status,
 
 
 onstart:

@@ -113,7 +113,7 @@ def test_commands_of_the_page(page: Path, reader: Path) -> None:
             continue
         how, _, elsewhere = how.partition(": ")
         assert how in ("", "dry run", "stays", "run elsewhere"), f"{page.name}: what is '{how}'?"
-        if named := re.search(r"tests/[\w/]+\.py", elsewhere):
+        if named := re.search(r"tests/[\w/]+\.py|Makefile", elsewhere):
             assert (ROOT / named[0]).exists(), elsewhere
         if how == "run elsewhere":
             assert named, f"{page.name}: where is it run?"
@@ -129,6 +129,14 @@ def test_commands_of_the_page(page: Path, reader: Path) -> None:
                 command += " --dry-run"
             wrong.append(run(command, reader, stays=how == "stays"))
     assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+def test_commands_within_the_text(reader: Path) -> None:
+    """Those in `code` between words: dry runs; --report is run by tests/workflow/test_snakemake.py."""
+    spans = {span for page in PAGES for span in re.findall(r"`(snakemake [^`]+)`", page.read_text())}
+    assert len(spans) > 5
+    for span in sorted(spans - {"snakemake --report report.html"}):
+        assert not run(span if "--unlock" in span else f"{span} --dry-run", reader)
 
 
 def _short(text: str) -> str:
