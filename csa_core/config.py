@@ -386,6 +386,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# Numbers as JSON and YAML 1.2 write them, 1e-05: YAML 1.1 takes those without a point and a sign for text.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where: str) -> NoReturn:
     """Turn pydantic's first complaint into one line with the dotted key and the remedy."""
     # A misspelt key is said before the one that is missing because of it.

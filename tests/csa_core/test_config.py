@@ -1,9 +1,12 @@
 """The configuration: what is accepted, what is refused and how, and what makes a run itself."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from csa_core.config import METHOD_READS, RunConfig, parse, parse_yaml, set_dotted
 from csa_core.errors import UserError
+from csa_core.store import canonical
 
 BAD = {
     "tresh: 0.3": "unknown key 'tresh': did you mean 'threshold'?",
@@ -11,9 +14,9 @@ BAD = {
     "data: {source: cifar1000}": "data.source: unknown name 'cifar1000', did you mean 'cifar100'?",
     "method: csaa": "method: unknown name 'csaa', did you mean 'csa'?",
     "model: resnet110": "model: unknown name 'resnet110'",
-    "lr: 2e-1": "lr: input should be a valid number, got '2e-1': YAML reads that as text, write 2.0e-1",
-    "weight_decay: 2e-4": "write 2.0e-4",
-    "epochs: 2e2": "YAML reads that as text, write 200",
+    "lr: '2e-1'": "lr: input should be a valid number, got '2e-1': YAML reads that as text, write 2.0e-1",
+    "weight_decay: '2e-4'": "write 2.0e-4",
+    "epochs: '2e2'": "YAML reads that as text, write 200",
     "epochs: 2.5": "epochs: input should be a valid integer",
     "epochs: 0": "epochs: input should be greater than or equal to 1, got 0",
     "epochs: true": "epochs: input should be a valid integer",
@@ -52,7 +55,7 @@ BAD = {
     "model: 'a\n\n  b'": "model: unknown name",
     "epochs: 1.2.3e4": "epochs: input should be a valid integer",
     "epochs: 1e400": "epochs: input should be a valid integer",
-    "epochs: 1e-1": "write 1.0e-1",
+    "epochs: 1e-1": "epochs: input should be a valid integer, got 0.1",
     "epochs: 20": "lr_drops [160, 180]: a drop after epoch 180 never comes in 20 epochs; move it, or",
     "{epochs: 5, lr_drops: [], warmup_epochs: 5, plain_epochs: 0}": "the head that predicts would never be trained",
     "batch_size: 1000000000000": "batch_size: input should be less than or equal to 65536",
@@ -133,3 +136,11 @@ def test_a_run_is_not_told_by_what_it_does_not_read() -> None:
     assert digest(method="simsiam", ranks=2, lr=0.5) == digest(method="simsiam")
     unread = {"sam": "none", "sam_radius": 1.0, "density_exponent": 2.0}
     assert digest(method="simsiam", pretraining=unread) == digest(method="simsiam", pretraining={"sam": "none"})
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_number_is_read_as_it_is_written_to_the_jobs(value: float) -> None:
+    read = parse_yaml(canonical({"x": value}), "stdin")["x"]
+    assert type(read) is float and read == value
+    assert parse_yaml("x: 2e-4", "x")["x"] == 2e-4 and parse_yaml("x: 1E+3", "x")["x"] == 1000.0
+    assert parse_yaml("x: [2e, e4, 1e-4a, 0x1e4, 1_0]", "x")["x"] == ["2e", "e4", "1e-4a", 0x1E4, 10]
