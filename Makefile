@@ -24,7 +24,7 @@ test-faults: $(READY) ## every fault as often as the README says, about 15 minut
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow" tests/faults
 
 test-slurm: $(READY) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
-	@command -v slurmctld slurmd munged sbatch > /dev/null || { \
+	@$(BIN)/python -c 'from tests.cluster.slurm import missing; exit(bool(missing()))' || { \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; } || \
 	    { echo "make: test-slurm needs slurmctld, slurmd and munged; apt-get installs them, as root on Debian"; exit 2; }; \
 	  apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
