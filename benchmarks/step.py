@@ -6,6 +6,7 @@ what no implementation of the method can avoid.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from csa_core.train.run import Run, choose_device
 from csa_core.train.step import find_contexts
 
 OUT = Path("results/benchmarks")
+TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes", "gang")
 
 
 def main() -> None:
@@ -34,18 +36,23 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network, too: a minute more")
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers of the baseline")
     parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     device = choose_device(args.device, args.precision)
     if device.type == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream(device))  # the default one cannot be captured
-    keep("step", [step(device, threads, args) for threads in args.threads], args.out, args.device)
-    torch.set_num_threads(args.threads[0])
-    keep("parts", parts(device, args.rounds), args.out, args.device)
-    keep("evaluation", evaluation(device, args.rounds), args.out, args.device)
-    for name, kinds in costs().items():
-        keep(name, cost(name, kinds, device, max(5, args.rounds // 2)), args.out, args.device)
-    keep("gang", gang(device, max(5, args.rounds // 2)), args.out, args.device)
+    rounds, fewer = args.rounds, max(5, args.rounds // 2)
+    make: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "step": lambda: [step(device, threads, args) for threads in args.threads],
+        "parts": lambda: parts(device, rounds),
+        "evaluation": lambda: evaluation(device, rounds),
+        **{name: partial(cost, name, kinds, device, fewer) for name, kinds in costs().items()},
+        "gang": lambda: gang(device, fewer),
+    }
+    for name in args.only:
+        keep(name, make[name](), args.out, args.device)
+        torch.set_num_threads(args.threads[0])
 
 
 def step(device: torch.device, threads: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -168,6 +175,9 @@ def cost(name: str, kinds: list[dict[str, Any]], device: torch.device, rounds: i
     for kind in kinds:
         changes = {key: value for key, value in kind.items() if key != "classes"}
         runs.append(make_run(make_dataset(kind.get("classes", 100)), device, **changes))
+    for run in runs:
+        for _ in range(run.config.bank_batches):
+            bank_operations(run)()  # fills it
     times = interleaved({str(i): endless(run) for i, run in enumerate(runs)}, rounds, warmup(device))
     value = medians(times)
     rows = []

@@ -1,7 +1,7 @@
 """Whether a run compiles its network with torch.compile, and the cache that its next run finds.
 
 Compiling takes the time of hundreds of steps, a tenth of it where the cache has it already, and
-saves 5 to 12 % of a step on the CPUs where it was measured (benchmarks/README.md). What is
+saves 2 to 10 % of a step on the CPUs where it was measured, with one thread (benchmarks/README.md). What is
 compiled rounds otherwise, so the choice must not depend on how far a run has come.
 """
 
