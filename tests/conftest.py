@@ -65,13 +65,15 @@ def cli() -> Cli:
     """Run `python -m csa_core ...` as a person would."""
 
     def call(*args: object, stdin: str | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
+        # torch.compile in this process, of another test, names its cache there for its children.
+        inherited = {key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"}
         return subprocess.run(
             [sys.executable, "-m", "csa_core", *map(str, args)],
             input=stdin,
             capture_output=True,
             text=True,
             timeout=120,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            env={**inherited, "PYTHONPATH": str(ROOT), **env},
             cwd=ROOT,
         )
 

@@ -40,7 +40,7 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reader's folder: the files under version control, an environment, photos."""
+    """A reader's folder: the files under version control, those that the pages name, an environment, photos."""
     folder = tmp_path_factory.mktemp("reader")
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -59,8 +59,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config |= {"seeds": [1, 2], "sweeps": {key: values[:2] for key, values in config["sweeps"].items()}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
+    for entry in Path(sys.prefix).iterdir():
+        (folder / ".venv" / entry.name).symlink_to(entry)
+    (folder / ".venv/ready").unlink(missing_ok=True)
     (folder / ".venv/ready").touch()
+    for kind, _, text in (block for page in PAGES for block in blocks(page)):
+        # As `mine.yaml`, which the next page goes on with.
+        if kind == "yaml" and (named := re.match(r"# (\w+\.yaml)\b", text)):
+            (folder / named[1]).write_text(_short(text))
     rng = np.random.default_rng(0)
     for part, counts in (("train", (40, 12)), ("test", (6, 6))):
         for k, count in enumerate(counts):
@@ -101,15 +107,14 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
 def test_commands_of_the_page(page: Path, reader: Path) -> None:
     wrong = []
     for kind, how, text in blocks(page):
-        named = re.match(r"#(?: yaml-language.*\n#)? ([\w/.]+\.yaml)\b", text)
-        if kind == "yaml" and named:
-            (reader / named[1]).write_text(_short(text))
         if kind == "yaml" and text.startswith("# in config.yaml"):
             config = yaml.safe_load((reader / "config.yaml").read_text())
             config["sweeps"] |= yaml.safe_load(text)["sweeps"]
             (reader / "config.yaml").write_text(yaml.safe_dump(config))
         if kind == "yaml":
             yaml.safe_load(text)
+            if named := re.match(r"#(?: yaml-language.*\n#)? (\w+/[\w/.]+\.yaml)\b", text):
+                (reader / named[1]).write_text(text)
             continue
         how, _, elsewhere = how.partition(": ")
         assert how in ("", "dry run", "stays", "run elsewhere"), f"{page.name}: what is '{how}'?"
