@@ -21,8 +21,11 @@ sys.path.insert(0, ROOT)
 from csa_core.store import RESULTS, canonical
 from workflow import devices
 from workflow.pending import write_pending
-from workflow.plan import Plan, or_one_line
+from workflow.plan import Plan, or_one_line, retyped
 
+for key in workflow.config_settings.config:
+    if isinstance(config[key], (dict, list)):
+        config[key] = or_one_line(retyped, config[key])
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))

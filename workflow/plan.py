@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from csa_core.config import METHOD_HEADS, RunConfig, load_yaml, parse, set_dotted, validate
+from csa_core.config import METHOD_HEADS, RunConfig, load_yaml, parse, parse_yaml, set_dotted, validate
 from csa_core.errors import UserError, nearest
 from csa_core.store import canonical, code_digest, digest
 from workflow.declarations import HERE, Protocol, Row, WorkflowConfig, load_tables
@@ -381,6 +381,20 @@ def or_one_line(function: Callable[..., T], *args: Any) -> T:
     except UserError as error:
         print(f"snakemake: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def retyped(value: Any) -> Any:
+    """Return a list or mapping of `--config` with its numbers: Snakemake leaves all within it as text, `['1', '2']`.
+
+    Raises:
+        UserError: text within it is not YAML.
+    """
+    if isinstance(value, dict):
+        return {key: retyped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [retyped(inner) for inner in value]
+    read = parse_yaml(value, "--config") if isinstance(value, str) else value
+    return value if isinstance(read, dict | list) else read  # text in quotes that looks like one
 
 
 def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any], Protocol]:
