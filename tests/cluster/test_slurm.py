@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from csa_core.train.events import EVENTS
 from tests.cluster.slurm import Cluster, missing
 from tests.conftest import ROOT, TINY
 
@@ -50,8 +51,9 @@ def local(path: Path) -> Path:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Return the table and all that its runs hold, without their provenance, which names time and place."""
-    runs = [file for file in path.glob("results/runs/**/*") if file.is_file() and file.name != "provenance.json"]
+    """Return the table and the results of its runs, without what names a time: provenance and TensorBoard's events."""
+    timed = ("provenance.json", EVENTS)
+    runs = [file for file in path.glob("results/runs/**/*") if file.is_file() and file.name not in timed]
     return {str(file.relative_to(path)): file.read_bytes() for file in [*runs, *(path / name for name in MADE)]}
 
 

@@ -119,7 +119,7 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
         drawn.append(_lines(ax, history, column, scale, names))
         ax.set_ylabel(label)
     axis[0].set_yscale("log")
-    axis[0].legend(loc="lower left", ncols=2 if len(names) > 6 else 1)
+    axis[1].legend(loc="lower right", ncols=2 if len(names) > 6 else 1)  # accuracies rise away from it
     _epochs(axis[1])
     _face(figure, table)
     return figure, pd.concat(drawn)
