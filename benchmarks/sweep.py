@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,9 @@ def timed(name: str, command: list[str], text: str, folder: Path) -> None:
 def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
     """Note the resident memory of a process and its children, four times a second, while it runs."""
     while process.poll() is None:
-        held = 0
-        try:
-            for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-                held += one.memory_info().rss
-        except psutil.Error:  # it ended between two looks
-            pass
-        peaks.append(held)
+        with suppress(psutil.Error):  # one of them ended during this look: the next one counts
+            parent = psutil.Process(process.pid)
+            peaks.append(sum(one.memory_info().rss for one in [parent, *parent.children(recursive=True)]))
         time.sleep(0.25)
 
 
