@@ -130,6 +130,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="split file to write (.json)")
 
     sub = command(
+        "selection",
+        commands.selection,
+        """\
+        Write the training images of a run as a selection: a line an image, its class and its pixels' digest.
+
+        With `profile: selection` and `selection: FILE` the same images, in the same order, are then taken
+        from any source that holds them.""",
+    )
+    sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
+    sub.add_argument("--out", type=Path, required=True, help="selection file to write (.txt)")
+
+    sub = command(
         "train",
         commands.train,
         """\

@@ -67,6 +67,21 @@ def split(args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(kept.indices):,} images, classes of {largest} to {smallest}, SHA-256 {kept.digest[:12]}")
 
 
+def selection(args: argparse.Namespace) -> None:
+    """Write which training images a run's split keeps, by class and pixels."""
+    from csa_core.data.dataset import Dataset
+    from csa_core.data.selection import write_selection
+    from csa_core.data.split import make_split
+
+    config = _config(args)
+    dataset = _dataset(config.data, args.data)
+    if not isinstance(dataset, Dataset):
+        raise UserError("selection: is of images in memory; an image_list names its images already")
+    kept = make_split(dataset, config.data)
+    write_selection(args.out, dataset, kept)
+    print(f"{args.out}: {len(kept.indices):,} images of {len(dataset.class_names)} classes")
+
+
 def train(args: argparse.Namespace) -> None:
     """Train one run and write its results."""
     text = _stdin() if args.config == "-" else ""

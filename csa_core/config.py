@@ -16,7 +16,7 @@ from csa_core.errors import UserError, nearest
 from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
-Profile = Literal["exponential", "step", "as_is"]
+Profile = Literal["exponential", "step", "as_is", "selection"]
 MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa", "simsiam"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
 LossName = Literal["cross_entropy", "logit_adjustment"]
@@ -48,7 +48,6 @@ _SUPERVISED_KEYS = {
     "weight_decay",
     "crop_padding",
     "colour_jitter",
-    "precision",
     "ranks",
     "sync_batch_norm",
 }
@@ -99,7 +98,9 @@ class DataConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
-    """Long-tailed profile: exponential, step, or as_is (the training set already is)."""
+    """Long-tailed profile: exponential, step, as_is (the training set already is), or selection (see data.selection)."""
+    selection: str | None = None
+    """selection only: the file that names the kept images by their pixels, or the name of a shipped one."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
     """Largest class over smallest class, written 100 and not 0.01; not read by as_is."""
     max_class_count: Annotated[int, Field(ge=1, le=10**9)] | None = None
@@ -114,6 +115,10 @@ class DataConfig(Strict):
         for key in ("train_list", "test_list"):
             if self.source == "image_list" and getattr(self, key) is None:
                 raise ValueError(f"{key} is missing: image_list needs a file with a line 'path label' for each image")
+        if (self.profile == "selection") != (self.selection is not None):
+            raise ValueError("profile: selection and selection: FILE go together; give both or neither")
+        if self.profile == "selection" and self.source == "image_list":
+            raise ValueError("profile: selection is for images in memory; an image_list names its images already")
         return self
 
     @property
@@ -192,8 +197,8 @@ class RunConfig(Strict):
     """Random horizontal flip."""
     colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     """image_list only: strength of random brightness, contrast and saturation (the released code: 0.4)."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the forward and backward pass: float32; tf32 (GPUs only); bfloat16 by autocast (on CPUs it is slower)."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto is bfloat16 on CPUs that are faster with it."""
     ranks: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes, each with a GPU where there are GPUs, that share every batch; batch norm sees each rank's part."""
     sync_batch_norm: bool = False
@@ -280,12 +285,18 @@ class RunConfig(Strict):
         """Return what determines the result: every key that the run reads, JSON types only."""
         fields = self.model_dump(mode="json", include=self.reads())
         data = fields["data"]
-        if data["profile"] == "as_is":
+        if data["profile"] in ("as_is", "selection"):
             del data["imbalance_ratio"], data["max_class_count"], data["split_seed"]
         if data["source"] == "image_list":
             data["image_size"] = self.data.side
-        elif data["source"] != "folder":
+        elif data["source"] != "folder" or data["profile"] == "selection":
             del data["image_size"]
+        # The same images, whichever source they come from; the name alone, as with paths.
+        if data["profile"] == "selection":
+            data["selection"] = Path(data["selection"]).stem
+            del data["source"]
+        else:
+            del data["selection"]
         # Where images and lists lie does not change them: their digest, not their path, is compared.
         del data["root"], data["train_list"], data["test_list"]
         if "pretraining" in fields:

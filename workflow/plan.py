@@ -56,7 +56,7 @@ class Run:
     def data_fields(self) -> dict[str, Any]:
         """The keys of `data` that its jobs read; images of lists are read again by every job, from where they lie."""
         fields: dict[str, Any] = self.config.identity()["data"]
-        if fields["source"] == "image_list":
+        if self.config.data.source == "image_list":
             fields |= self.config.data.model_dump(mode="json", include={"root", "train_list", "test_list"})
         return fields
 
@@ -87,6 +87,8 @@ class Run:
     def data(self) -> str:
         """Name of the data set."""
         data = self.config.data
+        if data.selection:
+            return f"selection-{Path(data.selection).stem}"
         size = f"-{data.image_size}px" if data.image_size else ""
         if data.source == "image_list":
             return f"list-{Path(str(data.train_list)).stem}-{data.side}px"
@@ -96,8 +98,8 @@ class Run:
     def split(self) -> str:
         """Name of the long-tailed split."""
         data = self.config.data
-        if data.profile == "as_is":
-            return "as_is"
+        if data.profile in ("as_is", "selection"):
+            return data.profile
         largest = f"-from-{data.max_class_count}" if data.max_class_count else ""
         return f"{data.profile}-{data.imbalance_ratio:g}{largest}-split_seed={data.split_seed}"
 
@@ -157,7 +159,8 @@ class Plan:
         config = parse(fields, where)
         changed = _flat(config.model_dump(mode="json"))
         kept = {key: value for key, value in changed.items() if base[key] != value}
-        for key in kept.keys() - _flat(config.identity()).keys():
+        # Which images a profile names, and from where, goes with the profile.
+        for key in kept.keys() - _flat(config.identity()).keys() - {"data.selection", "data.source"}:
             raise UserError(f"{where}: {key} has no effect with what the row and the overrides say; remove one of them")
         return self._named(config, base)
 
@@ -349,7 +352,7 @@ class Plan:
             "folder": {"source", "root", "image_size"},
             "image_list": {"source", "root", "image_size", "train_list", "test_list"},
         }
-        read = reads.get(config.source, {"source", "root"})
+        read = reads.get(config.source, {"source", "root"}) | ({"profile", "selection"} if config.selection else set())
         return canonical({"data": config.model_dump(mode="json", include=read)})
 
     def data_files(self, data: str) -> str:

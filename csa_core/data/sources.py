@@ -18,6 +18,7 @@ from csa_core.data import listed
 from csa_core.data.dataset import Dataset
 from csa_core.data.demo import DIGEST as DEMO_DIGEST
 from csa_core.data.demo import make_demo
+from csa_core.data.selection import select
 from csa_core.errors import UserError
 
 MOST_SHARED = 0.01
@@ -32,7 +33,8 @@ def load_source(data: DataConfig) -> Dataset | listed.ImageList:
     """
     if data.source == "image_list":
         return listed.read_lists(data)
-    return SOURCES[data.source](data).check(f"data.source {data.source}")
+    dataset = SOURCES[data.source](data).check(f"data.source {data.source}")
+    return select(dataset, data.selection) if data.selection is not None else dataset
 
 
 def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:
@@ -44,8 +46,9 @@ def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:
     tensors, meta, digest = store.read_tensors(path)
     is_list = isinstance(meta, dict) and meta.get("source") == "image_list"
     read = listed.from_file(path, tensors, meta, data) if is_list else in_memory.from_file(path, tensors, meta, digest)
-    if read.source != data.source:
-        raise UserError(f"{path}: holds {read.source}, the run asks for data.source {data.source}")
+    wanted = "selection" if data.profile == "selection" else data.source
+    if read.source != wanted:
+        raise UserError(f"{path}: holds {read.source}, the run asks for data.source {wanted}")
     side = data.side if is_list else data.image_size
     if side and read.image_size != (side, side):
         raise UserError(f"{path}: its images are not {side} x {side} px, as data.image_size asks; make it again")

@@ -36,7 +36,7 @@ def class_counts(profile: str, available: np.ndarray, ratio: float, largest: int
     Raises:
         UserError: a class would have more images than there are, or none.
     """
-    if profile == "as_is":
+    if profile in ("as_is", "selection"):
         return available.astype(np.int64)
     classes = len(available)
     n_max = int(available[0]) if largest is None else largest
@@ -70,7 +70,7 @@ def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
     indices = []
     for k in range(classes):
         members = np.flatnonzero(dataset.train_labels == k)
-        if data.profile != "as_is":
+        if data.profile not in ("as_is", "selection"):
             members = keyed_generator(data.split_seed, "split", k).permutation(members)
         indices.append(members[: counts[k]])
     return _split(np.concatenate(indices), counts, recipe(data), dataset.digest)
@@ -79,7 +79,7 @@ def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
 def recipe(data: DataConfig) -> dict[str, Any]:
     """Return the keys of `data` that decide a split."""
     fields = data.model_dump(mode="json", include={"profile", "imbalance_ratio", "max_class_count", "split_seed"})
-    return {"profile": "as_is"} if data.profile == "as_is" else fields
+    return {"profile": data.profile} if data.profile in ("as_is", "selection") else fields
 
 
 def write_split(path: Path, split: Split, dataset: Dataset | ImageList, data: DataConfig) -> None:

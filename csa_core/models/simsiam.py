@@ -29,9 +29,9 @@ class SimSiam(nn.Module):
             nn.Linear(config.predictor_width, width),
         )
 
-    def forward(self, images_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return projection and prediction of one view, each (B, d)."""
-        projected = self.projector(self.body(images_bchw).mean((2, 3)))
+    def forward(self, features_bchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return projection and prediction of one view, each (B, d), from the body's feature maps."""
+        projected = self.projector(features_bchw.mean((2, 3)))
         return projected, self.predictor(projected)
 
 

@@ -34,7 +34,8 @@ def compile_where_it_pays(run: "Run", choice: str) -> bool:
     """
     branches = 2 if run.config.method == "csa" else 1
     images = branches * run.config.epochs * int(run.class_counts.sum())
-    pays = run.device.type == "cpu" and images >= PAYS_FROM
+    # In bfloat16 it saves nothing (benchmarks/README.md).
+    pays = run.device.type == "cpu" and run.precision == "float32" and images >= PAYS_FROM
     if choice == "no" or (choice == "auto" and not pays):
         return False
     if not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):

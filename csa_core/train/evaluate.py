@@ -1,5 +1,8 @@
 """Evaluation: logits of every head on the test set, and accuracies from integer counts."""
 
+import base64
+import math
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,7 +40,7 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
     Returns:
         accuracy: all and by group (None for a group without classes, never 0); harmonic_mean,
         geometric_mean and worst_class of the recalls of the classes; ece: expected calibration error
-        in 15 bins; images and correct: counts by class; confusion: counts, a row a true class.
+        in 15 bins; images and correct: counts by class; confusion: counts, a row a true class, packed.
     """
     classes = len(group_of_class)
     predicted = logits.argmax(1)
@@ -57,8 +60,19 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
         "ece": calibration_error(logits, predicted == labels),
         "images": images.tolist(),
         "correct": correct.tolist(),
-        "confusion": confusion.tolist(),
+        "confusion": pack(confusion),
     }
+
+
+def pack(counts: np.ndarray) -> str:
+    """Return a matrix of counts (K, K) as text: its int32 bytes, deflated, in base64. A tenth of the digits."""
+    return base64.b64encode(zlib.compress(counts.astype("<i4").tobytes(), 9)).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """Return the matrix (K, K) that `pack` wrote, a row a true class."""
+    counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i4")
+    return counts.reshape(math.isqrt(counts.size), -1)
 
 
 def calibration_error(logits: np.ndarray, is_correct: np.ndarray, bins: int = 15) -> float:

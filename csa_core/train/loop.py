@@ -32,6 +32,7 @@ from csa_core.train.guard import NotFinite
 from csa_core.train.live import PARTIAL, Live
 from csa_core.train.lock import hold
 from csa_core.train.memory import one_line_when_out_of_memory
+from csa_core.train.precision import resolve
 from csa_core.train.pretrain import PretrainingRun
 from csa_core.train.progress import Progress
 from csa_core.train.results import Row, finish, is_finished
@@ -72,6 +73,8 @@ def train(
     def start(job: Job, wait_for_lock: bool) -> Training:
         # What can be found wrong is found before the first step, and not after hours.
         digests = {"config": job.config.digest(), "data": dataset.digest, "split": job.split.digest, "code": code}
+        # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
+        digests["precision"] = resolve(job.config.precision, device, job.config.model, dataset.image_size)
         weights, weights_digest = read_encoder(job.encoder, job.config, dataset.digest, job.split.digest)
         if weights is not None:
             digests["encoder"] = weights_digest
@@ -217,7 +220,7 @@ def _steps(run: Trainee, epoch: int) -> Generator[None, None, Row]:
 def _over_ranks(totals: Stats) -> dict[str, float]:
     """Return the sums of an epoch over all ranks: counts added up, losses, which are means, averaged."""
     together = add_up(torch.stack([value.float() for value in totals.values()]))
-    counts = ("correct", "confident")
+    counts = ("correct", "confident")  # every rank says the same of `shifted`, as of a mean
     return {name: float(v) / (1 if name in counts else ranks()) for name, v in zip(totals, together, strict=True)}
 
 

@@ -102,7 +102,7 @@ def simsiam_step(run: PretrainingRun, plan: PretrainingPlan, step: int) -> Stats
     """
     index, recipe = plan.index[step], run.config.pretraining
     views = run.images.view(index, plan.first[step]), run.images.view(index, plan.second[step])
-    losses, spread = losses_of(run.network, *views)
+    losses, spread = losses_of(run, *views)
     if recipe.sam == "none":
         run.update(losses.mean())
     else:
@@ -113,7 +113,7 @@ def simsiam_step(run: PretrainingRun, plan: PretrainingPlan, step: int) -> Stats
         before = climb(parameters, recipe.sam_radius)
         run.optimizer.zero_grad(set_to_none=True)
         follow_statistics(run.network, False)  # they have moved in the first pass
-        uphill = losses_of(run.network, *views)[0].mean()
+        uphill = losses_of(run, *views)[0].mean()
         run.guard.watch("loss at the end of the ascent", uphill)
         uphill.backward()
         follow_statistics(run.network, True)
@@ -123,12 +123,12 @@ def simsiam_step(run: PretrainingRun, plan: PretrainingPlan, step: int) -> Stats
     return {"loss": losses.detach().mean(), "projector_std": spread}
 
 
-def losses_of(network: SimSiam, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def losses_of(run: PretrainingRun, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss of each image, (B,), and the spread of the projector's outputs, a scalar.
 
     Each view is a batch of its own: batch norm does not mix them.
     """
-    (z1, p1), (z2, p2) = network(first), network(second)
+    (z1, p1), (z2, p2) = run.network(run.features(first)), run.network(run.features(second))
     return symmetric_loss(p1, p2, z1, z2), (output_spread(z1) + output_spread(z2)) / 2
 
 

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import platform
+import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from csa_core.data.ranks import rank
 from csa_core.data.split import Split, group_of_class
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import score, with_ensemble
+from csa_core.train.precision import instruction_sets
 from csa_core.train.run import Trainee
 
-HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill")
+HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill", "shifted")
 Row = dict[str, Any]
 
 
@@ -34,6 +37,14 @@ def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Ro
     if rank() > 0:
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
+    if any("shifted" in row for row in history):
+        metrics["shifted_steps"] = sum(row["shifted"] for row in history)
+    metrics["computed"] = {
+        "device": run.device.type,
+        "precision": run.precision,
+        "compiled": run.is_compiled,
+        "threads": torch.get_num_threads() if run.device.type == "cpu" else None,
+    }
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
     store.write_bytes(folder / "history.csv", history_csv(history).encode())
@@ -92,6 +103,8 @@ def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "device": f"{run.device.type} ({name})",
+        "processor": processor(),
+        "precision": run.precision,
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "compiled": run.is_compiled,
@@ -103,6 +116,15 @@ def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
+
+
+def processor() -> dict[str, Any]:
+    """Return the name of this machine's processor, and the instruction sets it has and torch uses."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        stated = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        name = stated[1].strip() if stated else name
+    return {"name": name, "has": sorted(instruction_sets()), "torch_uses": torch.backends.cpu.get_cpu_capability()}
 
 
 def _sha256(path: Path) -> str:

@@ -26,6 +26,7 @@ from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.guard import Guard
 from csa_core.train.memory import check_bank_fits
+from csa_core.train.precision import resolve
 from csa_core.train.replay import Replay, captured
 from csa_core.train.schedule import Phase, learning_rate, phase
 from csa_core.train.step import LOSSES, Stats, streams, train_step
@@ -49,6 +50,14 @@ class Trainee:
         self.dataset = dataset
         self.split = split
         self.device = device
+        self.precision = resolve(config.precision, device, config.model, dataset.image_size)
+        """What the body computes in: `auto` is decided here, once."""
+
+    def features(self, images_bchw: Tensor) -> Tensor:
+        """Return the last feature maps in float32; the body alone computes in the run's precision."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            features: Tensor = self.network.body(images_bchw)
+        return features.float()
 
     def place(self, network: nn.Module) -> Any:
         """Put a network on the device, in the memory format that convolutions are fastest in."""
@@ -198,6 +207,7 @@ class Run(Trainee):
         if self.config.method == "csa":
             row["resampling_loss"] = sums["resampling_loss"] / steps
             row["confident"] = sums["confident"] / images
+            row["shifted"] = int(sums["shifted"])
             row["bank_fill"] = float(self.bank.fill()) / self.bank.volume if self.bank else 0.0
         return row
 

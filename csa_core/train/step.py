@@ -19,8 +19,7 @@ Stats = dict[str, Tensor]
 
 def train_step(run: "Run", batch: Batch, phase: Phase) -> Stats:
     """Train on one batch (lines 6-31); return scalars on the device, no gradient."""
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
-        loss, stats = run.objective(batch, phase)
+    loss, stats = run.objective(batch, phase)
     run.update(loss)  # lines 29-31
     return stats
 
@@ -36,7 +35,7 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
     images, labels = batch.uniform  # line 6
 
     # Uniform module (lines 8-16).
-    features = network.body(images)
+    features = run.features(images)
     logits = network.head("uniform", features)
     uniform_loss = run.uniform_loss(logits, labels)
     confident = labels.new_zeros(())
@@ -48,6 +47,7 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
 
     # Balanced re-sampling module (lines 17-28).
     resampling_loss = torch.zeros_like(uniform_loss)
+    shifted = labels.new_zeros(())
     if batch.resampled is not None and (bank is None or bank.is_full()):  # line 18
         resampled, their_labels = batch.resampled  # line 7
         if bank:
@@ -55,7 +55,8 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
             run.guard.watch("image in the bank", contexts)
             run.guard.watch("mask in the bank", masks)
             resampled = context_shift(resampled, contexts, masks, batch.mix)  # lines 20-22
-        resampled_logits = network.head("resampling", network.body(resampled))
+            shifted = labels.new_ones(())
+        resampled_logits = network.head("resampling", run.features(resampled))
         resampling_loss = run.resampling_loss(resampled_logits, their_labels)
 
     return uniform_loss + resampling_loss, {
@@ -63,6 +64,7 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
         "resampling_loss": resampling_loss.detach(),
         "correct": (logits.detach().argmax(1) == labels).sum(),
         "confident": confident,
+        "shifted": shifted,
     }
 
 
@@ -74,11 +76,11 @@ def find_contexts(
     config, network = run.config, run.network
     if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
         network.eval()
-        features = network.body(images)
+        features = run.features(images)
         logits = network.head("uniform", features)
         network.train()
-    confidence = logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
-    activation = activation_map(features.float(), network.weight("uniform"), labels, config.activation_map)
+    confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+    activation = activation_map(features, network.weight("uniform"), labels, config.activation_map)
     objects = object_map(activation, (images.shape[2], images.shape[3]))
     return confidence >= config.threshold, background_mask(objects, config.mask_exponent)
 
@@ -88,7 +90,7 @@ def single_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
     stream = batch.resampled if run.config.method == "class_balanced" else batch.uniform
     assert stream is not None
     images, labels = stream
-    logits = run.network.head("single", run.network.body(images))
+    logits = run.network.head("single", run.features(images))
     loss = run.single_loss(logits, labels)
     return loss, {"loss": loss.detach(), "correct": (logits.detach().argmax(1) == labels).sum()}
 

@@ -1,0 +1,53 @@
+"""The precision that a run's network computes in: asked for by name, or chosen for the processor.
+
+Low precision is for the body alone: the operations that autocast knows, convolutions above all, take
+bfloat16 there. Pooling, heads, losses, masks, bank, weights, optimizer and evaluation are float32 always.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from csa_core.models.resnet import make_body
+
+GAINS_FROM = 10e6
+"""Floating-point operations of an image's forward pass from which `auto` takes bfloat16 on a CPU that has it."""
+
+
+def resolve(precision: str, device: torch.device, model: str, image_size: tuple[int, int]) -> str:
+    """Return the precision that `auto` stands for here; any other name is itself.
+
+    On a CPU: bfloat16 where the processor has instructions for it and the network is large enough to
+    gain (benchmarks/README.md). On a GPU: float32, until somebody has measured the others there.
+    """
+    if precision != "auto":
+        return precision
+    gains = device.type == "cpu" and has_bfloat16() and forward_operations(model, image_size) >= GAINS_FROM
+    return "bfloat16" if gains else "float32"
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16: AVX512_BF16 or AMX."""
+    return bool(instruction_sets() & {"avx512_bf16", "amx_bf16"})
+
+
+def instruction_sets() -> set[str]:
+    """Return the processor's instruction sets that speed depends on, by the names of Linux."""
+    there: set[str] = set()
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        there = {name for name, value in capabilities().items() if value is True}
+    if not there:  # an older torch
+        with suppress(OSError):
+            there = set(Path("/proc/cpuinfo").read_text().split())
+    return there & {"avx2", "avx512_f", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile"}
+
+
+def forward_operations(model: str, image_size: tuple[int, int]) -> int:
+    """Return the floating-point operations of one image's way through the body; nothing is computed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        make_body(model)(torch.empty(1, 3, *image_size))
+    return int(counter.get_total_flops())
