@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help all table2 status test test-faults test-slurm lint docs bench clean
+.PHONY: help all table2 status published test test-faults test-slurm lint docs bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ table2: $(READY) ## Table 2: ten thresholds, trained
 
 status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
 	@$(BIN)/python -m workflow.status $(ARGS)
+
+published: $(READY) ## redraw the published results of real images, in seconds and without training
+	$(BIN)/python -m workflow.publish draw
 
 test: lint ## linters, type checker and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

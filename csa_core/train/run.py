@@ -57,7 +57,7 @@ class Trainee:
         """Return the last feature maps in float32; the body alone computes in the run's precision."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features: Tensor = self.network.body(images_bchw)
-        return features.float()
+        return features.float() if self.precision == "bfloat16" else features
 
     def place(self, network: nn.Module) -> Any:
         """Put a network on the device, in the memory format that convolutions are fastest in."""

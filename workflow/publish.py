@@ -1,0 +1,191 @@
+"""Published results: `python -m workflow.publish draw` redraws all of them, without data and without training.
+
+A folder below results/published holds a config.yaml, laid over the repository's, and of each finished run
+metrics.json, history.csv and provenance.json. `draw` makes tables, figures, claims and the page from these, beside
+them, and brings the blocks of docs/evidence.md and README.md that come from them up to date. `take` copies what has
+finished since from the results of a training into the folder.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from csa_core import store
+from csa_core.config import load_yaml
+from csa_core.errors import UserError
+from workflow.plan import Plan
+from workflow.report.declared import CONFIG
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "results" / "published"
+PAGES = (ROOT / "docs" / "evidence.md", ROOT / "README.md")
+FILES = ("history.csv", "provenance.json", "metrics.json")
+BLOCK = re.compile(r"(<!-- published: (?P<what>[^\n]+?) -->\n).*?(<!-- end -->)", re.S)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    parser = argparse.ArgumentParser("python -m workflow.publish", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sub = commands.add_parser("draw", help="redraw tables, figures, claims and page of published results")
+    sub.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="default: all below results/published")
+    sub.add_argument("--pages", nargs="*", type=Path, default=PAGES, help="pages whose blocks are brought up to date")
+    sub.set_defaults(run=_draw)
+    sub = commands.add_parser("take", help="copy what has finished from the results of a training")
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="folder below results/published, with its config.yaml")
+    sub.add_argument("results", type=Path, metavar="RESULTS", help="folder of the training's results")
+    sub.set_defaults(run=_take)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def plan_of(folder: Path) -> Plan:
+    """Return the plan of a published folder: config.yaml of the repository with the folder's over it."""
+    return Plan(load_yaml(CONFIG) | load_yaml(folder / "config.yaml") | {"results": str(folder)}, spell_out=())
+
+
+def _take(args: argparse.Namespace) -> None:
+    plan = plan_of(args.folder)
+    for path in sorted((args.results / "runs" / plan.protocol).rglob("metrics.json")):
+        digests = store.read_sealed(path)["digests"]
+        target = args.folder / path.parent.relative_to(args.results)
+        if digests["code"] != plan.code or (target / "metrics.json").exists():
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copyfile(path.parent / name, target / name)
+        print(target.relative_to(args.folder))
+
+
+def _draw(args: argparse.Namespace) -> None:
+    folders = args.folders or sorted(path.parent for path in PUBLISHED.glob("*/config.yaml"))
+    if not folders:
+        raise UserError(f"{PUBLISHED}: no folder with a config.yaml")
+    drawn = {folder.name: draw(folder) for folder in folders}
+    for page in args.pages:
+        text = page.read_text()
+        if (fresh := refreshed(text, drawn)) != text:
+            store.write_bytes(page, fresh.encode())
+            print(page)
+
+
+def draw(folder: Path) -> dict[str, str]:
+    """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
+    # Seconds to import, and `take` needs none of it.
+    from workflow.report import claims, figures, page, tables
+    from workflow.report.style import save, use_style
+
+    use_style()
+    plan = plan_of(folder)
+    blocks, tables_drawn, figures_drawn = {}, [], []
+    for name in plan.tables:
+        if not any(Path(run.folder, "metrics.json").exists() for run in plan.runs_of(name)):
+            continue
+        tables.write(plan.declaration(name), plan.code, str(folder / name), partial=True)
+        tables_drawn.append(name)
+        blocks[name] = _body(folder / f"{name}.md")
+    for figure in plan.figures:
+        kind, name = plan.drawn(figure)
+        if name not in tables_drawn:
+            continue
+        table = plan.declaration(name)
+        values, _ = tables.collect(table, plan.code, partial=True)
+        drawn, numbers = figures.KINDS[kind](table, values)
+        save(drawn, str(folder / "figures" / figure))
+        store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())
+        figures_drawn.append(folder / "figures" / f"{figure}.svg")
+    judged = [str(folder / f"{name}.claims.csv") for name in tables_drawn]
+    claims.main([*judged, "--out", str(folder / "claims.csv")])
+    shown = [str(folder / f"{name}.json") for name in tables_drawn]
+    page.main([*shown, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
+    blocks |= {"claims": _claims(folder / "claims.csv"), "runs": _runs(folder), "best epoch": _best_epoch(folder)}
+    return blocks
+
+
+def refreshed(text: str, drawn: dict[str, dict[str, str]]) -> str:
+    """Return a page with each `<!-- published: FOLDER NAME -->` block as it is drawn now.
+
+    Raises:
+        UserError: a block names what is not drawn.
+    """
+
+    def fresh(match: re.Match[str]) -> str:
+        folder, _, name = match["what"].partition(" ")
+        if folder not in drawn:
+            return match[0]
+        if name not in drawn[folder]:
+            raise UserError(f"block '{match['what']}': nothing of that name is published; {', '.join(drawn[folder])}")
+        return f"{match[1]}{drawn[folder][name]}\n{match[3]}"
+
+    return BLOCK.sub(fresh, text)
+
+
+def _body(path: Path) -> str:
+    """Return the lines of a Markdown file that are its table."""
+    return "\n".join(line for line in path.read_text().splitlines() if line.startswith("|"))
+
+
+def _claims(path: Path) -> str:
+    """Return the judged claims as a Markdown table."""
+    judged = pd.read_csv(path, dtype={"section": str, "note": str}).fillna({"note": ""})
+    lines = []
+    for row in judged.to_dict("records"):
+        interval = "" if pd.isna(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]"
+        estimate = "" if pd.isna(row["estimate"]) else f"{row['estimate']:+.1f}{interval}".replace("-", "−")
+        seeds = "" if pd.isna(row["seeds"]) else int(row["seeds"])
+        lines.append([row["section"], row["claim"], estimate, seeds, row["verdict"]])
+    heads = ["Section", "Claim", "Points, 95 % interval", "Seeds", "Verdict"]
+    return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
+
+
+def _runs(folder: Path) -> str:
+    """Return which runs are there, with seeds, hours, and how they were computed."""
+    found: dict[tuple[str, ...], list[tuple[int, float]]] = defaultdict(list)
+    for path in sorted(folder.rglob("provenance.json")):
+        note: dict[str, Any] = store.read_json(path)
+        computed = f"{note['precision']}, {note['threads']} thread" + ("s" if note["threads"] > 1 else "")
+        run = path.parent.parent.relative_to(folder / "runs").as_posix()
+        found[run, note["processor"]["name"], computed].append(
+            (int(path.parent.name.partition("=")[2]), note["seconds"])
+        )
+    lines = [
+        [
+            f"`{run}`",
+            ", ".join(str(seed) for seed, _ in sorted(runs)),
+            f"{sum(s for _, s in runs) / len(runs) / 60:.0f}",
+        ]
+        + [processor, computed]
+        for (run, processor, computed), runs in found.items()
+    ]
+    heads = ["Run", "Seeds", "Minutes each", "Processor", "Computed in"]
+    return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
+
+
+def _best_epoch(folder: Path) -> str:
+    """Return what choosing the best evaluated epoch on the test set would have added to each run's accuracy."""
+    added = []
+    for path in sorted(folder.rglob("metrics.json")):
+        head = store.read_sealed(path)["predicts"]
+        history = pd.read_csv(path.with_name("history.csv"))
+        accuracy = history[f"test_accuracy_{head}"].dropna()
+        added.append(100 * (accuracy.max() - accuracy.iloc[-1]))
+    gain = pd.Series(added)
+    return (
+        f"Over these {len(gain)} runs, taking the best of the epochs that were scored instead of the last one would have "
+        f"added {gain.mean():.2f} points of accuracy on average, and {gain.max():.2f} at most."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
