@@ -98,7 +98,7 @@ class DataConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
-    """Long-tailed profile: exponential, step, as_is (it already is long-tailed), or selection (the images that a file names)."""
+    """Long-tailed profile: exponential, step, as_is (already long-tailed), selection (the images that a file names)."""
     selection: str | None = None
     """selection only: the file that names the kept images by their pixels, or the name of a shipped one."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0

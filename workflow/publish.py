@@ -159,15 +159,11 @@ def _runs(folder: Path) -> str:
         found[run, note["processor"]["name"], computed].append(
             (int(path.parent.name.partition("=")[2]), note["seconds"])
         )
-    lines = [
-        [
-            f"`{run}`",
-            ", ".join(str(seed) for seed, _ in sorted(runs)),
-            f"{sum(s for _, s in runs) / len(runs) / 60:.0f}",
-        ]
-        + [processor, computed]
-        for (run, processor, computed), runs in found.items()
-    ]
+    lines = []
+    for (run, processor, computed), runs in found.items():
+        seeds = ", ".join(str(seed) for seed, _ in sorted(runs))
+        minutes = sum(seconds for _, seconds in runs) / len(runs) / 60
+        lines.append([f"`{run}`", seeds, f"{minutes:.0f}", processor, computed])
     heads = ["Run", "Seeds", "Minutes each", "Processor", "Computed in"]
     return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
 
