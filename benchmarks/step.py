@@ -16,7 +16,7 @@ from benchmarks.baseline import Images, Plain
 from benchmarks.measure import endless, interleaved, keep, make_dataset, make_run, medians, ratio
 from csa_core.data.augment import plain_batches
 from csa_core.data.plan import plan_epoch
-from csa_core.method.context_shift import context_shift
+from csa_core.ops.context_shift import context_shift
 from csa_core.models.folded import folded
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.replay import EAGER_STEPS, captured

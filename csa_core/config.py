@@ -1,4 +1,4 @@
-"""The configuration of one run: typed, validated, and the only place that knows the keys.
+"""Configurations: typed and validated, with the keys that runs of every method share.
 
 Names are the field's; the symbol of the paper stands in each description. A value that is not
 given takes the default below, which is the appendix's CIFAR100-LT recipe.
@@ -17,63 +17,9 @@ from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
 Profile = Literal["exponential", "step", "as_is", "selection"]
-MethodName = Literal["ce", "class_balanced", "logit_adjustment", "csa", "simsiam"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
-LossName = Literal["cross_entropy", "logit_adjustment"]
 Model = TypeVar("Model", bound=BaseModel)
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Mix = tuple[Literal["uniform", "beta"], float, float]
-
-# Keys that only some methods read. A run's identity leaves out what its method does not read, so
-# that changing the bank's threshold does not retrain the cross-entropy baseline.
-_BANK_KEYS = {"threshold", "bank_reset", "mix", "activation_map", "mask_forward", "mask_exponent"}
-_CSA_KEYS = _BANK_KEYS | {
-    "bank_batches",
-    "warmup_epochs",
-    "plain_epochs",
-    "uniform_loss",
-    "resampling_loss",
-}
-_METHOD_KEYS = _CSA_KEYS | {"balance_ratio", "logit_adjustment_strength"}
-# What supervised training reads and pre-training has keys of its own for, under `pretraining`.
-_SUPERVISED_KEYS = {
-    "pretrained",
-    "epochs",
-    "batch_size",
-    "lr",
-    "lr_schedule",
-    "lr_warmup_epochs",
-    "lr_drops",
-    "momentum",
-    "weight_decay",
-    "crop_padding",
-    "colour_jitter",
-    "ranks",
-    "sync_batch_norm",
-}
-# Heads of a method, and the one that predicts: the re-sampling head of csa (section C.3). Those of
-# simsiam are probes of its encoder.
-METHOD_HEADS: dict[str, tuple[str, ...]] = {
-    "ce": ("single",),
-    "class_balanced": ("single",),
-    "logit_adjustment": ("single",),
-    "csa": ("uniform", "resampling"),
-    "simsiam": ("knn", "linear", "knn_untrained"),
-}
-PREDICTS = {
-    "ce": "single",
-    "class_balanced": "single",
-    "logit_adjustment": "single",
-    "csa": "resampling",
-    "simsiam": "knn",
-}
-METHOD_READS: dict[str, set[str]] = {
-    "ce": set(),
-    "class_balanced": {"balance_ratio"},
-    "logit_adjustment": {"logit_adjustment_strength"},
-    "csa": _METHOD_KEYS,
-    "simsiam": set(),
-}
 
 
 class Strict(BaseModel):
@@ -126,6 +72,25 @@ class DataConfig(Strict):
         """Pixels a side of the images of an image_list."""
         return self.image_size or 224
 
+    def identity(self) -> dict[str, Any]:
+        """Return what determines images and split, JSON types only.
+
+        Where images and lists lie does not change them: their digest, not their path, is compared.
+        """
+        unread = {"root", "train_list", "test_list"}
+        if self.profile in ("as_is", "selection"):
+            unread |= {"imbalance_ratio", "max_class_count", "split_seed"}
+        if self.profile == "selection":  # the same images, whichever source they come from
+            unread |= {"source", "image_size"}
+        elif self.source not in ("folder", "image_list"):
+            unread |= {"image_size"}
+        fields = self.model_dump(mode="json", exclude=unread | {"selection"})
+        if self.source == "image_list":
+            fields["image_size"] = self.side
+        if self.selection is not None:
+            fields["selection"] = Path(self.selection).stem
+        return fields
+
 
 class PretrainingConfig(Strict):
     """SimSiam pre-training (section C.5). A reconstruction: the appendix prints no hyper-parameters."""
@@ -160,16 +125,58 @@ class PretrainingConfig(Strict):
 
 
 class RunConfig(Strict):
-    """One training run. Defaults: the appendix's recipe for CIFAR100-LT (section B)."""
+    """What every run's configuration holds; each method adds its own keys (`csa_core.methods`)."""
 
-    method: MethodName = "csa"
-    """ce, class_balanced, logit_adjustment (one branch, one head), csa (the paper's), or simsiam (pre-training)."""
+    method: str
+    """Which method trains: `python -m csa_core keys` lists them with their keys."""
     data: DataConfig = DataConfig()
     """The data set and its long-tailed split."""
     model: ModelName = "resnet32"
     """CIFAR ResNet of this depth, resnet18_cifar (3 x 3 stem, no max pooling), or ImageNet's resnet10, resnet50."""
     seed: Seed = 1
     """Training seed: initial weights and every random pick of training."""
+    horizontal_flip: bool = True
+    """Random horizontal flip."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto is bfloat16 on CPUs that have it."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """Test accuracy in the history every this many epochs (0: the last one only); chooses nothing."""
+
+    def unread(self) -> set[str]:
+        """Return the keys that have no effect with the values of the others."""
+        return set()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the result: every key that the run reads, JSON types only."""
+        return self.model_dump(mode="json", exclude=self.unread()) | {"data": self.data.identity()}
+
+    def digest(self) -> str:
+        """Return the SHA-256 of `identity()`."""
+        return digest(self.identity())
+
+    def parent(self) -> dict[str, Any] | None:
+        """Return the configuration of the run that this one starts from, None where it starts from none."""
+        return None
+
+    @property
+    def total_epochs(self) -> int:
+        """How many epochs it trains."""
+        raise NotImplementedError
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it."""
+        return 1
+
+    @property
+    def cost(self) -> str:
+        """What the time of an epoch depends on, beside the data and the machine."""
+        return f"one branch of {self.model}"
+
+
+class Supervised(RunConfig):
+    """Training on labels. Defaults: the appendix's recipe for CIFAR100-LT (section B)."""
+
     pretrained: bool = False
     """Start from the encoder that simsiam pre-trains with the keys below, the same data, model and seed."""
     pretraining: PretrainingConfig = PretrainingConfig()
@@ -193,61 +200,18 @@ class RunConfig(Strict):
     """Weight decay of SGD, on every parameter."""
     crop_padding: Annotated[int, Field(ge=0, le=64)] = 4
     """Random crop after zero padding by this many pixels; 0 is no crop. image_list: random resized crop instead."""
-    horizontal_flip: bool = True
-    """Random horizontal flip."""
     colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     """image_list only: strength of random brightness, contrast and saturation (the released code: 0.4)."""
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto is bfloat16 on CPUs that have it."""
     ranks: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes, each with a GPU where there are GPUs, that share every batch; batch norm sees each rank's part."""
     sync_batch_norm: bool = False
     """Let batch norm see the whole batch instead; several GPUs only."""
-    evaluate_every: Annotated[int, Field(ge=0)] = 0
-    """Test accuracy in the history every this many epochs (0: the last one only); chooses nothing."""
-
-    warmup_epochs: Annotated[int, Field(ge=0)] = 10
-    """csa: first epochs that train the uniform branch alone."""
-    plain_epochs: Annotated[int, Field(ge=0)] = 3
-    """csa: last epochs without context shift, re-sampled images as they are."""
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """csa: confidence from which a context enters the bank (delta)."""
-    bank_batches: Annotated[int, Field(ge=0, le=1024)] = 1
-    """csa: volume of the context bank in batches (V / B); 0 is csa without the bank."""
-    bank_reset: Literal["never", "epoch"] = "never"
-    """csa: empty the bank never (Algorithm 1) or at each epoch (released code)."""
-    mix: Mix = ("uniform", 0.0, 1.0)
-    """csa: distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
-    activation_map: Literal["gradcam", "cam"] = "gradcam"
-    """csa: how the object is found."""
-    mask_exponent: Annotated[float, Field(gt=0)] = 2.0
-    """csa: background mask = (1 - activation map) ** this."""
-    mask_forward: Literal["shared", "eval"] = "shared"
-    """csa: mask and confidence from the training forward, or from a second one in eval mode."""
-    balance_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """csa, class_balanced: class c is drawn in proportion to n_c ** (1 - this) (gamma)."""
-    uniform_loss: LossName = "cross_entropy"
-    """csa: loss of the uniform branch (l_u)."""
-    resampling_loss: LossName = "cross_entropy"
-    """csa: loss of the re-sampling branch (l_b)."""
-    logit_adjustment_strength: Annotated[float, Field(ge=0)] = 1.0
-    """Logit adjustment: weight of the log prior (tau)."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.method == "csa" and self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: the head that predicts would never "
-                "be trained; lower it"
-            )
-        if self.method == "csa" and self.warmup_epochs + self.plain_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
-                f"more than epochs ({self.epochs}): lower one of the two"
-            )
+    def _schedule_fits(self) -> Self:
         if self.batch_size % self.ranks:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared by {self.ranks} ranks; use a multiple")
-        drops = () if self.lr_schedule == "cosine" or self.method == "simsiam" else self.lr_drops
+        drops = () if self.lr_schedule == "cosine" else self.lr_drops
         if list(drops) != sorted(set(drops)):
             raise ValueError(f"lr_drops {list(drops)} must rise, each epoch once")
         if drops and drops[-1] >= self.epochs:
@@ -255,79 +219,35 @@ class RunConfig(Strict):
                 f"lr_drops {list(self.lr_drops)}: a drop after epoch {self.lr_drops[-1]} never comes in "
                 f"{self.epochs} epochs; move it, or write lr_drops: []"
             )
-        name, a, b = self.mix
-        if name == "uniform" and not 0 <= a <= b <= 1:
-            raise ValueError(f"mix [uniform, {a}, {b}] needs 0 <= a <= b <= 1")
-        if name == "beta" and not (a > 0 and b > 0):
-            raise ValueError(f"mix [beta, {a}, {b}] needs a > 0 and b > 0")
         return self
 
-    def reads(self) -> set[str]:
-        """Return the keys that this run's method reads."""
-        keys = set(RunConfig.model_fields) - _METHOD_KEYS | METHOD_READS[self.method]
-        if self.method == "simsiam":
-            keys -= _SUPERVISED_KEYS
-        elif not self.pretrained:
-            keys -= {"pretraining"}
-        if self.lr_schedule == "cosine":
-            keys -= {"lr_drops"}
-        if self.ranks == 1:
-            keys -= {"sync_batch_norm"}
-        keys -= {"crop_padding"} if self.data.source == "image_list" else {"colour_jitter"}
-        if self.method == "csa":
-            if self.bank_batches == 0:
-                keys -= _BANK_KEYS
-            if "logit_adjustment" not in (self.uniform_loss, self.resampling_loss):
-                keys -= {"logit_adjustment_strength"}
-        return keys
+    def unread(self) -> set[str]:
+        """Return the keys that have no effect with the values of the others."""
+        keys = {"crop_padding"} if self.data.source == "image_list" else {"colour_jitter"}
+        keys |= {"lr_drops"} if self.lr_schedule == "cosine" else set()
+        keys |= {"sync_batch_norm"} if self.ranks == 1 else set()
+        return super().unread() | keys | (set() if self.pretrained else {"pretraining"})
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result: every key that the run reads, JSON types only."""
-        fields = self.model_dump(mode="json", include=self.reads())
-        data = fields["data"]
-        if data["profile"] in ("as_is", "selection"):
-            del data["imbalance_ratio"], data["max_class_count"], data["split_seed"]
-        if data["source"] == "image_list":
-            data["image_size"] = self.data.side
-        elif data["source"] != "folder" or data["profile"] == "selection":
-            del data["image_size"]
-        # The same images, whichever source they come from; the name alone, as with paths.
-        if data["profile"] == "selection":
-            data["selection"] = Path(data["selection"]).stem
-            del data["source"]
-        else:
-            del data["selection"]
-        # Where images and lists lie does not change them: their digest, not their path, is compared.
-        del data["root"], data["train_list"], data["test_list"]
-        if "pretraining" in fields:
-            fields["pretraining"] = self.pretraining.identity()
-        return fields
+        return super().identity() | ({"pretraining": self.pretraining.identity()} if self.pretrained else {})
 
-    def encoder(self) -> "RunConfig | None":
-        """Return the pre-training run whose encoder this run needs, None where it needs none.
-
-        Fine-tuning starts from one; rwsam weighs images by their density among the features of a
-        plain SimSiam encoder.
-        """
-        if self.method != "simsiam":
-            return self.model_copy(update={"method": "simsiam"}) if self.pretrained else None
-        if self.pretraining.sam != "rwsam":
+    def parent(self) -> dict[str, Any] | None:
+        """Return the pre-training that fine-tuning starts from, None where it starts from none."""
+        if not self.pretrained:
             return None
-        plain = self.pretraining.model_copy(update={"sam": "none"})
-        return self.model_copy(update={"pretraining": plain})
+        shared = set(RunConfig.model_fields) | {"pretraining"}
+        return self.model_dump(mode="json", include=shared) | {"method": "simsiam"}
 
-    def digest(self) -> str:
-        """Return the SHA-256 of `identity()`."""
-        return digest(self.identity())
+    @property
+    def total_epochs(self) -> int:
+        """How many epochs it trains."""
+        return self.epochs
 
-
-def parse(fields: Any, where: str) -> RunConfig:
-    """Validate `fields` (a mapping as YAML gives it) as the configuration of a run.
-
-    Raises:
-        UserError: naming the dotted key in `where` and the remedy.
-    """
-    return validate(RunConfig, fields, where)
+    @property
+    def processes(self) -> int:
+        """How many processes train it."""
+        return self.ranks
 
 
 def validate(model: type[Model], fields: Any, where: str) -> Model:

@@ -68,7 +68,7 @@ class TorchvisionResNet(nn.Module):
     """torchvision's ResNet without its pooling and classifier: (B, 3, H, W) to feature maps (B, C, H / 32, W / 32).
 
     Global average pooling and linear heads follow here too, so Grad-CAM in closed form holds for it
-    (see `csa_core.method.activation_map`). `small` images get a 3 x 3 stem and no max pooling, and
+    (see `csa_core.ops.activation_map`). `small` images get a 3 x 3 stem and no max pooling, and
     feature maps of H / 8.
     """
 

@@ -7,7 +7,7 @@ from csa_core.config import PretrainingConfig
 from csa_core.models.resnet import make_body
 
 
-class SimSiam(nn.Module):
+class SimSiamNetwork(nn.Module):
     """Encoder, projector and predictor; the encoder is the body that fine-tuning goes on with."""
 
     def __init__(self, model: str, config: PretrainingConfig) -> None:
@@ -35,8 +35,8 @@ class SimSiam(nn.Module):
         return projected, self.predictor(projected)
 
 
-def make_simsiam(model: str, config: PretrainingConfig, seed: int) -> SimSiam:
+def make_simsiam(model: str, config: PretrainingConfig, seed: int) -> SimSiamNetwork:
     """Build SimSiam with initial weights that depend on `seed` alone, and touch no global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return SimSiam(model, config)
+        return SimSiamNetwork(model, config)

@@ -22,7 +22,7 @@ from csa_core.data.listed import ImageList
 from csa_core.data.ranks import add_up, agree, rank, ranks, share_buffers, wait
 from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
-from csa_core.method.bank import bank_bytes
+from csa_core.ops.bank import bank_bytes
 from csa_core.train import checkpoint
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.encoder import read_encoder

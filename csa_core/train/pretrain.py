@@ -15,9 +15,9 @@ from csa_core.data.listed import ImageList
 from csa_core.data.split import Split
 from csa_core.data.views import PretrainingPlan, plan_pretraining_epoch
 from csa_core.errors import UserError
-from csa_core.method.density import density_weights
-from csa_core.method.sam import climb, return_to
-from csa_core.method.simsiam import output_spread, symmetric_loss
+from csa_core.ops.density import density_weights
+from csa_core.ops.sam import ascend, restore
+from csa_core.ops.simsiam import output_spread, symmetric_loss
 from csa_core.models.resnet import make_body
 from csa_core.models.simsiam import SimSiam, make_simsiam
 from csa_core.store import Tensors
@@ -110,14 +110,14 @@ def simsiam_step(run: PretrainingRun, plan: PretrainingPlan, step: int) -> Stats
         run.optimizer.zero_grad(set_to_none=True)
         run.guard.watch("loss", losses)
         (run.weights[index] * losses).mean().backward()
-        before = climb(parameters, recipe.sam_radius)
+        before = ascend(parameters, recipe.sam_radius)
         run.optimizer.zero_grad(set_to_none=True)
         follow_statistics(run.network, False)  # they have moved in the first pass
         uphill = losses_of(run, *views)[0].mean()
         run.guard.watch("loss at the end of the ascent", uphill)
         uphill.backward()
         follow_statistics(run.network, True)
-        return_to(parameters, before)
+        restore(parameters, before)
         run.guard.check()
         run.optimizer.step()
     return {"loss": losses.detach().mean(), "projector_std": spread}

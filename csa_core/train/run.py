@@ -19,8 +19,8 @@ from csa_core.data.plan import plan_epoch
 from csa_core.data.ranks import gather_rows, rank, ranks
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.method.bank import ContextBank
-from csa_core.method.losses import log_prior, make_loss
+from csa_core.ops.bank import ContextBank
+from csa_core.ops.losses import log_prior, make_loss
 from csa_core.models.resnet import Network, make_network
 from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from csa_core.data.batch import Batch
 from csa_core.data.ranks import gather
-from csa_core.method.activation_map import activation_map, background_mask, object_map
-from csa_core.method.context_shift import context_shift
+from csa_core.ops.activation_map import activation_map, background_mask, object_map
+from csa_core.ops.context_shift import context_shift
 from csa_core.train.schedule import Phase
 
 if TYPE_CHECKING:

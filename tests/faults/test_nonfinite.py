@@ -11,7 +11,7 @@ import torch
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.method.activation_map import background_mask, object_map
+from csa_core.ops.activation_map import background_mask, object_map
 from csa_core.train import checkpoint, guard, step
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.pretrain import PretrainingRun

@@ -16,7 +16,7 @@ import yaml
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.method.bank import ContextBank, bank_bytes
+from csa_core.ops.bank import ContextBank, bank_bytes
 from tests.conftest import ROOT, TINY, Cli, tiny
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")

@@ -18,7 +18,7 @@ from csa_core import store
 from csa_core.config import parse
 from csa_core.data.ranks import gather_rows
 from csa_core.errors import UserError
-from csa_core.method.bank import bank_bytes
+from csa_core.ops.bank import bank_bytes
 from csa_core.train.memory import check_bank_fits
 from tests.conftest import ROOT, TINY, Cli, listed
 from tests.csa_core.train.test_loop import results

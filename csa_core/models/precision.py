@@ -8,11 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from csa_core.models.resnet import make_body
 
 GAINS_FROM = 10e6
 """Floating-point operations of an image's forward pass from which `auto` takes bfloat16 on a CPU that has it."""
+
+
+def features(body: nn.Module, images_bchw: Tensor, precision: str) -> Tensor:
+    """Return the last feature maps, (B, C, H', W'); the body alone computes in `precision`, which is not seen outside."""
+    if precision != "bfloat16":
+        maps: Tensor = body(images_bchw)
+        return maps
+    with torch.autocast(images_bchw.device.type, torch.bfloat16):
+        maps = body(images_bchw)
+    return maps.float()
 
 
 def resolve(precision: str, device: torch.device, model: str, image_size: tuple[int, int]) -> str:

@@ -26,6 +26,6 @@ def log_prior(class_counts: np.ndarray, device: torch.device) -> Tensor:
 LOSSES = {"cross_entropy": plain_cross_entropy, "logit_adjustment": logit_adjusted}
 
 
-def make_loss(name: str, prior: Tensor, strength: float) -> "partial[Tensor]":
+def make_loss(name: str, prior: Tensor, strength: float = 1.0) -> "partial[Tensor]":
     """Return a loss of (logits, labels) for one data set."""
     return partial(LOSSES[name], log_prior_k=prior, strength=strength)

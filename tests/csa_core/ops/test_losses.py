@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from csa_core.method.losses import log_prior, make_loss
+from csa_core.ops.losses import log_prior, make_loss
 
 COUNTS = np.array([50, 20, 5])
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))

@@ -6,8 +6,8 @@ import torch
 from scipy.spatial.distance import pdist
 from sklearn.neighbors import KernelDensity
 
-from csa_core.method import density
-from csa_core.method.density import density_weights, median_distance
+from csa_core.ops import density
+from csa_core.ops.density import density_weights, median_distance
 
 RNG = np.random.default_rng(0)
 # A crowd in one direction, a few in another.

@@ -1,12 +1,43 @@
 """The context memory bank Q: a first-in-first-out ring of images and their background masks."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 import torch
 from torch import Tensor
+
+from csa_core.errors import UserError
 
 
 def bank_bytes(volume: int, size: tuple[int, int]) -> int:
     """Return the memory of a bank: (V + 1) x H x W x 4 channels (image and mask) x 4 bytes."""
     return (volume + 1) * size[0] * size[1] * 4 * 4
+
+
+def make_bank(batches: int, batch_size: int, size: tuple[int, int], device: torch.device) -> "ContextBank":
+    """Return an empty bank of some batches, if the free memory of the device holds it.
+
+    Raises:
+        UserError: it does not.
+    """
+    needed = bank_bytes(batches * batch_size, size)
+    if needed > (free := free_bytes(device)):
+        height, width = size
+        raise UserError(
+            f"bank_batches {batches}: a bank of {batches} x batch_size {batch_size} images of {height} x {width} px "
+            f"takes {needed:,} bytes, {free:,} are free on {device}; lower one of them"
+        )
+    return ContextBank(batches * batch_size, size, device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a device, or can be freed; bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, IndexError, ValueError):  # Linux
+        return 1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class ContextBank:

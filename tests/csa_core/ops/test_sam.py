@@ -2,7 +2,7 @@
 
 import torch
 
-from csa_core.method.sam import climb, return_to
+from csa_core.ops.sam import ascend, restore
 
 A = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 1.0]], dtype=torch.float64)
 START = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -18,13 +18,13 @@ def test_the_gradient_is_that_of_the_place_uphill() -> None:
         return whole @ A @ whole / 2
 
     loss().backward()
-    before = climb(x, RADIUS)
+    before = ascend(x, RADIUS)
     gradient = A @ START
     torch.testing.assert_close(torch.cat(x).detach(), START + RADIUS * gradient / gradient.norm())
     for part in x:
         part.grad = None
     loss().backward()
-    return_to(x, before)
+    restore(x, before)
     assert torch.equal(torch.cat(x).detach(), START), "to the bit"
     found = torch.cat([part.grad for part in x if part.grad is not None])
     torch.testing.assert_close(found, A @ (START + RADIUS * gradient / gradient.norm()))
@@ -33,5 +33,5 @@ def test_the_gradient_is_that_of_the_place_uphill() -> None:
 def test_without_a_gradient_nothing_moves() -> None:
     x = torch.zeros(3, requires_grad=True)
     (x * 0).sum().backward()
-    climb([x], RADIUS)
+    ascend([x], RADIUS)
     assert torch.equal(x, torch.zeros(3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from csa_core.method.simsiam import output_spread, symmetric_loss
+from csa_core.ops.simsiam import output_spread, symmetric_loss
 
 G = torch.Generator().manual_seed(0)
 P1, P2, Z1, Z2 = (torch.randn(6, 5, generator=G, dtype=torch.float64) for _ in range(4))

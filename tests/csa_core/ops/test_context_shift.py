@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csa_core.method.context_shift import context_shift
+from csa_core.ops.context_shift import context_shift
 
 RNG = torch.Generator().manual_seed(0)
 IMAGES, CONTEXTS = (torch.randn(3, 3, 4, 5, generator=RNG) for _ in range(2))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csa_core.method.bank import ContextBank
+from csa_core.ops.bank import ContextBank
 
 BATCH = 4
 

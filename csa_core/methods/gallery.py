@@ -11,8 +11,8 @@ from csa_core.data.listed import ImageList
 from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.method.activation_map import activation_map, background_mask, object_map
-from csa_core.method.context_shift import context_shift
+from csa_core.ops.activation_map import activation_map, background_mask, object_map
+from csa_core.ops.context_shift import context_shift
 from csa_core.models.resnet import Network
 from csa_core.store import Tensors
 

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation (Foret et al., 2021): the gradient is taken a small climb away."""
+"""Sharpness-aware minimisation (Foret et al., 2021): the gradient is taken a small ascend away."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def climb(parameters: Sequence[Tensor], radius: float) -> list[Tensor]:
+def ascend(parameters: Sequence[Tensor], radius: float) -> list[Tensor]:
     """Move parameters by rho * g / ||g||, g their gradients together; return where they were.
 
     The norm is over all parameters at once (equation 2). A gradient of zero moves nothing.
@@ -23,7 +23,7 @@ def climb(parameters: Sequence[Tensor], radius: float) -> list[Tensor]:
 
 
 @torch.no_grad()
-def return_to(parameters: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """Put parameters back where `climb` found them, to the bit; their gradients stay."""
+def restore(parameters: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Put parameters back where `ascend` found them, to the bit; their gradients stay."""
     for parameter, value in zip(parameters, before, strict=True):
         parameter.copy_(value)

@@ -1,0 +1,7 @@
+from .augment import training_images as training_images
+from .plan import EpochPlan as EpochPlan
+from .plan import draw_mix as draw_mix
+from .plan import draw_slots as draw_slots
+from .plan import plan_epoch as plan_epoch
+from .ranks import gather as gather
+from .views import plan_views as plan_views

@@ -1,0 +1,53 @@
+"""The methods: a file each, and a line here. Importing them does not import torch."""
+
+from typing import Any
+
+from csa_core.config import RunConfig, validate
+from csa_core.errors import UserError, nearest
+from csa_core.methods.base import Method
+from csa_core.methods.csa import Csa
+from csa_core.methods.simsiam import SimSiam
+from csa_core.methods.single import ClassBalanced, CrossEntropy, LogitAdjustment
+
+METHODS: dict[str, type[Method]] = {
+    "ce": CrossEntropy,
+    "class_balanced": ClassBalanced,
+    "logit_adjustment": LogitAdjustment,
+    "csa": Csa,
+    "simsiam": SimSiam,
+}
+DEFAULT = "csa"
+
+
+def parse(fields: Any, where: str) -> RunConfig:
+    """Validate `fields` (a mapping as YAML gives it) as the configuration of a run of its method.
+
+    Raises:
+        UserError: naming the dotted key in `where` and the remedy.
+    """
+    name = fields.get("method", DEFAULT) if isinstance(fields, dict) else DEFAULT
+    if not isinstance(name, str) or name not in METHODS:
+        raise UserError(f"{where}: method: unknown name '{name}', {nearest(str(name), METHODS)}")
+    config = METHODS[name].Config
+    if isinstance(fields, dict):
+        for key in fields:
+            if key not in config.model_fields and (owners := readers(key)):
+                raise UserError(f"{where}: {key}: method {name} does not read it ({', '.join(owners)} does); remove it")
+    return validate(config, fields, where)
+
+
+def readers(key: str) -> list[str]:
+    """Return the methods that have a key."""
+    return [name for name, method in METHODS.items() if key in method.Config.model_fields]
+
+
+def recipe(fields: dict[str, Any], method: str) -> dict[str, Any]:
+    """Return what one method reads of a recipe, which may hold the keys of several."""
+    others = {key for key in fields if readers(key)} - set(METHODS[method].Config.model_fields)
+    return {key: value for key, value in fields.items() if key not in others} | {"method": method}
+
+
+def parent_of(config: RunConfig) -> RunConfig | None:
+    """Return the run that this one starts from, None where it starts from none."""
+    fields = config.parent()
+    return None if fields is None else parse(fields, f"the run that {config.method} starts from")

@@ -1,0 +1,210 @@
+"""Context-shift augmentation: its keys, and Algorithm 1 in `Csa.loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import lazy_loader
+from pydantic import Field, model_validator
+
+from csa_core import data, ops
+from csa_core.config import Supervised
+from csa_core.methods.base import Method, Setting, Stats, Watch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from csa_core.data.batch import Batch
+
+torch = lazy_loader.load("torch")
+LossName = Literal["cross_entropy", "logit_adjustment"]
+Mix = tuple[Literal["uniform", "beta"], float, float]
+
+
+class CsaConfig(Supervised):
+    """Training with context-shift augmentation. Defaults: the appendix's."""
+
+    method: Literal["csa"] = "csa"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    """First epochs that train the uniform branch alone."""
+    plain_epochs: Annotated[int, Field(ge=0)] = 3
+    """Last epochs without context shift, re-sampled images as they are."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Confidence from which a context enters the bank (delta)."""
+    bank_batches: Annotated[int, Field(ge=0, le=1024)] = 1
+    """Volume of the context bank in batches (V / B); 0 is csa without the bank."""
+    bank_reset: Literal["never", "epoch"] = "never"
+    """Empty the bank never (Algorithm 1) or at each epoch (released code)."""
+    mix: Mix = ("uniform", 0.0, 1.0)
+    """Distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
+    activation_map: Literal["gradcam", "cam"] = "gradcam"
+    """How the object is found."""
+    mask_exponent: Annotated[float, Field(gt=0)] = 2.0
+    """Background mask = (1 - activation map) ** this."""
+    mask_forward: Literal["shared", "eval"] = "shared"
+    """Mask and confidence from the training forward, or from a second one in eval mode."""
+    balance_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Class c is drawn in proportion to n_c ** (1 - this) (gamma)."""
+    uniform_loss: LossName = "cross_entropy"
+    """Loss of the uniform branch (l_u)."""
+    resampling_loss: LossName = "cross_entropy"
+    """Loss of the re-sampling branch (l_b)."""
+    logit_adjustment_strength: Annotated[float, Field(ge=0)] = 1.0
+    """Logit adjustment: weight of the log prior (tau)."""
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: the head that predicts would never "
+                "be trained; lower it"
+            )
+        if self.warmup_epochs + self.plain_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
+                f"more than epochs ({self.epochs}): lower one of the two"
+            )
+        name, a, b = self.mix
+        if name == "uniform" and not 0 <= a <= b <= 1:
+            raise ValueError(f"mix [uniform, {a}, {b}] needs 0 <= a <= b <= 1")
+        if name == "beta" and not (a > 0 and b > 0):
+            raise ValueError(f"mix [beta, {a}, {b}] needs a > 0 and b > 0")
+        return self
+
+    def unread(self) -> set[str]:
+        """Return the keys that have no effect with the values of the others."""
+        keys = super().unread()
+        if self.bank_batches == 0:
+            keys |= {"threshold", "bank_reset", "mix", "activation_map", "mask_forward", "mask_exponent"}
+        if "logit_adjustment" not in (self.uniform_loss, self.resampling_loss):
+            keys |= {"logit_adjustment_strength"}
+        return keys
+
+    @property
+    def cost(self) -> str:
+        """What the time of an epoch depends on, beside the data and the machine."""
+        return f"two branches of {self.model}"
+
+
+class Csa(Method):
+    """A uniform and a re-sampling branch on one body, and the context bank between them."""
+
+    Config = CsaConfig
+    heads: ClassVar[tuple[str, ...]] = ("uniform", "resampling")
+    predicts: ClassVar[str] = "resampling"  # section C.3
+    ensemble: ClassVar[bool] = True
+
+    def __init__(self, config: CsaConfig, setting: Setting) -> None:
+        super().__init__(config, setting)
+        size, device = setting.dataset.image_size, setting.device
+        self.bank = ops.make_bank(config.bank_batches, config.batch_size, size, device) if config.bank_batches else None
+        prior, strength = ops.log_prior(self.class_counts, device), config.logit_adjustment_strength
+        self.uniform_loss = ops.make_loss(config.uniform_loss, prior, strength)
+        self.resampling_loss = ops.make_loss(config.resampling_loss, prior, strength)
+
+    def phase(self, epoch: int) -> str:
+        """Name what the steps do: uniform branch alone; both; both without the shift."""
+        if epoch < self.config.warmup_epochs:
+            return "warmup"
+        return "plain" if epoch >= self.config.epochs - self.config.plain_epochs else "context_shift"
+
+    def streams(self, epoch: int) -> dict[str, np.ndarray | None]:
+        """Return the uniform stream, and once the second branch trains the re-sampled one."""
+        if self.phase(epoch) == "warmup":
+            return {"uniform": None}
+        return {"uniform": None, "resampled": ops.class_weights(self.class_counts, self.config.balance_ratio)}
+
+    def draws(self, generator: Callable[[str], np.random.Generator], steps: int) -> dict[str, np.ndarray]:
+        """Return places in the bank, (steps, B), none twice in a step, and mixing weights, (steps,) (lambda)."""
+        config = self.config
+        slots = data.draw_slots(generator("bank"), steps, max(config.bank_batches, 1), config.batch_size)
+        return {"slot": slots, "mix": data.draw_mix(generator("mix"), config.mix, steps)}
+
+    def loss(self, network: Any, batch: Batch, phase: str, watch: Watch) -> tuple[Tensor, Stats]:
+        """Return the loss of both modules on one batch each (lines 6-28), and scalars for the history.
+
+        In `warmup` the uniform module works alone and already fills the bank; in `plain` the
+        re-sampled images are not shifted and the bank rests.
+        """
+        bank = self.bank if phase != "plain" else None
+        images, labels = batch.streams["uniform"]  # line 6
+
+        # Uniform module (lines 8-16).
+        features = self.features(network, images)
+        logits = network.head("uniform", features)
+        uniform_loss = self.uniform_loss(logits, labels)
+        confident = shifted = labels.new_zeros(())
+        if bank:
+            is_confident, masks = self.find_contexts(network, images, labels, features, logits)
+            watch("background mask", masks)
+            bank.push(data.gather(images), data.gather(masks), data.gather(is_confident))  # line 13
+            confident = is_confident.sum()
+
+        # Balanced re-sampling module (lines 17-28).
+        resampling_loss = uniform_loss.new_zeros(())
+        if phase != "warmup" and (bank is None or bank.is_full()):  # line 18
+            resampled, their_labels = batch.streams["resampled"]  # line 7
+            if bank:
+                contexts, masks = bank.draw(batch.draws["slot"])  # line 19
+                watch("image in the bank", contexts)
+                watch("mask in the bank", masks)
+                resampled = ops.context_shift(resampled, contexts, masks, batch.draws["mix"])  # lines 20-22
+                shifted = labels.new_ones(())
+            resampled_logits = network.head("resampling", self.features(network, resampled))
+            resampling_loss = self.resampling_loss(resampled_logits, their_labels)
+
+        return uniform_loss + resampling_loss, {
+            "loss": uniform_loss.detach(),
+            "resampling_loss": resampling_loss.detach(),
+            "correct": (logits.detach().argmax(1) == labels).sum(),
+            "confident": confident,
+            "shifted": shifted,
+        }
+
+    def find_contexts(
+        self, network: Any, images: Tensor, labels: Tensor, features: Tensor, logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return which images are confident, (B,) bool (line 11), and background masks, (B, 1, H, W) (line 12)."""
+        config = self.config
+        with torch.no_grad():
+            if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
+                network.eval()
+                features = self.features(network, images)
+                logits = network.head("uniform", features)
+                network.train()
+            confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+            activation = ops.activation_map(features, network.weight("uniform"), labels, config.activation_map)
+            objects = ops.object_map(activation, (images.shape[2], images.shape[3]))
+            return confidence >= config.threshold, ops.background_mask(objects, config.mask_exponent)
+
+    def is_steady(self, phase: str) -> bool:
+        """Whether a step is the same operations as the one before: always, once the bank was full."""
+        return phase != "context_shift" or self.bank is None or self.bank.is_full()
+
+    def row(self, sums: dict[str, float], steps: int) -> dict[str, Any]:
+        """Return a line of the history from the sums over the steps of an epoch."""
+        return super().row(sums, steps) | {
+            "resampling_loss": sums["resampling_loss"] / steps,
+            "confident": sums["confident"] / (steps * self.config.batch_size),
+            "bank_fill": float(self.bank.fill()) / self.bank.volume if self.bank else 0.0,
+            "shifted": int(sums["shifted"]),
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the bank."""
+        return {f"bank/{name}": tensor for name, tensor in self.bank.state().items()} if self.bank else {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over a bank."""
+        if self.bank:
+            self.bank.load({name.removeprefix("bank/"): tensor for name, tensor in state.items()})
+
+    @classmethod
+    def memory(cls, config: CsaConfig, size: tuple[int, int]) -> str:
+        """Say what takes memory in a run on images of `size`, by its keys."""
+        if not config.bank_batches:
+            return super().memory(config, size)
+        taken = ops.bank_bytes(config.bank_batches * config.batch_size, size)
+        return f"{super().memory(config, size)} and a context bank of {taken:,} bytes (bank_batches {config.bank_batches})"
