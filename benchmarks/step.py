@@ -24,7 +24,7 @@ from csa_core.train.run import Run, choose_device
 from csa_core.train.step import find_contexts
 
 OUT = Path("results/benchmarks")
-TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes", "gang")
+TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes")
 
 
 def main() -> None:
@@ -48,7 +48,6 @@ def main() -> None:
         "parts": lambda: parts(device, rounds),
         "evaluation": lambda: evaluation(device, rounds),
         **{name: partial(cost, name, kinds, device, fewer) for name, kinds in costs().items()},
-        "gang": lambda: gang(device, fewer),
     }
     for name in args.only:
         keep(name, make[name](), args.out, args.device)
@@ -208,23 +207,6 @@ def bank_operations(run: Run) -> Callable[[], object]:
         context_shift(x, contexts, masks, plan.mix[0])
 
     return operate
-
-
-def gang(device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Return milliseconds of one step of each of K runs in one process, in turn, by K."""
-    dataset, rows = make_dataset(), []
-    for size in (1, 2, 4):
-        streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(size)]
-        steps = [endless(make_run(dataset, device, seed=seed)) for seed in range(size)]
-
-        def together(steps: Any = steps, streams: Any = streams) -> None:
-            for step, stream in zip(steps, streams, strict=True):
-                with torch.cuda.stream(stream):
-                    step()
-
-        value = medians(interleaved({"all": together}, rounds, warmup(device)))["all"]
-        rows.append({"runs": size, "ms for all": value, "ms a run": value / size})
-    return rows
 
 
 if __name__ == "__main__":

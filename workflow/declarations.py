@@ -40,8 +40,6 @@ class WorkflowConfig(Strict):
     """CPU threads of one training job; a run of several ranks takes as many for each."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """torch.compile the networks: auto does it for long runs on a CPU."""
-    gang: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Runs that one training job trains at once: more than 1 to fill a large GPU."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """image_list: processes that decode images for each rank; null takes the cores that training leaves idle."""
     code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None

@@ -42,8 +42,6 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     epochs: int
     is_compiled: bool = False
-    seconds_of_others: float = 0.0
-    """Time that other runs of the same process took in between."""
 
     def __init__(self, config: RunConfig, dataset: Dataset | ImageList, split: Split, device: torch.device) -> None:
         self.config = config
