@@ -3,7 +3,6 @@ import glob
 import os
 import sys
 from functools import partial
-from pathlib import Path
 
 from snakemake.utils import min_version
 
@@ -20,7 +19,6 @@ sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical
 from workflow import devices
-from workflow.pending import write_pending
 from workflow.plan import Plan, or_one_line, retyped
 
 for key in workflow.config_settings.config:
@@ -33,7 +31,6 @@ run_of = partial(or_one_line, PLAN.run_of)
 table_of = partial(or_one_line, PLAN.table_of)
 
 GPUS = devices.present(PLAN.config)
-PENDING = Path(PLAN.state, "pending.json")
 CACHE = os.path.abspath(f"{PLAN.state}/cache")
 
 # What the commands run with. None of it is a reason to run one again.
@@ -46,9 +43,7 @@ os.environ.update(
     CSA_GPUS=",".join(GPUS),
     CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
     CSA_COMPILE=PLAN.config.compile,
-    CSA_GANG=str(PLAN.config.gang),
     CSA_STATE=PLAN.state,
-    CSA_PENDING=str(PENDING) if PLAN.config.gang > 1 else "",
     CSA_CONFIG=canonical(config | {"code_version": PLAN.code}),  # so that no drawing job digests the code again
     CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
     # Libraries keep caches in the home folder otherwise, which compute nodes often cannot write to.
@@ -91,12 +86,6 @@ localrules:
     page,
     estimate,
     status,
-
-
-onstart:
-    # Only Snakemake knows which runs were asked for and are not there yet.
-    if PLAN.config.gang > 1:
-        write_pending(PENDING, (job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"))
 
 
 rule all:

@@ -6,7 +6,6 @@ round: a busy neighbour slows both, and disturbs a ratio least.
 
 import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +19,10 @@ import torch
 from csa_core.config import RunConfig, parse
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import make_split
+from csa_core.train.results import processor
 from csa_core.train.run import Run
 
+ROOT = Path(__file__).parents[1]
 Times = dict[str, list[float]]
 
 
@@ -59,9 +60,9 @@ def make_dataset(classes: int = 100, images: int = 10_847, test: int = 1_000, si
 
 
 def make_run(dataset: Dataset, device: torch.device, **changes: Any) -> Run:
-    """Return a csa run whose bank fills at its first step, the appendix's otherwise."""
+    """Return a csa run in float32 whose bank fills at its first step, the appendix's otherwise."""
     fields = {"data": {"source": "demo", "profile": "as_is"}, "threshold": 0.0, "lr": 0.01, "warmup_epochs": 0}
-    config: RunConfig = parse(fields | changes, "benchmark")
+    config: RunConfig = parse(fields | {"precision": "float32"} | changes, "benchmark")
     run = Run(config, dataset, make_split(dataset, config.data), device)
     run.network.train()
     return run
@@ -79,19 +80,19 @@ def endless(run: Run) -> Callable[[], object]:
 
 
 def hardware(device: str = "cpu") -> str:
-    """Return processor or GPU, cores and versions in one line."""
-    model = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
-    processor = model[1].strip() if model else platform.processor() or platform.machine()
+    """Return processor with its instruction sets or GPU, cores and versions in one line."""
+    found = processor()
+    named = f"{found['name']} ({', '.join(found['has'])})"
     if device.startswith("cuda"):
-        processor = f"{torch.cuda.get_device_name()}, {processor}"
+        named = f"{torch.cuda.get_device_name()}, {named}"
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{processor}, {os.cpu_count()} cores; {versions}; {platform.system()}"
+    return f"{named}, {os.cpu_count()} cores; {versions}; {platform.system()}"
 
 
 def keep(name: str, rows: list[dict[str, Any]], out: Path, device: str = "cpu") -> None:
-    """Print a table and store it as `out / name.csv`, each line with its hardware."""
+    """Print a table with the hardware, and store it as `out / name.csv`, each line with its hardware."""
     frame = pd.DataFrame(rows)
-    print(f"\n## {name}\n\n{frame.to_markdown(index=False, floatfmt='.4g')}", flush=True)
+    print(f"\n## {name}\n\n{hardware(device)}\n\n{frame.to_markdown(index=False, floatfmt='.4g')}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     frame.assign(hardware=hardware(device)).to_csv(out / f"{name}.csv", index=False)
 
@@ -99,7 +100,3 @@ def keep(name: str, rows: list[dict[str, Any]], out: Path, device: str = "cpu") 
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text() if Path(path).exists() else ""

@@ -1,7 +1,7 @@
 """The csa step against its floor and against the usual way, and what it costs: `python -m benchmarks.step`.
 
 The floor is forward and backward of the two batches and the optimizer step, on images that lie ready:
-what no implementation of the method can avoid.
+what no implementation of the method can avoid. Each precision has its own, and stands beside the first one's, too.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from csa_core.train.run import Run, choose_device
 from csa_core.train.step import find_contexts
 
 OUT = Path("results/benchmarks")
-TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes", "gang")
+TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes")
 
 
 def main() -> None:
@@ -35,48 +35,56 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="torch.compile the network, too: a minute more")
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers of the baseline")
-    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
+    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], help="of the step; tf32 goes alone")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    device = choose_device(args.device, args.precision)
+    if "tf32" in args.precision and len(args.precision) > 1:
+        parser.error("--precision: tf32 is set for a whole process; measure it alone")
+    device = choose_device(args.device, args.precision[0])
     if device.type == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream(device))  # the default one cannot be captured
     rounds, fewer = args.rounds, max(5, args.rounds // 2)
     make: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "step": lambda: [step(device, threads, args) for threads in args.threads],
+        "step": lambda: [row for threads in args.threads for row in step(device, threads, args)],
         "parts": lambda: parts(device, rounds),
         "evaluation": lambda: evaluation(device, rounds),
         **{name: partial(cost, name, kinds, device, fewer) for name, kinds in costs().items()},
-        "gang": lambda: gang(device, fewer),
     }
     for name in args.only:
         keep(name, make[name](), args.out, args.device)
         torch.set_num_threads(args.threads[0])
 
 
-def step(device: torch.device, threads: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Return milliseconds of a step of 2 x 128 images through ResNet-32, and ratios."""
+def step(device: torch.device, threads: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return milliseconds of a step of 2 x 128 images through ResNet-32 in each precision, and ratios."""
     torch.set_num_threads(threads)
     dataset = make_dataset()
     many = 1 if device.type == "cpu" else 50  # a GPU's step is too short to be timed alone
-    run, plain = make_run(dataset, device, precision=args.precision), Plain(dataset, 128, device, args.workers)
-    steps = {"floor": floor(run), "csa": endless(run), "baseline": plain.step}
-    if args.compile:
-        compiled = make_run(dataset, device, precision=args.precision)
-        compile_where_it_pays(compiled, "yes")
-        steps["compiled"] = endless(compiled)
+    steps: dict[str, Callable[[], object]] = {"baseline": Plain(dataset, 128, device, args.workers).step}
+    for name in args.precision:
+        run = make_run(dataset, device, precision=name)
+        steps |= {f"{name} floor": floor(run), f"{name} csa": endless(run)}
+        if args.compile:
+            compiled = make_run(dataset, device, precision=name)
+            compile_where_it_pays(compiled, "yes")
+            steps[f"{name} compiled"] = endless(compiled)
     for candidate in steps.values():
         for _ in range(warmup(device)):
             candidate()
     times = interleaved({name: repeat(each, many) for name, each in steps.items()}, args.rounds)
-    row: dict[str, Any] = {"device": device.type, "precision": args.precision, "threads": threads}
-    row |= {f"{name} ms": value / many for name, value in medians(times).items()}
-    row |= {"csa / floor": ratio(times, "csa", "floor"), "baseline / csa": ratio(times, "baseline", "csa")}
-    if args.compile:
-        row["baseline / compiled"] = ratio(times, "baseline", "compiled")
-        row["csa / compiled"] = ratio(times, "csa", "compiled")
-    return row
+    value, first, rows = medians(times), args.precision[0], []
+    for name in args.precision:
+        row: dict[str, Any] = {"device": device.type, "precision": name, "threads": threads}
+        row |= {f"{part} ms": value[f"{name} {part}"] / many for part in ("floor", "csa")}
+        row |= {"baseline ms": value["baseline"] / many}
+        row |= {"csa / floor": ratio(times, f"{name} csa", f"{name} floor")}
+        row |= {f"csa / {first} floor": ratio(times, f"{name} csa", f"{first} floor")}
+        row |= {"baseline / csa": ratio(times, "baseline", f"{name} csa")}
+        if args.compile:
+            row["csa / compiled"] = ratio(times, f"{name} csa", f"{name} compiled")
+        rows.append(row)
+    return rows
 
 
 def warmup(device: torch.device) -> int:
@@ -90,9 +98,8 @@ def floor(run: Run) -> Callable[[], object]:
     (x, y), (resampled, their_y) = run.images.batch(plan.uniform[0]), run.images.batch(plan.resampled[0])
 
     def plain_step() -> dict[str, torch.Tensor]:
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
-            loss = run.uniform_loss(run.network.head("uniform", run.network.body(x)), y)
-            loss = loss + run.resampling_loss(run.network.head("resampling", run.network.body(resampled)), their_y)
+        loss = run.uniform_loss(run.network.head("uniform", run.features(x)), y)
+        loss = loss + run.resampling_loss(run.network.head("resampling", run.features(resampled)), their_y)
         run.update(loss)
         return {}
 
@@ -208,23 +215,6 @@ def bank_operations(run: Run) -> Callable[[], object]:
         context_shift(x, contexts, masks, plan.mix[0])
 
     return operate
-
-
-def gang(device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Return milliseconds of one step of each of K runs in one process, in turn, by K."""
-    dataset, rows = make_dataset(), []
-    for size in (1, 2, 4):
-        streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(size)]
-        steps = [endless(make_run(dataset, device, seed=seed)) for seed in range(size)]
-
-        def together(steps: Any = steps, streams: Any = streams) -> None:
-            for step, stream in zip(steps, streams, strict=True):
-                with torch.cuda.stream(stream):
-                    step()
-
-        value = medians(interleaved({"all": together}, rounds, warmup(device)))["all"]
-        rows.append({"runs": size, "ms for all": value, "ms a run": value / size})
-    return rows
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from csa_core.store import RESULTS, read_json, read_sealed, sealed  # noqa: E402
+from csa_core.train.evaluate import pack  # noqa: E402
 from workflow.plan import Plan, Run  # noqa: E402
 
 PROTOCOL = {
@@ -184,7 +185,7 @@ def enlarged(metrics: dict[str, Any], classes: int, rng: np.random.Generator) ->
             own = correct[np.array(metrics["groups"]) == group]
             accuracy[group] = own.mean() / KEPT if len(own) else None
         scores |= {"accuracy": accuracy, "images": [KEPT] * classes}
-        scores |= {"correct": correct.tolist(), "confusion": confusion.tolist()}
+        scores |= {"correct": correct.tolist(), "confusion": pack(confusion)}
         scores |= {name: float(rng.uniform(0.1, 0.9)) for name in ("harmonic_mean", "geometric_mean", "ece")}
     return metrics
 

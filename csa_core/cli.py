@@ -184,20 +184,6 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("CSA_COMPILE") or "auto",
         help="torch.compile the network: auto does it for long runs on a CPU (default: CSA_COMPILE, else auto)",
     )
-    sub.add_argument(
-        "--gang",
-        type=int,
-        default=os.environ.get("CSA_GANG") or 1,
-        metavar="N",
-        help="train up to N runs at once, a large GPU's worth; the others come from --pending (CSA_GANG, else 1)",
-    )
-    sub.add_argument(
-        "--pending",
-        type=Path,
-        default=os.environ.get("CSA_PENDING") or None,
-        metavar="FILE",
-        help="list of runs that will be asked for, too (default: CSA_PENDING, which a workflow sets)",
-    )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
         "--expect-code",

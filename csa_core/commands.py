@@ -22,12 +22,9 @@ from csa_core.train import launch
 from csa_core.train.compiled import keep_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from csa_core.data.dataset import Dataset
     from csa_core.data.listed import ImageList
     from csa_core.data.split import Split
-    from csa_core.train.gang import Job
 
 
 def data(args: argparse.Namespace) -> None:
@@ -103,7 +100,6 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or store.code_digest()
     if args.expect_code and args.expect_code != store.code_digest():
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    gang, others = _gang(args, config, dataset)
     metrics = train_run(
         config,
         dataset,
@@ -115,8 +111,6 @@ def train(args: argparse.Namespace) -> None:
         args.checkpoint_seconds,
         args.retrain,
         args.encoder,
-        others,
-        gang,
         args.compile,
     )
     if rank() == 0:
@@ -207,18 +201,6 @@ def _workers(args: argparse.Namespace) -> int:
     if not 0 <= args.workers <= 1024:
         raise UserError(f"--workers {args.workers}: from 0 to 1024")
     return int(args.workers)
-
-
-def _gang(args: argparse.Namespace, config: RunConfig, dataset: "Dataset | ImageList") -> "tuple[int, Iterator[Job]]":
-    """Return how many runs to train at once, and those that may be trained with this one."""
-    from csa_core.data.dataset import Dataset
-    from csa_core.train.gang import pending_jobs
-
-    if not 1 <= args.gang <= 1024:
-        raise UserError(f"--gang {args.gang}: from 1 to 1024")
-    if args.gang == 1 or args.pending is None or not isinstance(dataset, Dataset) or config.ranks > 1:
-        return 1, iter(())
-    return args.gang, pending_jobs(args.pending, config, args.data, dataset)
 
 
 def _device(args: argparse.Namespace, precision: str) -> Any:

@@ -40,8 +40,6 @@ class WorkflowConfig(Strict):
     """CPU threads of one training job; a run of several ranks takes as many for each."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """torch.compile the networks: auto does it for long runs on a CPU."""
-    gang: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Runs that one training job trains at once: more than 1 to fill a large GPU."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """image_list: processes that decode images for each rank; null takes the cores that training leaves idle."""
     code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
@@ -53,6 +51,8 @@ class Protocol(Strict):
 
     tables: dict[str, dict[str, Any]] = {}
     """What the runs of single tables change, as `table6: {model: resnet18_cifar}`."""
+    paper_values: str | None = None
+    """Heading of the paper's printed values; `paper` alone shows the difference from them, null shows none."""
 
 
 class Row(Strict):
@@ -66,12 +66,14 @@ class Row(Strict):
     """Method of the run."""
     changes: dict[str, Any] = {}
     """What the run changes from the protocol."""
+    epochs_times: Annotated[int, Field(ge=1)] = 1
+    """How many times the protocol's epochs it trains; lr_drops move with them."""
     sweep: str | None = None
     """Key of a run: the row stands for each value under `sweeps` in config.yaml."""
     head: Head | None = None
     """Which head is scored; null is the one that predicts."""
     paper: dict[str, Any] = {}
-    """The paper's values in percent by column; by value and column for a sweep."""
+    """The paper's values in percent by column; by value and column for a sweep. Rows that have some are the paper's."""
 
 
 class Term(Strict):
@@ -86,8 +88,10 @@ class Term(Strict):
 class Claim(Strict):
     """One statement that the appendix makes in words, and what in the table would show it.
 
+    `best` and `insensitive` speak of the appendix's own rows, whatever a sweep adds or leaves out.
+
     `contrast`: the sum of `more` minus the sum of `less` is above zero.
-    `best`: `row` is above every other row of the table but those under `apart`.
+    `best`: `row` is above every other row but those under `apart`.
     `insensitive`: every other row is within `margin` points of `row`.
     """
 
@@ -103,10 +107,14 @@ class Claim(Strict):
     """Contrast: cells that count against."""
     row: str = ""
     """Best, insensitive: label of the row that all others are compared with."""
+    among: list[str] = []
+    """Best, insensitive: the rows that it speaks of; empty: those with values of the paper, or all if none has."""
     apart: list[str] = []
     """Best: labels of rows that are not rivals."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """Insensitive: how many percentage points are no difference that matters."""
+    interval: Literal["paired", "pooled"] = "paired"
+    """What the verdict rests on: differences seed by seed, or the spread of all rows of a sweep taken together."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Claim":
@@ -126,10 +134,14 @@ class Table(Strict):
     """Heading of the first column, or name of the horizontal axis."""
     source: str
     """Where the paper has it."""
+    note: str = ""
+    """What a reader must know beside the numbers; shown under the table."""
+    paper_sd: Annotated[float, Field(gt=0)] | None = None
+    """Sd over seeds, in points of All, that the paper's single runs are taken to have."""
     protocol: str | None = None
     """The one protocol that it is of; a protocol with tables of its own draws no others."""
-    columns: list[Column] = ["all", "many", "medium", "few"]
-    """Groups of classes and measures that are shown."""
+    columns: list[Column | Literal["shifted_steps"]] = ["all", "many", "medium", "few"]
+    """Groups of classes and measures that are shown; shifted_steps counts the steps with context shift (csa)."""
     draw: Literal["no", "categories", "line"] = "no"
     """Whether its first column is drawn too, over categories or over a number."""
     rows: Annotated[list[Row], Field(min_length=1)]

@@ -119,7 +119,7 @@ class Plan:
         self.state = Path(self.config.state or f"{self.results}/state").as_posix()
         self.protocol, self._base, own = _protocol(self.config)
         self.tables = load_tables(self.protocol)
-        self._changes_of = own.tables
+        self._changes_of, self._paper_values = own.tables, own.paper_values
         for table in own.tables:
             if table not in self.tables:
                 hint = nearest(table, self.tables)
@@ -203,9 +203,7 @@ class Plan:
             key, equals, value = part.partition("=")
             if not equals:
                 raise UserError(f"target {name}: expected key=value, as in csa/threshold=0.3, got '{part}'")
-            # A list of one is written with a comma behind it, as in Python, and an empty one as a comma.
-            values = [_value(item) for item in value.split(",") if item]
-            changes[key] = values if "," in value else _value(value)
+            changes[key] = _value(value)
         run = self.run(method, changes, int(seed))
         if run.name != f"{self.protocol}/{name}" or str(run.config.seed) != seed:
             raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")
@@ -237,7 +235,8 @@ class Plan:
                     "series": values["series"],
                     "head": row.head,
                     "reference": is_reference,
-                    "paper": values["paper"] if self.is_paper else {},
+                    "pool": values["pool"],
+                    "paper": values["paper"] if self.paper_heading else {},
                     "run": runs[0].name,
                     "digests": [run.digest for run in runs],
                 }
@@ -248,11 +247,11 @@ class Plan:
         return rows
 
     def _spelt_out(self, table: str) -> Iterator[tuple[Row, dict[str, Any]]]:
-        """Yield each row of a table, once for each value where it stands for a sweep."""
-        for row in self.tables[table].rows:
-            fixed = self._changes_of.get(table, {}) | row.changes
+        """Yield each row of a table, once for each value where it stands for a sweep; `pool` numbers the sweep."""
+        for number, row in enumerate(self.tables[table].rows):
+            fixed = self._longer(row, self._changes_of.get(table, {}) | row.changes)
             if row.sweep is None:
-                yield row, {"label": row.label, "series": row.series, "changes": fixed, "paper": row.paper}
+                yield row, _names(table, row, None) | {"changes": fixed, "paper": row.paper, "pool": None}
                 continue
             if row.sweep not in self.config.sweeps:
                 raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {table} needs it; list its values there")
@@ -261,13 +260,27 @@ class Plan:
                 fields = _flat(self.run(row.method, changes, self.config.seeds[0]).config.model_dump(mode="json"))
                 if row.sweep not in fields:
                     raise UserError(f"{table}: sweep {row.sweep} is not one key; {nearest(row.sweep, fields)}")
-                value = fields[row.sweep]
-                parts, text = value if isinstance(value, list) else [value], _text(value)
-                try:
-                    names = {name: getattr(row, name).format(*parts, value=text) for name in ("label", "series")}
-                except (KeyError, IndexError, ValueError):
-                    raise UserError(f"{table}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} alone") from None
-                yield row, names | {"changes": changes, "paper": row.paper.get(text, {})}
+                text = _text(fields[row.sweep])
+                own = {"changes": changes, "paper": row.paper.get(text, {}), "pool": number}
+                yield row, _names(table, row, fields[row.sweep]) | own
+
+    def _longer(self, row: Row, changes: dict[str, Any]) -> dict[str, Any]:
+        """Return a row's changes with epochs and drops of the learning rate times what it says."""
+        if row.epochs_times == 1:
+            return changes
+        config = self.run(row.method, changes, self.config.seeds[0]).config
+        longer: dict[str, Any] = {"epochs": config.epochs * row.epochs_times}
+        if config.lr_schedule == "drops":
+            longer["lr_drops"] = [epoch * row.epochs_times for epoch in config.lr_drops]
+        return changes | longer
+
+    def _own_rows(self, table: str) -> list[str]:
+        """Return the names of the rows that the paper has values of, or of all rows where it has none."""
+        own = []
+        for row in self.tables[table].rows:
+            values = map(_value, row.paper) if row.sweep else [None] if row.paper else []
+            own += [name_of(_names(table, row, value)) for value in values]
+        return own or [name_of(row) for row in self.rows(table)]
 
     @cache  # noqa: B019
     def runs_of(self, table: str) -> list[Run]:
@@ -292,8 +305,11 @@ class Plan:
         if table not in self.tables:
             raise UserError(f"{table}: no such table, {nearest(table, self.tables)}")
         shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
-        facts = {"name": table, "protocol": self.protocol, "overrides": self.config.overrides, "results": self.results}
-        return shown | facts | {"seeds": self.config.seeds, "rows": self.rows(table)}
+        facts: dict[str, Any] = {"results": self.results, "overrides": self.config.overrides}
+        facts |= {"name": table, "protocol": self.protocol, "paper_heading": self.paper_heading}
+        facts |= {"seeds": self.config.seeds, "rows": self.rows(table)}
+        claims = [claim | {"among": claim["among"] or self._own_rows(table)} for claim in shown["claims"]]
+        return shown | facts | {"claims": claims}
 
     @cache  # noqa: B019
     def drawing(self, *tables: str) -> str:
@@ -332,10 +348,15 @@ class Plan:
         paths = [Path(run.folder, "metrics.json") for run in self.runs_of(table)]
         return digest([str(path) for path in paths if path.exists()])
 
-    @property
-    def is_paper(self) -> bool:
-        """Whether runs are the paper's own, so that its printed values may stand beside ours."""
-        return self.config.protocol == "paper" and not self.config.overrides
+    @cached_property
+    def paper_heading(self) -> str | None:
+        """What heads the paper's printed values, where the protocol lets them stand beside ours.
+
+        Overrides forbid them, but for those that say where the same images come from.
+        """
+        flat = _flat(self.config.overrides)
+        is_recipe = flat.keys() <= {"data.source", "data.root", "data.selection"}
+        return self._paper_values if is_recipe and flat.get("data.source") not in ("demo", "cifar10") else None
 
     def splits(self) -> list[str]:
         """Return the split files of all runs; each is made from its data set's file."""
@@ -424,6 +445,22 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any], Protocol]:
     return path.stem, fields, own
 
 
+def _names(table: str, row: Row, value: Any) -> dict[str, Any]:
+    """Return label and series of a row for a value of its sweep."""
+    if row.sweep is None:
+        return {"label": row.label, "series": row.series}
+    parts = value if isinstance(value, list) else [value]
+    try:
+        return {name: getattr(row, name).format(*parts, value=_text(value)) for name in ("label", "series")}
+    except (KeyError, IndexError, ValueError):
+        raise UserError(f"{table}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} alone") from None
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return what claims and figures call a row: its series, if any, and its label."""
+    return f"{row['series']} {row['label']}".strip()
+
+
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     """Return nested fields with dotted keys."""
     flat: dict[str, Any] = {}
@@ -443,7 +480,9 @@ def _text(value: Any) -> str:
 
 
 def _value(text: str) -> Any:
-    """Read a value that `_text` wrote."""
+    """Read a value that `_text` wrote: a list of one has a comma behind it, as in Python, an empty one is a comma."""
+    if "," in text:
+        return [_value(item) for item in text.split(",") if item]
     try:
         return json.loads(text)
     except ValueError:

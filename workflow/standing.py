@@ -8,7 +8,7 @@ import json
 import os
 import re
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,8 +47,6 @@ class Standing:
     test_accuracy: float | None = None
     process: tuple[str, int] | None = None
     """Host and number of the process that trains it."""
-    gang: int = 1
-    """How many runs that process trains at once."""
     ago: float | None = None
     """Seconds since its sign of life, or since it failed."""
 
@@ -67,7 +65,7 @@ class Beat:
     """A run's last sign of life, as `csa_core.train.live` writes it."""
 
     digests: dict[str, str]
-    out: str | None
+    out: str
     epoch: int
     epochs: int
     seconds_per_epoch: float | None
@@ -76,11 +74,6 @@ class Beat:
     updated: str
     process: int
     host: str
-
-    @property
-    def trainer(self) -> tuple[str, int]:
-        """Host and number of the process that trained it."""
-        return self.host, self.process
 
     @property
     def time(self) -> float:
@@ -95,7 +88,6 @@ class Trace:
     beat: Beat | None = None
     is_held: bool = False
     checkpoint: int = 0
-    gang: int = 1
 
 
 Key = tuple[str, str]
@@ -144,7 +136,7 @@ def _unfinished(run: Run, trace: Trace | None, last: Beat | None, each: float, n
         if not has_ended and silence <= max(SILENT_SECONDS, SILENT_EPOCHS * (own if own == own else LONG_EPOCH)):
             left = max((run.epochs - beat.epoch) * own - silence, 0.0)
             accuracies = beat.train_accuracy, beat.test_accuracy
-            return Standing(run, "running", "", beat.epoch, left, *accuracies, beat.trainer, trace.gang, silence)
+            return Standing(run, "running", "", beat.epoch, left, *accuracies, (beat.host, beat.process), silence)
     left = (run.epochs - epoch) * each + START_SECONDS
     is_of_another = last is not None and last != beat and written - last.time < SILENT_SECONDS
     if is_error and not is_of_another:
@@ -186,10 +178,6 @@ def _traces(state: Path) -> dict[Key, Trace]:
                     traces[digests] = Trace(beat, "holder.json" in names, checkpoint)
             elif "finished.json" in names and (finished := digests_of(folder / "metrics.json")):
                 traces.setdefault(finished, Trace())
-    held = [(trace, trace.beat.trainer) for trace in traces.values() if trace.beat and trace.is_held]
-    members = Counter(trainer for _, trainer in held)
-    for trace, trainer in held:
-        trace.gang = members[trainer]
     return traces
 
 
@@ -208,7 +196,7 @@ def _pace(
                 epochs = run.epochs if is_of_plan else Path(run.folder, "history.csv").read_bytes().count(b"\n") - 1
                 times[run.kind].append(seconds / epochs)
         elif trace and trace.beat and trace.beat.seconds_per_epoch:
-            times[run.kind].append(trace.beat.seconds_per_epoch / trace.gang)
+            times[run.kind].append(trace.beat.seconds_per_epoch)
     return {kind: statistics.median(each) if each else float("nan") for kind, each in times.items()}
 
 
@@ -237,8 +225,8 @@ def about(seconds: float) -> str:
 
 def together(standings: list[Standing], jobs: int) -> float:
     """Return the seconds that runs take with so many processes side by side."""
-    work = sum(standing.left / standing.gang for standing in standings)
-    return max(work / jobs, max((standing.left for standing in standings), default=0.0))  # no sooner than the longest
+    left = [standing.left for standing in standings]
+    return max(sum(left) / jobs, max(left, default=0.0))  # no sooner than the longest
 
 
 def measured(pace: dict[str, float]) -> str:

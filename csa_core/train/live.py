@@ -28,13 +28,13 @@ class Live:
     """Writes them at the first epoch, then at the end of an epoch when the last time was `SECONDS` ago."""
 
     def __init__(
-        self, run: Trainee, folder: Path, shown: Path | None, digests: dict[str, str], history: list[Row], spent: float
+        self, run: Trainee, folder: Path, shown: Path, digests: dict[str, str], history: list[Row], spent: float
     ) -> None:
         """Begin after the epochs of `history`, which took `spent` seconds.
 
         Args:
             folder: the run's state, where its sign of life is.
-            shown: where a person looks for history and events; None shows neither.
+            shown: where a person looks for history and events.
         """
         self._run, self._folder, self._shown, self._digests = run, folder, shown, digests
         self._history = history
@@ -64,7 +64,7 @@ class Live:
             self._folder / store.PROGRESS,
             {
                 "digests": self._digests,
-                "out": str(self._shown) if self._shown else None,
+                "out": str(self._shown),
                 "epoch": done,
                 "epochs": self._run.epochs,
                 "seconds_per_epoch": round((self._ends[-1] - self._ends[0]) / epochs, 3) if epochs else None,
@@ -76,10 +76,9 @@ class Live:
             },
             lasting=False,
         )
-        if self._shown:
-            store.write_bytes(self._shown / PARTIAL, history_csv(self._history).encode(), lasting=False)
-            # In place: TensorBoard holds the file open, and would not see another one that takes its name.
-            store.write_in_place(self._shown / EVENTS, self._events)
+        store.write_bytes(self._shown / PARTIAL, history_csv(self._history).encode(), lasting=False)
+        # In place: TensorBoard holds the file open, and would not see another one that takes its name.
+        store.write_in_place(self._shown / EVENTS, self._events)
 
     def end(self) -> None:
         """Write the last epochs, however training ended, if that is possible."""

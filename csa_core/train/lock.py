@@ -13,23 +13,18 @@ from csa_core import store
 from csa_core.errors import UserError
 
 
-class Busy(UserError):
-    """Another process trains this run."""
-
-
 @contextmanager
-def hold(folder: Path, wait: bool = False) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's state; the system takes it back however the holder ends.
 
     Raises:
-        Busy: another process holds it, and this one is not to wait.
-        UserError: the folder cannot be written to.
+        UserError: another process holds it, or the folder cannot be written to.
     """
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise Busy(f"{folder}: {_holder(folder)} is training this run; wait for it or stop it") from None
+        raise UserError(f"{folder}: {_holder(folder)} is training this run; wait for it or stop it") from None
     except OSError as error:
         raise UserError(f"{folder}/lock: cannot be written ({error.strerror}); choose another place") from None
     try:

@@ -7,9 +7,7 @@ sound checkpoint, the start.
 """
 
 import time
-from collections.abc import Generator, Iterable
-from contextlib import nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from csa_core.train import checkpoint
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.encoder import read_encoder
 from csa_core.train.events import EVENTS, events_of
-from csa_core.train.gang import Job, Training, train_in_turn
 from csa_core.train.guard import NotFinite
 from csa_core.train.live import PARTIAL, Live
 from csa_core.train.lock import hold
@@ -51,8 +48,6 @@ def train(
     checkpoint_seconds: float = 30.0,
     retrain: bool = False,
     encoder: Path | None = None,
-    others: Iterable[Job] = (),
-    gang: int = 1,
     compile_network: str = "no",
 ) -> dict[str, Any]:
     """Train `config` and leave its results in `out`; return the metrics.
@@ -63,49 +58,44 @@ def train(
         retrain: forget finished results and checkpoints of this very run first.
         encoder: weights of the pre-training run that this run needs, or the folder with them.
         compile_network: auto, yes or no, see `csa_core.train.compiled`.
-        others: runs on the same data set to train on the way, up to `gang` at once with this one.
 
     Raises:
         UserError: another process trains this run, the encoder is not the one it needs, something is
             not finite, or there is not enough memory or disk.
     """
-
-    def start(job: Job, wait_for_lock: bool) -> Training:
-        # What can be found wrong is found before the first step, and not after hours.
-        digests = {"config": job.config.digest(), "data": dataset.digest, "split": job.split.digest, "code": code}
-        # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
-        digests["precision"] = resolve(job.config.precision, device, job.config.model, dataset.image_size)
-        weights, weights_digest = read_encoder(job.encoder, job.config, dataset.digest, job.split.digest)
-        if weights is not None:
-            digests["encoder"] = weights_digest
-        group_of_class(job.config.data.groups, job.split.class_counts)
-        folder = state_root / store.digest(digests)[:24]
-        for each in (folder, job.out or job.shown):
-            if each is not None:
-                store.make_folder(each)
-        kind = PretrainingRun if job.config.method == "simsiam" else Run
-        make = partial(kind, job.config, dataset, job.split, device, weights)
-        # One rank holds the lock, reads and writes; the others train with it.
-        with (
-            hold(folder, wait_for_lock) if rank() == 0 else nullcontext(),
-            one_line_when_out_of_memory(job.config, dataset.image_size),
-        ):
-            if retrain and job.out is not None and rank() == 0:
-                for path in [*checkpoint.find(folder), folder / "finished.json"]:
-                    store.remove(path)
-            if not agree(rank() == 0 and is_finished(folder), device):
-                yield
-                run = make()
+    # What can be found wrong is found before the first step, and not after hours.
+    digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": code}
+    # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
+    digests["precision"] = resolve(config.precision, device, config.model, dataset.image_size)
+    weights, weights_digest = read_encoder(encoder, config, dataset.digest, split.digest)
+    if weights is not None:
+        digests["encoder"] = weights_digest
+    group_of_class(config.data.groups, split.class_counts)
+    folder = state_root / store.digest(digests)[:24]
+    for each in (folder, out):
+        store.make_folder(each)
+    # One rank holds the lock, reads and writes; the others train with it.
+    with hold(folder) if rank() == 0 else nullcontext():
+        if retrain and rank() == 0:
+            for path in [*checkpoint.find(folder), folder / "finished.json"]:
+                store.remove(path)
+        if not agree(rank() == 0 and is_finished(folder), device):
+            with one_line_when_out_of_memory(config, dataset.image_size), _stream(device):
+                kind = PretrainingRun if config.method == "simsiam" else Run
+                run = kind(config, dataset, split, device, weights)
                 if isinstance(run, Run):
                     run.is_compiled = compile_where_it_pays(run, compile_network)
-                history, seconds = yield from _train_epochs(run, job, folder, digests, checkpoint_seconds)
+                history, seconds = _train_epochs(run, out, folder, digests, checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
-            if rank() == 0 and job.out is not None:
-                _publish(folder, job.out)
-            wait()
-
-    train_in_turn(start, Job(config, split, encoder, out), others, gang, device)
+        if rank() == 0:
+            _publish(folder, out)
+        wait()
     return store.read_sealed(out / "metrics.json")
+
+
+def _stream(device: torch.device) -> AbstractContextManager[Any]:
+    """On a GPU work on a stream of the run's own: steps cannot be captured on the default one."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _publish(folder: Path, out: Path) -> None:
@@ -121,8 +111,8 @@ def _publish(folder: Path, out: Path) -> None:
 
 
 def _train_epochs(
-    run: Trainee, job: Job, folder: Path, digests: dict[str, str], checkpoint_seconds: float
-) -> Generator[None, None, tuple[list[Row], float]]:
+    run: Trainee, out: Path, folder: Path, digests: dict[str, str], checkpoint_seconds: float
+) -> tuple[list[Row], float]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all.
 
     What ends it early carries a note that says where the run will continue.
@@ -136,18 +126,18 @@ def _train_epochs(
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
     if tensors:
         run.load(tensors)
-    progress = Progress(epochs, first, quiet=job.out is None or rank() > 0)
+    progress = Progress(epochs, first, quiet=rank() > 0)
     if isinstance(run, Run) and run.bank and isinstance(run.dataset, ImageList):
         volume, side = run.bank.volume, run.dataset.side
         megabytes = bank_bytes(volume, run.dataset.image_size) / 1e6
         progress.say(f"bank: {volume:,} images of {side} x {side} px, {megabytes:,.0f} MB on {run.device}")
     for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
         progress.say(line)
-    live = Live(run, folder, job.out or job.shown, digests, history, before) if rank() == 0 else None
+    live = Live(run, folder, out, digests, history, before) if rank() == 0 else None
     start = saved = time.monotonic()
     try:
         for epoch in range(first, epochs):
-            row = yield from _steps(run, epoch)
+            row = train_epoch(run, epoch)
             if every and (epoch + 1) % every == 0:
                 row |= _test_accuracies(run)
             history.append(row)
@@ -156,9 +146,8 @@ def _train_epochs(
                 live.epoch()
             now = time.monotonic()
             if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
-                spent = before + now - start - run.seconds_of_others
                 if rank() == 0:
-                    meta = {"history": history, "seconds": spent, "digests": digests}
+                    meta = {"history": history, "seconds": before + now - start, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
                 saved = now
     except BaseException as error:
@@ -169,25 +158,11 @@ def _train_epochs(
         progress.close()
         if live:
             live.end()
-    return history, before + time.monotonic() - start - run.seconds_of_others
+    return history, before + time.monotonic() - start
 
 
 def train_epoch(run: Trainee, epoch: int) -> Row:
     """Train one epoch, numbered from 0; return its row of the history.
-
-    Raises:
-        UserError: something is not finite.
-    """
-    steps = _steps(run, epoch)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
-def _steps(run: Trainee, epoch: int) -> Generator[None, None, Row]:
-    """Train one epoch, and yield after each step; return its row of the history.
 
     Raises:
         UserError: something is not finite; nothing of this epoch has been saved.
@@ -202,9 +177,6 @@ def _steps(run: Trainee, epoch: int) -> Generator[None, None, Row]:
             for name, value in stats.items():
                 # A copy: a replayed step writes its scalars to the same place each time.
                 totals[name] = totals[name] + value if name in totals else value.clone()
-            left = time.monotonic()
-            yield
-            run.seconds_of_others += time.monotonic() - left
         # Here alone the epoch waits for the device.
         run.guard.end_epoch()
     except NotFinite as bad:

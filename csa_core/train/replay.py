@@ -68,7 +68,7 @@ class Replay:
 def captured(step: Callable[[], Stats]) -> Callable[[], Stats]:
     """Capture a step on the current stream of the GPU; return what launches it and gives its scalars."""
     graph = torch.cuda.CUDAGraph()
-    # Other runs of this process may be at work on streams of their own.
+    # Other threads of this process, as of a library, may use the GPU meanwhile.
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         stats = step()
 

@@ -42,8 +42,6 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     epochs: int
     is_compiled: bool = False
-    seconds_of_others: float = 0.0
-    """Time that other runs of the same process took in between."""
 
     def __init__(self, config: RunConfig, dataset: Dataset | ImageList, split: Split, device: torch.device) -> None:
         self.config = config
@@ -54,10 +52,13 @@ class Trainee:
         """What the body computes in: `auto` is decided here, once."""
 
     def features(self, images_bchw: Tensor) -> Tensor:
-        """Return the last feature maps in float32; the body alone computes in the run's precision."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        """Return the last feature maps, in float32; the body alone computes in the run's precision."""
+        if self.precision != "bfloat16":
             features: Tensor = self.network.body(images_bchw)
-        return features.float() if self.precision == "bfloat16" else features
+            return features
+        with torch.autocast(self.device.type, torch.bfloat16):
+            features = self.network.body(images_bchw)
+        return features.float()
 
     def place(self, network: nn.Module) -> Any:
         """Put a network on the device, in the memory format that convolutions are fastest in."""

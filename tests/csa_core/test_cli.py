@@ -50,7 +50,6 @@ BAD = {
         ["train", "RUN", "--out", "OUT", "--device", "cpu", "--set", "precision=tf32"],
         "precision: tf32 is for NVIDIA GPUs, not for cpu; use float32",
     ),
-    "no gang": (["train", "RUN", "--out", "OUT", "--gang", "0"], "--gang 0: from 1 to 1024"),
     "device of nowhere": (["train", "RUN", "--out", "OUT", "--device", "meta"], "device: 'meta' is not available"),
     "result in the way": (["train", "RUN", "--out", "RUN/out"], "run.yaml/out/state"),
     "state in the way": (["train", "RUN", "--out", "OUT", "--state", "RUN/s"], "cannot be made"),

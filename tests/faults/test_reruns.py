@@ -42,7 +42,7 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "weight_decay": (1.0e-3, SUPERVISED),
     "crop_padding": (1, SUPERVISED),
     "colour_jitter": (0.4, set()),
-    "precision": ("bfloat16", SUPERVISED),
+    "precision": ("bfloat16", ALL),
     "ranks": (2, SUPERVISED),
     "sync_batch_norm": (True, set()),
     "horizontal_flip": (True, ALL),
@@ -61,6 +61,7 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "resampling_loss": ("logit_adjustment", CSA - {"csa, adjusted"}),
     "logit_adjustment_strength": (0.7, {"logit_adjustment", "csa, adjusted"}),
     "data.profile": ("step", ALL),
+    "data.selection": ("some", ALL),
     "data.imbalance_ratio": (20, ALL),
     "data.max_class_count": (200, ALL),
     "data.split_seed": (5, ALL),
@@ -101,13 +102,15 @@ def test_a_changed_leaf_runs_again_what_reads_it(leaf: str) -> None:
     value, readers = LEAVES[leaf]
     key, _, inner = leaf.partition(".")
     plan, before = runs()
-    other, after = runs(**{key: {inner: value} if inner else value})
+    changes = {inner: value} | ({"profile": "selection"} if inner == "selection" else {})
+    other, after = runs(**{key: changes if inner else value})
     assert {name for name in RUNS if before[name].json != after[name].json} == readers
     assert {name for name in RUNS if before[name].config.digest() != after[name].config.digest()} == readers
-    # The data set is made again for no leaf of the demo, the split for those of its recipe alone.
+    # The data set is made again for a selection alone, the split for the leaves of its recipe.
     one, two = before["csa"], after["csa"]
-    assert (one.data, plan.data_json(one.data)) == (two.data, other.data_json(two.data))
-    recipe = {"data.profile", "data.imbalance_ratio", "data.max_class_count", "data.split_seed"}
+    made = [(one.data, plan.data_json(one.data)), (two.data, other.data_json(two.data))]
+    assert (made[0] != made[1]) == (leaf == "data.selection")
+    recipe = {"data.profile", "data.selection", "data.imbalance_ratio", "data.max_class_count", "data.split_seed"}
     splits = [p.split_json(run.data, run.split) for p, run in ((plan, one), (other, two))]
     assert (one.split != two.split or splits[0] != splits[1]) == (leaf in recipe)
 

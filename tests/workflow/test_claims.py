@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+import statsmodels.api as sm
+from scipy import integrate, stats
 
 from workflow.declarations import load_tables
 from workflow.report.claims import judge_all
+from workflow.report.estimates import paired, pooled
+from workflow.report.power import seeds_needed
 
 SEEDS = [1, 2, 3, 4, 5]
 NOISE = np.array([0.3, -0.2, 0.1, -0.3, 0.1])
@@ -24,8 +27,10 @@ def values(**rows: Any) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def judge(accuracies: pd.DataFrame, **claim: Any) -> Any:
-    empty = {
+def judge(accuracies: pd.DataFrame, sweep: bool = True, **claim: Any) -> Any:
+    """Judge a claim over rows of one sweep; the appendix's own are those of `among`, or all that are there."""
+    names = list(dict.fromkeys(accuracies["name"]))
+    empty: dict[str, Any] = {
         "text": "",
         "section": "C",
         "kind": "contrast",
@@ -34,8 +39,11 @@ def judge(accuracies: pd.DataFrame, **claim: Any) -> Any:
         "row": "",
         "apart": [],
         "margin": 1,
+        "among": names,
+        "interval": "paired",
     }
-    table = {"name": "t", "protocol": "demo", "claims": [empty | claim]}
+    rows = [{"series": "", "label": name, "pool": 0 if sweep else None} for name in names]
+    table = {"name": "t", "protocol": "demo", "claims": [empty | claim], "rows": rows}
     return judge_all(table, accuracies).iloc[0]
 
 
@@ -77,6 +85,131 @@ def test_seeds_needed_are_those_that_give_the_power() -> None:
 
     needed = int(line["seeds_needed"])
     assert power(needed) >= 0.8 > power(needed - 1)
+
+
+def powers(size: float, seeds: int, sides: int) -> float:
+    """Power by the normal numerator: T > t where chi-square < freedom * ((z + centre) / t) ** 2."""
+    freedom, centre = seeds - 1, size * seeds**0.5
+    limit = stats.t.ppf(1 - 0.05 / sides, freedom)
+
+    def tail(shift: float) -> float:
+        z = np.linspace(max(-shift, -9), 9, 20_001)
+        inside = stats.norm.pdf(z) * stats.chi2.cdf(freedom * ((z + shift) / limit) ** 2, freedom)
+        return float(integrate.simpson(inside, x=z)) if shift > -9 else 0.0
+
+    return tail(centre) + (tail(-centre) if sides == 2 else 0.0)
+
+
+@pytest.mark.parametrize(("power", "sides"), [(0.8, 2), (0.9, 1)])
+def test_seeds_needed_over_a_grid(power: float, sides: int) -> None:
+    """Effects of 0.011 to 300 sd: also where the noncentral t of SciPy is NaN."""
+    noise = paired(NOISE)
+    for size in np.geomspace(0.011, 300, 70):
+        needed = int(seeds_needed(noise, size * noise.sd, power, sides)["seeds_needed"])
+        assert powers(size, needed, sides) >= power - 1e-9, size
+        assert needed == 2 or powers(size, needed - 1, sides) < power + 1e-9, size
+
+
+def test_the_range_of_seeds_needed_holds_the_truth_as_often_as_it_says() -> None:
+    """An effect that needs ten seeds: three seeds give a range, and 95 % of such ranges hold ten."""
+    size = next(size for size in np.arange(0.9, 1.1, 0.001) if powers(size, 10, 2) >= 0.8)
+    draws = np.random.default_rng(0).normal(size=(500, 3))
+    ranges = [seeds_needed(paired(draw), size, 0.8, 2) for draw in draws]
+    held = np.mean([r["seeds_needed_low"] <= 10 <= r["seeds_needed_high"] for r in ranges])
+    assert 0.93 <= held <= 0.97
+    assert all(r["seeds_needed_low"] <= r["seeds_needed"] <= r["seeds_needed_high"] for r in ranges)
+
+
+def layouts(count: int, rows: int = 10, seeds: int = 3, sd: float = 0.34) -> np.ndarray:
+    """Accuracies (count, rows, seeds) of rows that are equal but for the first, 1 point better."""
+    rng = np.random.default_rng(0)
+    own = np.where(np.arange(rows) == 0, 46.0, 45.0)[:, None]
+    return own + rng.normal(0, 0.5, (count, 1, seeds)) + rng.normal(0, sd, (count, rows, seeds))
+
+
+def test_the_pooled_interval_is_that_of_least_squares() -> None:
+    layout = layouts(1, rows=4)[0]
+    row, seed = (index.ravel() for index in np.indices(layout.shape))
+    design = np.column_stack([row == i for i in range(4)] + [seed == i for i in (1, 2)]).astype(float)
+    contrast = np.array([1, 0, -1, 0, 0, 0])
+    oracle = sm.OLS(layout.ravel(), design).fit().t_test(contrast)
+    estimate = pooled(layout, np.array([1.0, 0, -1, 0]))
+    assert estimate.freedom == 6 and estimate.mean == pytest.approx(oracle.effect[0])
+    assert estimate.interval(0.95) == pytest.approx(tuple(oracle.conf_int(0.05)[0]))
+    assert estimate.p == pytest.approx(float(oracle.pvalue))
+    # By hand: solve, residual variance, variance of the contrast.
+    solved, (squares,), *_ = np.linalg.lstsq(design, layout.ravel(), rcond=None)
+    error = np.sqrt(squares / 6 * (contrast @ np.linalg.inv(design.T @ design) @ contrast))
+    assert (estimate.mean, estimate.error) == (pytest.approx(contrast @ solved), pytest.approx(error))
+
+
+def test_pooled_intervals_hold_the_truth_and_are_shorter() -> None:
+    weights = np.array([1.0, -1.0] + [0.0] * 8)
+    together = [pooled(layout, weights).interval(0.95) for layout in layouts(2000)]
+    alone = [paired(layout[0] - layout[1]).interval(0.95) for layout in layouts(2000)]
+    assert 0.94 <= np.mean([low <= 1 <= high for low, high in together]) <= 0.96
+    widths = [np.mean([high - low for low, high in intervals]) for intervals in (together, alone)]
+    assert widths[0] < 0.6 * widths[1]
+
+
+def test_a_better_row_is_found_by_pooling_where_three_seeds_alone_find_nothing() -> None:
+    found = {"verdict": 0, "pooled_verdict": 0}
+    for layout in layouts(60):
+        lines = [
+            {"name": f"r{row}", "column": "all", "seed": seed, "value": value / 100}
+            for (row, seed), value in np.ndenumerate(layout)
+        ]
+        line = judge(pd.DataFrame(lines), kind="best", row="r0")
+        asked = judge(pd.DataFrame(lines), kind="best", row="r0", interval="pooled")
+        assert (asked["verdict"], asked["low"]) == (line["pooled_verdict"], line["pooled_low"])
+        assert line["interval"] == "paired" and asked["interval"] == "pooled"
+        for verdict in found:
+            found[verdict] += line[verdict] == "supported"
+    assert found["verdict"] < 10 and found["pooled_verdict"] > 20 + found["verdict"]
+
+
+def test_rows_of_no_common_sweep_are_not_pooled() -> None:
+    accuracies = values(a=50 + NOISE, b=49 - NOISE, c=48 + 2 * NOISE)
+    line = judge(accuracies, sweep=False, more=term("a"), less=term("b"))
+    assert np.isnan(line["pooled_low"]) and line["verdict"] == "supported"
+    line = judge(accuracies, sweep=False, interval="pooled", more=term("a"), less=term("b"))
+    assert line["verdict"] == "not run" and "no pooled interval" in line["note"]
+
+
+@pytest.mark.parametrize("kind", ["best", "insensitive"])
+def test_fewer_rows_than_the_appendix_has_give_no_verdict(kind: str) -> None:
+    accuracies = values(a=50, b=40 - 2 * NOISE if kind == "best" else 50.1 + NOISE, c=50 + NOISE)
+    own = {"among": ["a", "b", "c", "d", "e"], "kind": kind, "row": "a"}
+    line = judge(accuracies, **own)
+    assert line["verdict"] == "not run" and "'d', 'e'" in line["note"] and "2 of the 5" in line["note"]
+    other_seeds = accuracies[(accuracies["name"] != "b") | (accuracies["seed"] > 2)]
+    other_seeds = other_seeds[(other_seeds["name"] != "a") | (other_seeds["seed"] < 3)]
+    line = judge(other_seeds, **own | {"among": ["a", "b"]})
+    assert line["verdict"] == "not run" and "no seed that both rows have: 'b'" in line["note"]
+
+
+def test_more_rows_than_the_appendix_has_are_no_rivals() -> None:
+    rows: dict[str, Any] = {"a": 50 + NOISE, "b": 40 - 2 * NOISE, "c": 41 - 2 * NOISE}
+    own = {"among": list(rows), "kind": "best", "row": "a"}
+    alone, beside = judge(values(**rows), **own), judge(values(**rows, d=60 - NOISE), **own)
+    assert alone["verdict"] == beside["verdict"] == "supported" and alone["low"] == beside["low"]
+    assert "judged without 'd'" in beside["note"] and "judged without" not in alone["note"]
+
+
+def test_a_small_sweep_supports_nothing_of_the_appendix() -> None:
+    """As with `sweeps: {threshold: [0.1, 0.8]}` on finished results."""
+    import yaml
+
+    from tests.conftest import ROOT
+    from workflow.plan import Plan
+
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["sweeps"]["threshold"] = [0.1, 0.8]
+    table = Plan(config, spell_out=()).declaration("table2")
+    judged = judge_all(table, values(**{"0.1": 50.05 + NOISE, "0.8": 50 + 0.9 * NOISE}))
+    assert judged["verdict"].tolist() == ["not run", "not run"]
+    assert judged["note"].str.contains("'0.0', '0.2', '0.3'").all()
+    assert (judged["correction"] == "none over claims").all()
 
 
 def test_differences_that_are_equal_up_to_rounding_tell_nothing() -> None:
@@ -170,15 +303,15 @@ def test_declared_claims_name_rows_that_the_default_sweeps_have() -> None:
     import yaml
 
     from tests.conftest import ROOT
-    from workflow.plan import Plan
-    from workflow.report.collect import name_of
+    from workflow.plan import Plan, name_of
 
     plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()))
     claims = 0
     for name, table in load_tables("paper").items():
         rows = {name_of(row) for row in plan.rows(name)}
         for claim in table.claims:
-            named = {t.row for t in claim.more + claim.less} | {*claim.apart} | ({claim.row} if claim.row else set())
+            named = {t.row for t in claim.more + claim.less} | {*claim.apart, *claim.among}
+            named |= {claim.row} if claim.row else set()
             assert named <= rows, f"{name}: {named - rows}"
             claims += 1
     assert claims >= 19

@@ -27,7 +27,7 @@ def test_everything_lies_where_the_keys_say(tmp_path: Path) -> None:
     work.mkdir()
     folder, there = Folder(work), tmp_path / "project"
     made = {"data.safetensors", "tiny.yaml", "mine.yaml", ".snakemake"}
-    folder.write(seeds=[1], results=str(there / "out"), state=str(there / "scratch"), gpus=[0, 1], gang=2)
+    folder.write(seeds=[1], results=str(there / "out"), state=str(there / "scratch"), gpus=[0, 1])
     done = snakemake(folder, "prepare", HOME=str(home))
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (there / "out").iterdir()} == {"data", "logs"}, "nothing is trained to prepare"

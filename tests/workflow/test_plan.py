@@ -9,7 +9,7 @@ import yaml
 from csa_core.config import DataConfig, RunConfig
 from csa_core.errors import UserError
 from tests.conftest import ROOT
-from workflow.plan import Plan
+from workflow.plan import Plan, name_of
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 
@@ -91,7 +91,7 @@ def test_a_change_of_the_protocol_touches_the_runs_that_read_it() -> None:
     changed = {folder for folder in before if before[folder] != after[folder]}
     assert changed == {f"results/runs/demo/csa/seed={seed}" for seed in (1, 2, 3)}
     after = configs(plan(overrides={"epochs": 10, "lr_drops": [8, 9]}))
-    assert all(before[folder] != after[folder] for folder in before)
+    assert all(before[folder] != after.get(folder) for folder in before)
 
 
 def test_nested_overrides_keep_what_they_do_not_name() -> None:
@@ -112,6 +112,44 @@ def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:
     assert plan(protocol="paper").rows("table2")[3]["paper"] == {"all": 44.83}
     for other in (plan(), plan(protocol="paper", overrides={"threshold": 0.7})):
         assert not any(row["paper"] for table in other.tables for row in other.rows(table))
+
+
+def test_where_the_same_images_come_from_does_not_forbid_printed_values() -> None:
+    own = {"data.source": "folder", "data.root": "elsewhere"}
+    assert plan(protocol="paper", overrides={"data": {"root": "elsewhere"}}).declaration("table4")["paper_heading"]
+    assert plan(protocol="short", overrides=own).rows("table4")[1]["paper"]["all"] == 45.8
+    for other in ({"data.source": "demo"}, own | {"epochs": 40}, {"data.imbalance_ratio": 10}):
+        p = plan(protocol="paper", overrides=other | {"lr_drops": []})
+        assert p.declaration("table4")["paper_heading"] is None and not p.rows("table4")[1]["paper"]
+
+
+def test_a_protocol_says_what_heads_the_papers_values(tmp_path: Path) -> None:
+    headings = [plan(protocol=name).declaration("table1")["paper_heading"] for name in ("paper", "short", "demo")]
+    assert headings == ["paper", "paper, 200 epochs", None]
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {source: demo}\npaper_values: paper, other images")
+    assert plan(protocol=str(path)).rows("table1")[1]["paper"]["all"] == 41.2
+    path.write_text("data: {source: demo}\npaper_values: 3")
+    with pytest.raises(UserError, match="paper_values: input should be a valid string"):
+        plan(protocol=str(path))
+
+
+def test_claims_name_the_papers_rows_whatever_is_swept() -> None:
+    sweeps = CONFIG["sweeps"] | {"threshold": [0.1, 0.8, 0.85], "bank_batches": [1], "mix": [["uniform", 0, 1]]}
+    few, usual = plan(sweeps=sweeps), plan()
+    for table, count in (("table2", 10), ("table3", 7), ("figure1", 10)):
+        (claim,) = [c for c in few.declaration(table)["claims"] if c["kind"] == "best"]
+        names = {name_of(row) for row in usual.rows(table)}
+        assert len(claim["among"]) == count and set(claim["among"]) == names
+    assert few.rows("table2")[2]["label"] == "0.85"
+
+
+def test_a_row_of_more_epochs_drops_its_learning_rate_later() -> None:
+    p = plan(overrides={"epochs": 10, "lr_drops": [8, 9]})
+    (run,) = {run.name for run in p.runs_of("baselines") if "epochs" in run.name}
+    assert run == "demo/ce/epochs=20+lr_drops=16,18"
+    (run,) = {run.name for run in plan(overrides={"lr_schedule": "cosine"}).runs_of("baselines") if "epo" in run.name}
+    assert run == "demo/ce/epochs=60"
 
 
 def test_figures_are_named_by_kind_and_table() -> None:

@@ -12,7 +12,8 @@ from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
 from workflow.report.collect import GROUPS, MEASURES, collect
 from workflow.report.summary import paired_interval, summarise
-from workflow.report.tables import heading, latex, markdown, tidy, write
+from workflow.report.tables import latex, markdown, tidy, write
+from workflow.report.wording import heading
 
 ACCURACY = {1: [0.90, 0.80], 2: [0.92, 0.85], 3: [0.91, 0.81]}
 SAME = {"code": "c" * 64, "data": "d" * 64, "split": "s" * 64}
@@ -25,6 +26,7 @@ def table(**changes: Any) -> dict[str, Any]:
             "series": "",
             "head": None,
             "reference": label == "Ours",
+            "pool": None,
             "paper": paper,
             "run": run,
             "digests": [f"{run}-{seed}" for seed in ACCURACY],
@@ -39,6 +41,9 @@ def table(**changes: Any) -> dict[str, Any]:
         "seeds": list(ACCURACY),
         "draw": "no",
         "claims": [],
+        "note": "",
+        "paper_heading": "paper",
+        "paper_sd": None,
     }
     return shown | facts | {"rows": rows} | changes
 

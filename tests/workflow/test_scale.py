@@ -18,9 +18,10 @@ from tests.conftest import ROOT
 from tests.workflow.test_report import SAME, results, table  # noqa: F401 - a fixture
 from workflow.plan import Plan
 from workflow.report import page
-from workflow.report.claims import _p_equivalent, _seeds_needed
+from workflow.report.estimates import paired
 from workflow.report.figures import LABELS, _label, _means
-from workflow.report.summary import p_value, paired_interval, paired_intervals, summarise
+from workflow.report.power import seeds_needed
+from workflow.report.summary import paired_interval, paired_intervals, summarise
 from workflow.report.tables import write
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -36,7 +37,7 @@ def test_five_thousand_runs_have_a_name_each() -> None:
     plan = Plan(sweep(500, 10))
     runs = plan.all_runs()
     folders = [run.folder for run in runs]
-    assert len(folders) == len(set(folders)) == 10 * (500 + 35)
+    assert len(folders) == len(set(folders)) == 10 * (500 + 37)
     assert len({run.json for run in runs}) == len(runs)
     assert len(plan.rows("table2")) == 500 and len(plan.runs_of("table2")) == 5000
     assert folders.count("results/runs/demo/csa/threshold=0.002/seed=9") == 1
@@ -103,19 +104,20 @@ def test_intervals_are_scipys_to_the_bit(confidence: float) -> None:
         if len(difference) > 1 and np.ptp(difference) > 1e-9:
             low, high = stats.ttest_1samp(difference, 0).confidence_interval(confidence)
             assert line == {"difference": difference.mean(), "low": low, "high": high}
-            assert p_value(difference) == stats.ttest_1samp(difference, 0).pvalue
+            assert paired(difference).p == stats.ttest_1samp(difference, 0).pvalue
             above = stats.ttest_1samp(difference, -0.5, alternative="greater").pvalue
             below = stats.ttest_1samp(difference, 0.5, alternative="less").pvalue
-            assert _p_equivalent(difference, 0.5) == max(above, below)
+            assert paired(difference).interval(confidence) == (low, high)
+            assert paired(difference).p_equivalent(0.5) == max(above, below)
         else:
             assert np.isnan([line["low"], line["high"]]).all()
 
 
-@pytest.mark.parametrize(("power", "alternative"), [(0.8, "two-sided"), (0.9, "larger")])
+@pytest.mark.parametrize(("power", "sides", "alternative"), [(0.8, 2, "two-sided"), (0.9, 1, "larger")])
 @pytest.mark.parametrize("effect", [0.011, 0.05, 0.3, 1.0, 2.5, 8.0])
-def test_seeds_needed_are_those_of_statsmodels(effect: float, power: float, alternative: str) -> None:
+def test_seeds_needed_are_those_of_statsmodels(effect: float, power: float, sides: int, alternative: str) -> None:
     difference = np.array([-1.0, 1.0, 0.5, -0.5])
-    needed = _seeds_needed(effect * difference.std(ddof=1), difference, power, alternative)
+    needed = seeds_needed(paired(difference), effect * difference.std(ddof=1), power, sides)["seeds_needed"]
 
     def reached(seeds: float) -> Any:
         return TTestPower().power(effect, seeds, 0.05, alternative=alternative)

@@ -107,22 +107,6 @@ def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
     assert checked == (2 + 3 + 5) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
 
 
-def test_runs_trained_in_gangs_give_the_same_tables(finished: Folder, tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    folder.write(gang=3)
-    done = folder.snakemake("results/table2.csv", "results/baselines.csv")
-    assert done.returncode == 0, done.stderr
-    for table in ("table2", "baselines"):
-        assert folder.read(f"results/{table}.csv") == finished.read(f"results/{table}.csv")
-    runs = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("results/runs/**/metrics.json")}
-    assert len(list(tmp_path.glob("results/state/*/finished.json"))) == len(runs), (
-        "what was not asked for is not trained"
-    )
-    logs = [path.read_text() for path in tmp_path.glob("results/logs/runs/**/*.log")]
-    fetched = [log for log in logs if "epoch 1/" not in log]
-    assert len(logs) == len(runs) and len(fetched) >= len(runs) // 3, "the others found theirs trained"
-
-
 def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
     page = finished.read("results/report.html").decode()
     assert not re.search(r'(src|href)="(https?:)?//', page), "it must open without a network"

@@ -20,14 +20,11 @@ from csa_core.errors import UserError
 from tests.conftest import ROOT, TINY
 from workflow import standing, status
 from workflow.declarations import load_tables
-from workflow.pending import write_pending
 from workflow.plan import Plan, Run
 from workflow.report.declared import plan_option, read_plan
 
 PRETRAINING = {"epochs": 3, "batch_size": 12, "projector_width": 16, "predictor_width": 4}
 SWEEPS = {"threshold": [0.05, 0.5], "bank_batches": [1], "mix": [["uniform", 0.0, 1.0]], "balance_ratio": [0.0]}
-
-PENDING = Path("results/state/pending.json")
 
 
 class Sweep:
@@ -156,37 +153,6 @@ def test_a_failed_run_is_listed_with_the_last_line_of_its_log(sweep: Sweep) -> N
         assert (sweep.of(run)["state"], sweep.of(run)["note"]) == ("failed", last)
     Path(run.log).write_text("epoch 3/40: loss 1.0, accuracy 10.0%, 0.1 s an epoch, 00:10 left\n")
     assert sweep.of(run)["state"] == "pending"
-
-
-def test_a_gang_is_seen_run_by_run(sweep: Sweep) -> None:
-    sweep.configure(overrides={"epochs": 20})
-    own, *others = sweep.plan.runs_of("table2")[:3]
-    for command in ("data", "split"):
-        words = ["data.safetensors"] if command == "data" else ["split.json", "--data", "data.safetensors"]
-        full = [sys.executable, "-m", "csa_core", command, "-", "--out", *words]
-        subprocess.run(full, cwd=sweep.folder, env=environment(), input=own.json.encode(), check=True)
-    jobs = [{"config": json.loads(run.json), "data": "data.safetensors", "split": "split.json", "encoder": None,
-             "out": run.folder} for run in (own, *others)]  # fmt: skip
-    store.write_json(sweep.folder / PENDING, {"jobs": jobs})
-    given = ["--data", "data.safetensors", "--split", "split.json"]
-    process = sweep.train(own, *given, "--gang", "3", "--pending", str(PENDING))
-    entries = [sweep.wait_for(run, 1) for run in (own, *others)]
-    assert {tuple(entry["process"]) for entry in entries} == {tuple(entries[0]["process"])}
-    assert {entry["gang"] for entry in entries} == {3}
-    assert process.wait(timeout=120) == 0
-    text = sweep.look("--all")
-    assert counts(text, "table2") == [4, 1, 0, 0, 0, 3]
-    fetched = [sweep.of(run) for run in others]
-    assert [entry["note"] for entry in fetched] == ["is trained; snakemake has only to fetch it"] * 2
-    assert [entry["left"] for entry in fetched] == [standing.START_SECONDS] * 2
-    assert sweep.train(others[0], *given).wait() == 0
-    assert sweep.of(others[0])["state"] == "finished"
-
-
-def test_a_target_that_trains_nothing_leaves_the_list_of_pending_runs(sweep: Sweep) -> None:
-    store.write_json(PENDING, {"jobs": [1]})
-    write_pending(PENDING, [])
-    assert store.read_json(PENDING) == {"jobs": [1]}
 
 
 def test_a_long_sweep_is_cut_short_unless_all_is_asked_for(sweep: Sweep) -> None:

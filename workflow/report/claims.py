@@ -1,44 +1,41 @@
 """Judge what the appendix says in words, from the numbers of the table it speaks of.
 
-A contrast of cells is computed seed by seed and tested against zero (Student's t, two-sided). It is
-*supported* when its 95 % interval lies above zero, *contradicted* when below, and else *cannot be
-told*. "The best of m" must beat every rival, each 95 % interval above zero (an intersection-union
-test needs no correction); it is contradicted when a rival is better by Holm's method over all of
-them. "Insensitive" is an equivalence: every rival's 90 % interval within the margin (two one-sided
-tests at 5 %). Only directions are judged, not words such as "a lot".
+A contrast of cells is tested against zero (Student's t, two-sided). It is *supported* when its 95 %
+interval lies above zero, *contradicted* when below, and else *cannot be told*. "The best of m" must
+beat every rival, each 95 % interval above zero (an intersection-union test needs no correction); it
+is contradicted when a rival is better by Holm's method over all of them. "Insensitive" is an
+equivalence: every rival's 90 % interval within the margin (two one-sided tests at 5 %). Both speak of
+the rows that the appendix has: where one is missing there is no verdict, and others are no rivals.
+
+Differences are seed by seed (*paired*); within a sweep they are also judged with the spread of all
+its rows (*pooled*, see `workflow.report.estimates`). Only directions are judged, not words such as
+"a lot", and each claim by itself, without a correction over all claims.
 """
 
 import argparse
 import math
 import sys
-from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import nctdtr, stdtr, stdtrit
 
 from csa_core import store
-from workflow.report.summary import has_spread, p_value, paired_interval, standard_error
+from workflow.plan import name_of
+from workflow.report.estimates import Estimate, paired, pooled
+from workflow.report.power import ALPHA, POWER, seeds_needed
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
-ALPHA, POWER = 0.05, 0.80
-SMALLEST_EFFECT = 0.01  # in sd over seeds; to tell it would take 80,000 of them
-COLUMNS = [
-    "table",
-    "section",
-    "claim",
-    "kind",
-    "estimate",
-    "low",
-    "high",
-    "p",
-    "seeds",
-    "verdict",
-    "seeds_needed",
-    "note",
-]
+CORRECTION = "none over claims"
+COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", "seeds", "verdict", "interval"]
+COLUMNS += ["pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
+COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "correction", "note"]
+Line = dict[str, Any]
+
+
+class NoVerdictError(Exception):
+    """The rows that a claim speaks of are not there; the message says which."""
 
 
 def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
@@ -49,133 +46,142 @@ def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
         values: what `collect` returns.
     """
     cells = values.pivot(index=["name", "column"], columns="seed", values="value") * 100
-    judges = {"contrast": _contrast, "best": _best, "insensitive": _insensitive}
+    pools = {name_of(row): row["pool"] for row in table["rows"]}
     lines = []
     for claim in table["claims"]:
-        line = {"protocol": table["protocol"], "table": table["name"], "section": claim["section"]}
-        line |= {"claim": claim["text"], "kind": claim["kind"]}
+        line = {"table": table["name"], "section": claim["section"], "claim": claim["text"], "kind": claim["kind"]}
         try:
-            line |= judges[claim["kind"]](claim, cells)
-        except KeyError as missing:
-            line |= {"verdict": NOT_RUN, "note": f"no row {missing} in this sweep, or not finished"}
-        lines.append(line)
+            line |= _judged(claim, cells, pools)
+        except NoVerdictError as reason:
+            line |= {"verdict": NOT_RUN, "note": str(reason)}
+        lines.append(line | {"interval": claim["interval"], "correction": CORRECTION})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _contrast(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
-    def total(terms: list[dict[str, str]]) -> Any:
-        return sum(_cell(cells, term["row"], term["column"]) for term in terms)
+def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: dict[str, int | None]) -> Line:
+    """Return the verdict by the interval that the claim asks for, and beside it the pooled one."""
+    differences, note = _differences(claim, cells)
+    judge = {"contrast": _contrast, "best": _best, "insensitive": _insensitive}[claim["kind"]]
+    by_seed = {name: _difference(cells, terms) for name, terms in differences.items()}
+    by_sweep = {name: _pooled(cells, terms, pools) for name, terms in differences.items()}
+    told = {name: estimate for name, estimate in by_sweep.items() if estimate is not None}
+    together = judge(claim, told) if len(told) == len(by_sweep) else None
+    if claim["interval"] == "pooled" and together is None:
+        raise NoVerdictError("no pooled interval: it needs every row of one sweep, with every seed and some spread")
+    line = judge(claim, by_seed) if claim["interval"] == "paired" else together
+    assert line is not None
+    if together:
+        line = line | {f"pooled_{key}": together[key] for key in ("low", "high", "p", "verdict")}
+    return line | {"note": "; ".join(filter(None, (line["note"], note)))}
 
-    difference = (total(claim["more"]) - total(claim["less"])).dropna().to_numpy()
-    interval = paired_interval(difference)
-    verdict = SUPPORTED if interval["low"] > 0 else CONTRADICTED if interval["high"] < 0 else OPEN
-    return _line(interval, difference, verdict, _p(difference))
+
+def _contrast(claim: dict[str, Any], estimates: dict[str, Estimate]) -> Line:
+    (estimate,) = estimates.values()
+    low, high = estimate.interval(1 - ALPHA)
+    return _line(estimate, 1 - ALPHA, SUPPORTED if low > 0 else CONTRADICTED if high < 0 else OPEN)
 
 
-def _best(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
-    from statsmodels.stats.multitest import multipletests  # half a second that only this kind of claim needs
+def _best(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
+    from statsmodels.stats.multitest import multipletests  # seconds that only this kind of claim needs
 
-    rivals = _rivals(claim, cells)
-    p = dict(zip(rivals, multipletests([_p(d, if_none=1.0) for d in rivals.values()], method="holm")[1], strict=True))
-    better = [name for name, d in rivals.items() if p[name] < ALPHA and d.mean() < 0]
+    untested = [1.0 if math.isnan(e.p) else e.p for e in rivals.values()]
+    p = dict(zip(rivals, multipletests(untested, method="holm")[1], strict=True))
+    better = [name for name, e in rivals.items() if p[name] < ALPHA and e.mean < 0]
     if better:
         name = min(better, key=lambda n: p[n])
-        interval = paired_interval(rivals[name], 1 - ALPHA / len(rivals))
         note = f"better among {len(rivals)} rivals: {name}; p by Holm's method, interval by Bonferroni's"
-        return _line(interval, rivals[name], CONTRADICTED, p[name]) | {"note": note}
-    intervals = {name: paired_interval(d) for name, d in rivals.items()}
+        return _line(rivals[name], 1 - ALPHA / len(rivals), CONTRADICTED) | {"p": p[name], "note": note}
+    lows = {name: e.interval(1 - ALPHA)[0] for name, e in rivals.items()}
     # A rival without an interval stands first: it cannot be told from the row.
-    name = min(intervals, key=lambda n: -np.inf if np.isnan(intervals[n]["low"]) else intervals[n]["low"])
-    verdict = SUPPORTED if intervals[name]["low"] > 0 else OPEN
-    note = f"closest of {len(rivals)} rivals: {name}"
-    return _line(intervals[name], rivals[name], verdict, _p(rivals[name])) | {"note": note}
+    name = min(lows, key=lambda n: -np.inf if np.isnan(lows[n]) else lows[n])
+    line = _line(rivals[name], 1 - ALPHA, SUPPORTED if lows[name] > 0 else OPEN)
+    return line | {"note": f"closest of {len(rivals)} rivals: {name}"}
 
 
-def _insensitive(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
-    margin = claim["margin"]
-    rivals = {name: -d for name, d in _rivals(claim, cells).items()}
-    within = {name: paired_interval(d, 1 - 2 * ALPHA) for name, d in rivals.items()}
+def _insensitive(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
+    margin, confidence = claim["margin"], 1 - 2 * ALPHA
+    rivals = {name: Estimate(-e.mean, e.error, e.seeds, e.freedom_a_seed) for name, e in rivals.items()}
     # Outside is judged for each rival, so that its level is divided among them; inside needs all.
-    outside = {name: paired_interval(d, 1 - ALPHA / len(rivals)) for name, d in rivals.items()}
-    reach = {name: np.abs([i["low"], i["high"]]).max() for name, i in within.items()}
+    outside = [e.interval(1 - ALPHA / len(rivals)) for e in rivals.values()]
+    reach = {name: np.abs(e.interval(confidence)).max() for name, e in rivals.items()}
     furthest = max(reach, key=lambda name: np.inf if np.isnan(reach[name]) else reach[name])
     verdict = OPEN
-    if any(i["low"] > margin or i["high"] < -margin for i in outside.values()):
+    if any(low > margin or high < -margin for low, high in outside):
         verdict = CONTRADICTED
     elif all(value < margin for value in reach.values()):
         verdict = SUPPORTED
-    p = float(np.max([_p_equivalent(d, margin) for d in rivals.values()]))
     # Both one-sided tests must succeed, for each rival: a lower bound on what all together need.
-    needed = [_seeds_needed(margin - abs(d.mean()), d, (1 + POWER) / 2, "larger") for d in rivals.values()]
+    needed = pd.DataFrame(seeds_needed(e, margin - abs(e.mean), (1 + POWER) / 2, sides=1) for e in rivals.values())
     note = f"furthest of {len(rivals)}: {furthest}; equivalence within ±{margin:g} points, 90 % interval"
-    return _line(within[furthest], rivals[furthest], verdict, p) | {"seeds_needed": float(np.max(needed)), "note": note}
+    line = _line(rivals[furthest], confidence, verdict) | needed.max(skipna=False).to_dict()
+    return line | {"p": float(np.max([e.p_equivalent(margin) for e in rivals.values()])), "note": note}
 
 
-def _line(interval: dict[str, float], difference: np.ndarray, verdict: str, p: float) -> dict[str, Any]:
-    if not len(difference):
-        return {"verdict": NOT_RUN, "seeds": 0, "note": "no such classes, or no seed that both rows have"}
-    return {
-        "estimate": interval["difference"],
-        "low": interval["low"],
-        "high": interval["high"],
-        "p": p,
-        "seeds": len(difference),
-        "verdict": verdict,
-        "seeds_needed": _seeds_needed(abs(difference.mean()), difference, POWER, "two-sided"),
-        "note": "" if has_spread(difference) else "seeds too few, or without spread",
-    }
+def _line(estimate: Estimate, confidence: float, verdict: str) -> Line:
+    low, high = estimate.interval(confidence)
+    shown = {"estimate": estimate.mean, "low": low, "high": high, "p": estimate.p, "seeds": estimate.seeds}
+    note = "seeds too few, or without spread" if math.isnan(estimate.error) else ""
+    needed = seeds_needed(estimate, abs(estimate.mean), POWER, sides=2)
+    return shown | {"verdict": verdict, "note": note} | needed
 
 
-def _cell(cells: pd.DataFrame, name: str, column: str) -> pd.Series:
-    if (name, column) not in cells.index:
-        raise KeyError(name)
-    return cells.loc[(name, column)]
+Terms = list[tuple[str, str, int]]
 
 
-def _rivals(claim: dict[str, Any], cells: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return the row's difference from each rival, one value a seed, accuracy over all classes."""
-    own = _cell(cells, claim["row"], "all")
-    names = [name for name, column in cells.index if column == "all" and name not in (claim["row"], *claim["apart"])]
-    rivals = {name: (own - cells.loc[(name, "all")]).dropna().to_numpy() for name in names}
-    rivals = {name: difference for name, difference in rivals.items() if len(difference)}
-    if not rivals:
-        raise KeyError(f"beside {claim['row']}")
-    return rivals
+def _differences(claim: dict[str, Any], cells: pd.DataFrame) -> tuple[dict[str, Terms], str]:
+    """Return the differences that a claim is about, each as cells (row, column) with their signs, and a note.
+
+    Raises:
+        NoVerdictError: a row is not there, or has no seed in common with what it is compared with.
+    """
+    if claim["kind"] == "contrast":
+        signed = [(1, term) for term in claim["more"]] + [(-1, term) for term in claim["less"]]
+        differences = {"": [(term["row"], term["column"], sign) for sign, term in signed]}
+        rows, beside = [term["row"] for _, term in signed], []
+    else:
+        own, apart = claim["row"], claim["apart"]
+        differences = {
+            name: [(own, "all", 1), (name, "all", -1)] for name in claim["among"] if name not in (own, *apart)
+        }
+        rows = [own, *differences]
+        beside = [name for name, column in cells.index if column == "all" and name not in (*rows, *apart)]
+    present = {name for name, _ in cells.index}
+    if missing := [name for name in dict.fromkeys(rows) if name not in present]:
+        of = f" ({len(missing)} of the {len(rows)} that it speaks of)" if differences.keys() - {""} else ""
+        raise NoVerdictError(f"no row {_few(missing)} in this sweep, or not finished{of}")
+    if apart_in_seeds := [name for name, terms in differences.items() if not len(_by_seed(cells, terms))]:
+        against = f": {_few(apart_in_seeds)}" if apart_in_seeds != [""] else ""
+        raise NoVerdictError(f"no such classes, or no seed that both rows have{against}")
+    if not differences:
+        raise NoVerdictError(f"no row beside {claim['row']}")
+    return differences, f"judged without {_few(beside)}, not among the rows that the claim speaks of" if beside else ""
 
 
-def _p(difference: np.ndarray, if_none: float = math.nan) -> float:
-    """Return the two-sided p of a mean of zero; `if_none` where seeds are too few or have no spread."""
-    return p_value(difference) if has_spread(difference) else if_none
+def _few(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:10]) + (", ..." if names[10:] else "")
 
 
-def _p_equivalent(difference: np.ndarray, margin: float) -> float:
-    """Return the p of two one-sided tests that the mean lies within the margin."""
-    if not has_spread(difference):
-        return math.nan
-    mean, error, freedom = difference.mean(), standard_error(difference), len(difference) - 1
-    return float(max(stdtr(freedom, -(mean + margin) / error), stdtr(freedom, (mean - margin) / error)))
+def _by_seed(cells: pd.DataFrame, terms: Terms) -> np.ndarray:
+    """Return a sum of cells with their signs, one value a seed that all of them have."""
+    total = sum(sign * cells.loc[(name, column)] for name, column, sign in terms)
+    return total.dropna().to_numpy()
 
 
-def _seeds_needed(effect: float, difference: np.ndarray, power: float, alternative: str) -> float:
-    """Return how many seeds would tell `effect` with this power, taking its sd from `difference`."""
-    if not (effect > 0 and has_spread(difference)):
-        return math.nan
-    size = effect / difference.std(ddof=1)
+def _difference(cells: pd.DataFrame, terms: Terms) -> Estimate:
+    return paired(_by_seed(cells, terms))
 
-    def enough(seeds: int) -> bool:  # by the noncentral t distribution
-        centre = size * np.sqrt(seeds)
-        limit = stdtrit(seeds - 1, 1 - (ALPHA / 2 if alternative == "two-sided" else ALPHA))
-        below = nctdtr(seeds - 1, centre, -limit) if alternative == "two-sided" else 0.0
-        return bool(1 - nctdtr(seeds - 1, centre, limit) + below >= power)
 
-    if size < SMALLEST_EFFECT:
-        return math.inf
-    if few := next(filter(enough, range(2, 20)), None):
-        return few
-    most = 40
-    while not enough(most):  # not at once far beyond the answer, where the distribution is not computed well
-        most *= 2
-    return float(bisect_left(range(most), True, lo=most // 2, key=enough))
+def _pooled(cells: pd.DataFrame, terms: Terms, pools: dict[str, int | None]) -> Estimate | None:
+    """Return a sum of cells by the spread of their sweep; None where they are not of one column of one sweep."""
+    (pool, column), *others = {(pools[name], column) for name, column, _ in terms}
+    if pool is None or others:
+        return None
+    names = [name for name, of in pools.items() if of == pool and (name, column) in cells.index]
+    weights = pd.Series(0.0, names)
+    for name, _, sign in terms:
+        weights[name] += sign
+    estimate = pooled(cells.loc[[(name, column) for name in names]].to_numpy(), weights.to_numpy())
+    return None if math.isnan(estimate.error) else estimate
 
 
 def main(argv: list[str] | None = None) -> int:

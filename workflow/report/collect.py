@@ -8,6 +8,7 @@ import pandas as pd
 
 from csa_core.errors import UserError
 from csa_core.store import canonical, read_sealed
+from workflow.plan import name_of
 
 GROUPS = ("all", "many", "medium", "few")
 # What a run's encoder depends on; runs that agree in it must have had the same one.
@@ -34,8 +35,8 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
     """Return the measures of every run in tidy form, and what the runs have in common.
 
     The frame has a line for each (row, seed, column): row (number), name (series and label), series,
-    label, run, seed, head, column (a group of classes or a measure), value (a fraction; NaN for a
-    group without classes).
+    label, run, seed, head, test_images, shifted_steps (NaN for other methods than csa), column (a group of
+    classes or a measure), value (a fraction; NaN for a group without classes).
 
     Args:
         table: what `Plan.declaration` returns.
@@ -50,6 +51,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
     common: dict[tuple[str, str], tuple[str, Path]] = {}
     facts: dict[str, Any] = {}
     missing: dict[str, None] = {}
+    computed: dict[str, dict[str, Any]] = {}
     if len(set(table["seeds"])) < len(table["seeds"]):
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
     for number, row in enumerate(table["rows"]):
@@ -86,6 +88,10 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
                     raise UserError(f"{path}: {key} digest differs from that of {where}; {again}")
             line = {"row": number, "name": name_of(row), "series": row["series"], "label": row["label"]}
             line |= {"run": row["run"], "seed": seed, "head": head}
+            line |= {"test_images": sum(scores.get("images", [])) or math.nan}
+            line |= {"shifted_steps": metrics.get("shifted_steps", math.nan)}
+            how = {"asked": metrics["config"].get("precision"), "run": row["run"], "seed": seed}
+            computed[str(path)] = how | (metrics.get("computed") or {})
             for column in GROUPS + MEASURES:
                 value = values[column]
                 if value is not None and not (isinstance(value, float | int) and math.isfinite(value)):
@@ -96,6 +102,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
             f"{table['name']}: none of its runs is finished; run snakemake {table['results']}/{table['name']}.csv"
         )
     facts["missing"] = list(missing)
+    facts["computed"] = list(computed.values())
     shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "encoder"}
     facts["digests"] = shown | {"code": code}
     return pd.DataFrame(lines), facts
@@ -104,8 +111,3 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
 def _is_of(path: Path, digests: dict[str, str]) -> bool:
     """Whether a run is finished, with these digests."""
     return path.exists() and digests.items() <= read_sealed(path).get("digests", {}).items()
-
-
-def name_of(row: dict[str, Any]) -> str:
-    """Return what claims and figures call a row: its series, if any, and its label."""
-    return f"{row['series']} {row['label']}".strip()

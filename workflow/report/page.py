@@ -47,6 +47,7 @@ def render(page: dict[str, Any], tables: list[Any], figures: list[Any], provenan
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["signed"] = lambda value: f"{round(value, 1) + 0:+.1f}".replace("-", "−")
+    environment.filters["many"] = lambda value: f"{value:.0f}" if value <= 1000 else "over 1000"
     claims = [claim for table in tables for claim in table["claims"]]
     claims.sort(key=lambda claim: claim["section"])
     verdicts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in BADGE}

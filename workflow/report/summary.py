@@ -5,29 +5,55 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
-# The tails of Student's t alone: importing scipy.stats takes longer than drawing a table.
-from scipy.special import stdtr, stdtrit
+from workflow.report.estimates import has_spread, residual_sd, standard_error
 
 CONFIDENCE = 0.95
 INTERVAL = ["difference", "low", "high"]
+POOLED = ["pooled_low", "pooled_high", "pooled_freedom"]
 
 
-def summarise(values: pd.DataFrame, reference: int | None) -> pd.DataFrame:
+def summarise(values: pd.DataFrame, reference: int | None, pools: Sequence[int | None] = ()) -> pd.DataFrame:
     """Return a line for each (row, column) of what `collect` returns, in fractions.
 
     Added are mean, sd (over seeds, n - 1), seeds (how many), and difference, low, high: the mean
     difference from row `reference` seed by seed, and its 95 % interval (Student's t; NaN for fewer
-    than two common seeds, and for the reference itself).
+    than two common seeds, and for the reference itself). For rows of the reference's own sweep, by `pools`
+    (a number for each row), pooled_low, pooled_high and pooled_freedom are of the same difference with the
+    spread of the whole sweep; shifted_steps is the mean over seeds.
     """
     wide = values.pivot(index=["row", "column"], columns="seed", values="value")
     keys = values.drop_duplicates(["row", "column"]).drop(columns=["seed", "value"]).reset_index(drop=True)
+    if "shifted_steps" in keys:
+        keys["shifted_steps"] = keys["row"].map(values.groupby("row")["shifted_steps"].mean())
     own = wide.loc[pd.MultiIndex.from_frame(keys[["row", "column"]])].to_numpy()
     compared = [(None if row == reference else reference, column) for row, column in keys[["row", "column"]].to_numpy()]
     difference = own - wide.reindex(compared).to_numpy()
     spread = [_spread(seeds[~np.isnan(seeds)]) for seeds in own]
     intervals = paired_intervals([seeds[~np.isnan(seeds)] for seeds in difference])
-    return pd.concat([keys, pd.DataFrame(spread), intervals], axis=1)
+    summary = pd.concat([keys, pd.DataFrame(spread), intervals], axis=1)
+    return summary.merge(_pooled(wide, reference, pools), on=["row", "column"], how="left")
+
+
+def _pooled(wide: pd.DataFrame, reference: int | None, pools: Sequence[int | None]) -> pd.DataFrame:
+    """Return the columns `POOLED` for each row of the reference's sweep and each column, a line each."""
+    lines = []
+    sweep = None if reference is None or not pools else pools[reference]
+    own = [row for row, pool in enumerate(pools) if pool == sweep and sweep is not None]
+    for column, part in wide.groupby(level="column"):
+        layout = part.droplevel("column").reindex([row for row in own if (row, column) in part.index])
+        if reference not in layout.index or np.isnan(sd := residual_sd(layout.to_numpy())):
+            continue
+        rows, seeds = layout.shape
+        freedom = (rows - 1) * (seeds - 1)
+        half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * sd * np.sqrt(2 / seeds)
+        means = layout.mean(axis=1)
+        for row in layout.index.drop(reference):
+            difference = means[row] - means[reference]
+            lines.append((row, column, difference - half, difference + half, freedom))
+    types = {"row": int} | dict.fromkeys(POOLED, float)  # also of no lines
+    return pd.DataFrame(lines, columns=["row", "column", *POOLED]).astype(types)
 
 
 def _spread(present: np.ndarray) -> dict[str, Any]:
@@ -67,22 +93,3 @@ def _intervals(differences: np.ndarray, confidence: float) -> np.ndarray:
         low[told] = stdtrit(seeds - 1, tail) * error + mean[told]
         high[told] = stdtrit(seeds - 1, 1 - tail) * error + mean[told]
     return np.stack([mean, low, high], axis=1)
-
-
-def p_value(difference: np.ndarray) -> float:
-    """Return the two-sided p of a mean of zero by Student's t."""
-    return float(2 * stdtr(len(difference) - 1, -np.abs(difference.mean() / standard_error(difference))))
-
-
-def standard_error(differences: np.ndarray) -> Any:
-    """Return the standard error of the mean along the last axis."""
-    seeds = differences.shape[-1]
-    deviations = differences - differences.mean(axis=-1, keepdims=True)
-    return np.sqrt((deviations**2).mean(axis=-1) * (seeds / (seeds - 1)) / seeds)
-
-
-def has_spread(difference: np.ndarray) -> Any:
-    """Whether a t test makes sense along the last axis: two seeds, and differences not equal up to rounding."""
-    if difference.shape[-1] < 2:
-        return np.zeros(difference.shape[:-1], dtype=bool)
-    return np.ptp(difference, axis=-1) > 1e-9 * np.maximum(1.0, np.abs(difference).max(axis=-1))

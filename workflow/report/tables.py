@@ -14,25 +14,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from csa_core import store
 from csa_core.errors import UserError
 from workflow.report.claims import judge_all
 from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
-from workflow.report.summary import summarise
+from workflow.report.summary import CONFIDENCE, summarise
+from workflow.report.wording import COMPARABLE, explanation, heading
 
 COMPARED = ("all", "few")
-PERCENT = ["mean", "sd", "difference", "low", "high", "paper", "from_paper"]
-EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
-COMPARISON = (
-    "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % interval, "
-    "each row by itself."
-)
-EXPLAINED = {
-    "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
-    "ece": "ECE: expected calibration error in 15 bins, lower is better.",
-}
+PERCENT = ["mean", "sd", "test_error", "difference", "low", "high", "pooled_low", "pooled_high"]
+PERCENT += ["paper", "paper_sd", "from_paper", "from_paper_low", "from_paper_high"]
+COUNTED = {"shifted_steps": "Shifted steps"}
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
 LATEX |= {"{": r"\{", "}": r"\}", "$": r"\$", "^": r"\^{}", "~": r"\~{}"}
 LATEX |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
@@ -61,9 +56,10 @@ def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) 
     summary, claims = tidy(table, values), judge_all(table, values)
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
+    not_of_a_run = ["row", "name", "test_images", *(COUNTED.keys() - set(table["columns"]))]
     texts = {
         ".csv": summary.to_csv(index=False),
-        ".seeds.csv": seeds.drop(columns=["row", "name"]).to_csv(index=False),
+        ".seeds.csv": seeds.drop(columns=not_of_a_run).to_csv(index=False),
         ".md": markdown(table, summary, facts),
         ".tex": latex(table, summary, facts),
         ".claims.csv": claims.to_csv(index=False),
@@ -78,11 +74,18 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     """Return a line for each row and column shown, in percent, with the paper's value beside ours."""
     rows = table["rows"]
     reference = next((number for number, row in enumerate(rows) if row["reference"]), None)
-    summary = summarise(values[values["column"].isin(table["columns"])], reference)
+    summary = summarise(values[values["column"].isin(table["columns"])], reference, [row["pool"] for row in rows])
+    is_all, share = summary["column"] == "all", summary["mean"]
+    summary["test_error"] = np.sqrt(share * (1 - share) / summary["test_images"]).where(is_all)
     printed = zip(summary["row"], summary["column"], strict=True)
     summary["paper"] = [rows[row]["paper"].get(column, np.nan) / 100 for row, column in printed]
-    summary["from_paper"] = summary["mean"] - summary["paper"]
+    known = table["paper_sd"] / 100 if table["paper_sd"] else np.nan
+    summary["paper_sd"] = summary["paper"].where(is_all).notna().map({True: known, False: np.nan})
+    summary = summary.join(from_paper(summary)) if table["paper_heading"] == COMPARABLE else summary
+    summary = summary.reindex(columns=list(dict.fromkeys([*summary.columns, *PERCENT])))
     summary[PERCENT] *= 100
+    if "shifted_steps" not in table["columns"]:
+        summary = summary.drop(columns="shifted_steps")
     summary.insert(0, "protocol", table["protocol"])
     summary.insert(1, "overrides", store.canonical(table["overrides"]) if table["overrides"] else "")
     return summary.drop(columns="name").rename(columns={name: f"{name}_percent" for name in PERCENT})
@@ -102,9 +105,11 @@ def on_page(
         # Paths on the page are relative to it.
         path = (folder_of(table, table["rows"][number], seed) / "metrics.json").relative_to(table["results"])
         runs[number].append([int(seed), path.as_posix(), None if pd.isna(accuracy) else 100 * accuracy])
-    claims = claims.assign(seeds_needed=claims["seeds_needed"].clip(upper=1e9))  # infinity is no JSON
+    needed = [name for name in claims if name.startswith("seeds_needed")]
+    claims[needed] = claims[needed].astype(float).clip(upper=1e9)  # infinity is no JSON
     return {key: table[key] for key in ("name", "title", "protocol", "overrides", "seeds")} | {
-        "heading": f"{heading(table, facts)} {explanation(table)}",
+        "heading": f"{heading(table, facts)} {explanation(table, summary)}",
+        "note": table["note"],
         "header": list(frame.columns),
         "rows": list(zip(frame.to_numpy().tolist(), runs.values(), strict=True)),
         "claims": claims.astype(object).where(claims.notna(), None).to_dict("records"),
@@ -115,6 +120,7 @@ def on_page(
 def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     """Return the table as it is printed: text, a line a row, a column for each thing shown."""
     printed = summary[summary["paper_percent"].notna()]["column"].unique()
+    is_compared = table["paper_heading"] == COMPARABLE
     has_series = summary["series"].any()
     compared = COMPARED if any(row["reference"] for row in table["rows"]) else ()
     lines = []
@@ -123,36 +129,35 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
         first = next(iter(by_column.values()))
         line = ({"": first["series"]} if has_series else {}) | {table["row_name"]: first["label"]}
         for column in table["columns"]:
-            line[HEADINGS[column]] = _cell(by_column.get(column))
+            is_count = column in COUNTED
+            line[COUNTED.get(column) or HEADINGS[column]] = (
+                _number(first[column], ",.0f") if is_count else _cell(by_column.get(column))
+            )
         for column in filter(by_column.__contains__, compared):
-            line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column])
+            line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column], "difference", "low", "high")
+        if "all" in by_column and summary["pooled_low_percent"].notna().any():
+            line["All − ref., pooled"] = _bounds(by_column["all"], "pooled_low", "pooled_high")
         for column in printed:
-            paper = by_column[column]["paper_percent"]
-            line[f"{HEADINGS[column]}, paper"] = "" if pd.isna(paper) else f"{paper:g}"  # as it prints it
-            line[f"{HEADINGS[column]} − paper"] = _number(by_column[column]["from_paper_percent"], "+.1f")
+            line[f"{HEADINGS[column]}, {table['paper_heading']}"] = _printed(by_column[column])
+            if is_compared:
+                names = ("from_paper", "from_paper_low", "from_paper_high")
+                line[f"{HEADINGS[column]} − paper"] = _interval(by_column[column], *names)
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def explanation(table: dict[str, Any]) -> str:
-    """Return what the numbers are."""
-    compared = [COMPARISON] if any(row["reference"] for row in table["rows"]) else []
-    measures = [text for column, text in EXPLAINED.items() if column in table["columns"]]
-    return " ".join([EXPLANATION, *compared, *measures])
+def from_paper(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return our mean less the paper's value, and its 95 % interval from our standard error and the paper's sd (Welch).
 
-
-def heading(table: dict[str, Any], facts: dict[str, Any]) -> str:
-    """Return what was run, in two sentences."""
-    data, counts = facts["config"]["data"], facts["class_counts"]
-    overrides = f" with {store.canonical(table['overrides'])}" if table["overrides"] else ""
-    groups = ", ".join(f"{facts['groups'].count(group)} {group}" for group in ("many", "medium", "few"))
-    several = " Rows differ in their data; these numbers are of the first." if len(facts["splits"]) > 1 else ""
-    missing = facts["missing"]
-    partial = f" PARTIAL: without {', '.join(missing[:5])}{', ...' if missing[5:] else ''}." if missing else ""
-    return (
-        f"Protocol {table['protocol']}{overrides}; data {data.get('source') or data['selection']}, {sum(counts):,} training images in "
-        f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
-        f"seeds {', '.join(map(str, table['seeds']))}. {table['source']}.{several}{partial}"
+    Both are in fractions. The interval is NaN where either is not known.
+    """
+    ours = summary["sd"] ** 2 / summary["seeds"]
+    both = ours + summary["paper_sd"] ** 2
+    # The paper's sd is taken as known: its degrees of freedom are infinite.
+    reach = stdtrit((summary["seeds"] - 1) * (both / ours) ** 2, (1 + CONFIDENCE) / 2) * np.sqrt(both)
+    difference = summary["mean"] - summary["paper"]
+    return pd.DataFrame(
+        {"from_paper": difference, "from_paper_low": difference - reach, "from_paper_high": difference + reach}
     )
 
 
@@ -160,7 +165,8 @@ def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]
     """Return the table as a person reads it, under a heading that says what was run."""
     digests = ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items())
     body = cells(table, summary).to_markdown(index=False, disable_numparse=True)
-    return f"# {table['title']}\n\n{heading(table, facts)}\n\n{body}\n\n{explanation(table)}\n\nDigests: {digests}.\n"
+    parts = [f"# {table['title']}", heading(table, facts), body, table["note"], explanation(table, summary)]
+    return "\n\n".join(filter(None, [*parts, f"Digests: {digests}."])) + "\n"
 
 
 def latex(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
@@ -170,7 +176,7 @@ def latex(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -
     has_series = "" in frame
     frame = frame.map(_latex).rename(columns=_latex)
     styler = frame.style.hide(axis="index")
-    caption = _latex(f"{table['title']}. {heading(table, facts)} {explanation(table)}")
+    caption = _latex(f"{table['title']}. {heading(table, facts)} {table['note']} {explanation(table, summary)}")
     columns = ("ll" if has_series else "l") + "r" * (frame.shape[1] - 1 - has_series)
     return styler.to_latex(
         hrules=True, column_format=columns, caption=caption, label=f"tab:{table['name']}", position_float="centering"
@@ -192,13 +198,21 @@ def _cell(line: dict[str, Any] | None) -> str:
     return _number(line["mean_percent"]) + sd
 
 
-def _interval(line: dict[str, Any]) -> str:
-    if pd.isna(line["difference_percent"]):
+def _interval(line: dict[str, Any], difference: str, low: str, high: str) -> str:
+    return f"{_number(line[f'{difference}_percent'], '+.1f')} {_bounds(line, low, high)}".strip()
+
+
+def _bounds(line: dict[str, Any], *names: str) -> str:
+    low, high = (_number(line[f"{name}_percent"], "+.1f") for name in names)
+    return f"[{low}, {high}]" if low else ""
+
+
+def _printed(line: dict[str, Any]) -> str:
+    """Return the paper's value as it prints it, with the sd that is taken for it."""
+    if pd.isna(line["paper_percent"]):
         return ""
-    text = _number(line["difference_percent"], "+.1f")
-    if pd.isna(line["low_percent"]):
-        return text
-    return f"{text} [{_number(line['low_percent'], '+.1f')}, {_number(line['high_percent'], '+.1f')}]"
+    sd = "" if pd.isna(line["paper_sd_percent"]) else f" ± {line['paper_sd_percent']:g}"
+    return f"{line['paper_percent']:g}{sd}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import socket
 import time
@@ -21,9 +20,7 @@ from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.train import live
 from csa_core.train.events import EVENTS, TAGS, events_of
-from csa_core.train.gang import Job
 from csa_core.train.live import PARTIAL
-from csa_core.train.loop import train
 from tests.conftest import tiny
 from tests.csa_core.train.test_loop import fit, start, wait_for_checkpoint
 
@@ -152,31 +149,6 @@ def test_whatever_becomes_of_what_it_shows_a_run_ends_the_same(
 
     monkeypatch.setattr(live.Live, "show", disturbed)
     assert fit(tiny(), dataset, split, tmp_path) == wanted
-
-
-def test_a_gang_shows_each_of_its_runs(
-    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = Job(tiny(method="ce"), split, shown=tmp_path / "other")
-    hidden = Job(tiny(method="logit_adjustment"), split)
-    seen: list[dict[str, Any]] = []
-    show = live.Live.show
-
-    def note(self: live.Live) -> None:
-        show(self)
-        seen.extend(store.read_json(path) for path in (tmp_path / "state").glob(f"*/{store.PROGRESS}"))
-
-    monkeypatch.setattr(live.Live, "show", note)
-    rest: dict[str, Any] = {"others": [other, hidden], "gang": 3}
-    train(tiny(), dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", **rest)
-    assert {beat["out"] for beat in seen} == {str(tmp_path / "out"), str(tmp_path / "other"), None}
-    assert {beat["process"] for beat in seen} == {os.getpid()}
-    assert sorted(path.name for path in other.shown.iterdir()) == [EVENTS, PARTIAL]  # type: ignore[union-attr]
-    assert not list((tmp_path / "state").glob(f"*/{store.PROGRESS}")), "all are finished"
-    live_points = shown_by_tensorboard(tmp_path / "other")
-    train(other.config, dataset, split, tmp_path / "other", tmp_path / "state", CPU, "code")
-    assert shown_by_tensorboard(tmp_path / "other") == live_points, "fetched, it shows the same"
-    assert not (tmp_path / "other" / PARTIAL).exists()
 
 
 def test_no_place_for_a_sign_of_life_is_one_line(

@@ -1,0 +1,65 @@
+"""What a table says beside its numbers: what was run, and what the numbers are."""
+
+from typing import Any
+
+import pandas as pd
+
+from csa_core import store
+from workflow.report.computed import computed
+
+COMPARABLE = "paper"  # heading of values that are of the same recipe
+EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
+COMPARISON = (
+    "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % interval, "
+    "each row by itself, without a correction over rows or claims."
+)
+POOLED = (
+    "Pooled: the 95 % interval of the same difference with the spread of all rows of the sweep taken together "
+    "({:g} degrees of freedom in place of {:g}); it assumes that all rows spread alike and that no seed favours some."
+)
+EXPLAINED = {
+    "shifted_steps": "Shifted steps: training steps with context shift, mean over seeds.",
+    "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
+    "ece": "ECE: expected calibration error in 15 bins, lower is better.",
+}
+
+
+def heading(table: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Return what was run, in two sentences."""
+    data, counts = facts["config"]["data"], facts["class_counts"]
+    overrides = f" with {store.canonical(table['overrides'])}" if table["overrides"] else ""
+    groups = ", ".join(f"{facts['groups'].count(group)} {group}" for group in ("many", "medium", "few"))
+    several = " Rows differ in their data; these numbers are of the first." if len(facts["splits"]) > 1 else ""
+    missing = facts["missing"]
+    partial = f" PARTIAL: without {', '.join(missing[:5])}{', ...' if missing[5:] else ''}." if missing else ""
+    name = data.get("source") or f"selection {data['selection']}"  # of the same images from any source
+    return (
+        f"Protocol {table['protocol']}{overrides}; data {name}, {sum(counts):,} training images in "
+        f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
+        f"seeds {', '.join(map(str, table['seeds']))}; {computed(facts['computed'])}. "
+        f"{table['source']}.{several}{partial}"
+    )
+
+
+def explanation(table: dict[str, Any], summary: pd.DataFrame) -> str:
+    """Return what the numbers are."""
+    texts = [EXPLANATION]
+    errors = summary["test_error_percent"].dropna()
+    if len(errors):
+        ends = " to ".join(dict.fromkeys((f"{errors.min():.1f}", f"{errors.max():.1f}")))
+        texts.append(
+            f"One training split and one test set of {summary['test_images'].max():,.0f} images are behind them: the "
+            f"test set's own standard error of All, sqrt(p(1 − p)/n), is {ends} points and not in the sd."
+        )
+    if any(row["reference"] for row in table["rows"]):
+        texts.append(COMPARISON)
+    if (pooled := summary["pooled_freedom"].dropna()).any():
+        texts.append(POOLED.format(pooled.max(), summary["seeds"].max() - 1))
+    if summary["paper_sd_percent"].notna().any():
+        texts.append(
+            f"The paper's values are of one run each; ± {table['paper_sd']:g} is the sd over seeds of public "
+            "CIFAR100-LT runs, not the paper's own."
+        )
+        if table["paper_heading"] == COMPARABLE:
+            texts.append("− paper: 95 % interval of the difference from our standard error and that ± (Welch).")
+    return " ".join(texts + [text for column, text in EXPLAINED.items() if column in table["columns"]])
