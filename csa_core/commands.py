@@ -7,24 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_core import store
-from csa_core.config import (
-    METHOD_HEADS,
-    DataConfig,
-    PretrainingConfig,
-    RunConfig,
-    load_yaml,
-    parse,
-    parse_yaml,
-    set_dotted,
-)
+from csa_core.config import DataConfig, PretrainingConfig, RunConfig, load_yaml, parse_yaml, set_dotted
 from csa_core.errors import UserError
+from csa_core.methods import METHODS, parse, readers, recipe
 from csa_core.train import launch
-from csa_core.train.compiled import keep_cache
 
 if TYPE_CHECKING:
     from csa_core.data.dataset import Dataset
     from csa_core.data.listed import ImageList
     from csa_core.data.split import Split
+    from csa_core.methods.base import Method
 
 
 def data(args: argparse.Namespace) -> None:
@@ -83,13 +75,13 @@ def train(args: argparse.Namespace) -> None:
     """Train one run and write its results."""
     text = _stdin() if args.config == "-" else ""
     config = _config(args, text)
-    ranks = 1 if config.method == "simsiam" else config.ranks
+    ranks = config.processes
     if ranks > 1 and not launch.is_rank():
         return launch.launch(ranks, sys.argv[1:], text)
     if launch.is_rank():
         args.device = launch.join(args.device, ranks)
     state = args.state or args.out / "state"
-    keep_cache(state / "compiled")
+    launch.keep_compiled(state / "compiled")
     device = _device(args, config.precision)
     from csa_core.data.ranks import rank
     from csa_core.train.loop import train as train_run
@@ -121,18 +113,11 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Score the trained weights of a run anew, print the accuracies and compare them with its metrics."""
     stored = store.read_sealed(args.folder / "metrics.json")
-    config, network, dataset, kept = _trained(args)
-    from csa_core.data.augment import evaluation_batches
-    from csa_core.data.dataset import Dataset
-    from csa_core.train.evaluate import predict
-    from csa_core.train.probe import Probe
+    method, network = _trained(args)
     from csa_core.train.results import make_metrics
 
-    device = next(network.parameters()).device
-    if config.method == "simsiam" and isinstance(dataset, Dataset):
-        logits = Probe(dataset, kept, device).logits(network.body, linear=True)
-    else:
-        logits = predict(network, evaluation_batches(dataset, device))
+    config, dataset, kept = method.config, method.setting.dataset, method.setting.split
+    logits = method.logits(network, final=True)
     try:
         metrics = make_metrics(config, dataset, kept, logits, stored["digests"])
         same = metrics["heads"] == {head: stored["heads"][head] for head in metrics["heads"]}
@@ -144,19 +129,33 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
-    config, network, dataset, kept = _trained(args)
-    from csa_core.train.gallery import show_contexts
+    method, network = _trained(args)
+    from csa_core.methods.gallery import show_contexts
 
-    store.write_tensors(args.out, *show_contexts(config, network, dataset, kept, args.images))
+    store.write_tensors(args.out, *show_contexts(method, network, args.images))
 
 
 def keys(args: argparse.Namespace) -> None:
-    """Print every key of a run's configuration with its default and meaning."""
-    for model, prefix in ((RunConfig, ""), (DataConfig, "data."), (PretrainingConfig, "pretraining.")):
-        defaults = model().model_dump(mode="json")
-        for name, field in model.model_fields.items():
-            if name not in ("data", "pretraining"):
-                print(f"{f'{prefix}{name}: {store.canonical(defaults[name])}':<42} {field.description}")
+    """Print every key of a run's configuration with its default, its meaning, and the methods that read it."""
+    shown: set[str] = set()
+    for name, method in METHODS.items():
+        for key, field in method.Config.model_fields.items():
+            nested = {"data": DataConfig, "pretraining": PretrainingConfig}.get(key)
+            if key == "method" or key in shown:
+                continue
+            shown.add(key)
+            if nested is not None:
+                for inner, leaf in nested.model_fields.items():
+                    _print_key(f"{key}.{inner}", nested().model_dump(mode="json")[inner], leaf.description)
+                continue
+            owners = readers(key)
+            whose = "" if len(owners) > 2 else f"{', '.join(owners)}: "
+            _print_key(key, method.Config().model_dump(mode="json")[key], f"{whose}{field.description}")
+    print(f"method: {' | '.join(METHODS)}")
+
+
+def _print_key(key: str, default: Any, text: str | None) -> None:
+    print(f"{f'{key}: {store.canonical(default)}':<42} {text}")
 
 
 def _stdin() -> str:
@@ -175,6 +174,11 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
         if not equals or not isinstance(fields, dict):
             raise UserError(f"--set {change}: expected KEY=VALUE, as in --set threshold=0.3")
         fields = set_dotted(fields, key, parse_yaml(value, f"--set {key}"))
+    # A file may be a recipe for several methods; what is asked for with --set must have an effect.
+    asked = next((change.partition("=")[2] for change in args.set if change.startswith("method=")), None)
+    if asked in METHODS and isinstance(fields, dict):
+        keys = {change.partition("=")[0].partition(".")[0] for change in args.set}
+        fields = recipe(fields, asked) | {key: value for key, value in fields.items() if key in keys}
     return parse(fields, where)
 
 
@@ -215,14 +219,14 @@ def _device(args: argparse.Namespace, precision: str) -> Any:
     return choose_device(args.device, precision)
 
 
-def _trained(args: argparse.Namespace) -> Any:
-    """Return configuration, network with the trained weights, data set and split of a run's folder."""
+def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
+    """Return the method of a run's folder in its setting, and its network with the trained weights."""
     path = args.folder / "weights.safetensors"
     weights, label, _ = store.read_tensors(path)
     import torch
 
-    from csa_core.models.resnet import make_network
-    from csa_core.models.simsiam import make_simsiam
+    from csa_core.methods.base import Setting
+    from csa_core.models.precision import place
 
     try:
         fields, digests = label["config"], label["digests"]
@@ -241,16 +245,13 @@ def _trained(args: argparse.Namespace) -> Any:
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")
-    network: torch.nn.Module
-    if config.method == "simsiam":
-        network = make_simsiam(config.model, config.pretraining, config.seed)
-    else:
-        network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
+    method = METHODS[config.method](config, Setting(dataset, kept, device, "float32"))
+    network = method.network()
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError:
         raise UserError(f"{path}: does not hold the weights of a {config.model}; train the run again") from None
-    return config, network.to(device, memory_format=torch.channels_last), dataset, kept  # type: ignore[call-overload]
+    return method, place(network, device)
 
 
 def _print_accuracies(metrics: dict[str, Any]) -> None:

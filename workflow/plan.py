@@ -13,8 +13,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from csa_core.config import METHOD_HEADS, RunConfig, load_yaml, parse, parse_yaml, set_dotted, validate
+from csa_core.config import RunConfig, load_yaml, parse_yaml, set_dotted, validate
 from csa_core.errors import UserError, nearest
+from csa_core.methods import METHODS, parent_of, parse, recipe
 from csa_core.store import canonical, code_digest, digest
 from workflow.declarations import HERE, Protocol, Row, WorkflowConfig, load_tables
 
@@ -68,20 +69,17 @@ class Run:
     @property
     def epochs(self) -> int:
         """How many epochs it trains."""
-        return self.config.pretraining.epochs if self.config.method == "simsiam" else self.config.epochs
+        return self.config.total_epochs
 
     @property
     def ranks(self) -> int:
         """How many processes train it."""
-        return 1 if self.config.method == "simsiam" else self.config.ranks
+        return self.config.processes
 
     @property
     def kind(self) -> str:
         """What an epoch's time depends on."""
-        model = f" of {self.config.model}"
-        if self.config.method == "simsiam":
-            return ("pre-training" if self.config.pretraining.sam == "none" else "pre-training with SAM") + model
-        return ("two branches" if self.config.method == "csa" else "one branch") + model
+        return self.config.cost
 
     @cached_property
     def data(self) -> str:
@@ -144,14 +142,16 @@ class Plan:
     @cache  # noqa: B019 - one plan a process
     def _unchanged(self, method: str, seed: int) -> dict[str, Any]:
         """Return the flat keys of a method's run that changes nothing."""
-        fields = self._base | {"method": method, "seed": seed}
+        if method not in METHODS:
+            raise UserError(f"protocol {self.protocol}: unknown method '{method}', {nearest(method, METHODS)}")
+        fields = recipe(self._base, method) | {"seed": seed}
         return _flat(parse(fields, f"protocol {self.protocol}, {method}").model_dump(mode="json"))
 
     @cache  # noqa: B019
     def _run(self, method: str, changes: str, seed: int) -> Run:
-        fields = self._base | {"method": method, "seed": seed}
-        where = f"protocol {self.protocol}, {method}"
         base = self._unchanged(method, seed)
+        fields = recipe(self._base, method) | {"seed": seed}
+        where = f"protocol {self.protocol}, {method}"
         for key, value in json.loads(changes).items():
             if key in ("method", "seed"):
                 raise UserError(f"{where}: {key} is not a change; a row and config.yaml name it")
@@ -175,7 +175,7 @@ class Plan:
 
     def encoder_of(self, run: Run) -> Run | None:
         """Return the pre-training run whose encoder a run needs, None where it needs none."""
-        config = run.config.encoder()
+        config = parent_of(run.config)
         if config is None:
             return None
         return self._named(config, self._unchanged(config.method, config.seed))
@@ -225,10 +225,11 @@ class Plan:
         reference = self.run("csa", self._changes_of.get(table, {}), self.config.seeds[0])
         for row, values in self._spelt_out(table):
             runs = [self.run(row.method, values["changes"], seed) for seed in self.config.seeds]
-            heads = METHOD_HEADS[row.method] + (("ensemble",) if row.method == "csa" else ())
+            kind = METHODS[row.method]
+            heads = kind.heads + (("ensemble",) if kind.ensemble else ())
             if row.head and row.head not in heads:
                 raise UserError(f"{table}: method {row.method} has no head '{row.head}'; remove it from the row")
-            is_reference = runs[0].name == reference.name and row.head in (None, "resampling")
+            is_reference = runs[0].name == reference.name and row.head in (None, kind.predicts)
             rows.append(
                 {
                     "label": values["label"],
@@ -433,7 +434,7 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any], Protocol]:
     fields = load_yaml(path) or {}
     if isinstance(fields, dict):
         own = validate(Protocol, {key: fields.pop(key) for key in Protocol.model_fields if key in fields}, str(path))
-    parse(fields, str(path))
+    _check_recipe(fields, str(path))
     for key in ("method", "seed"):
         if key in fields or key in config.overrides:
             raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
@@ -441,7 +442,7 @@ def _protocol(config: WorkflowConfig) -> tuple[str, dict[str, Any], Protocol]:
         fields = set_dotted(fields, key, value)
     if config.data_root:
         fields = set_dotted(fields, "data.root", config.data_root)
-    parse(fields, "config.yaml: overrides" if config.overrides else str(path))
+    _check_recipe(fields, "config.yaml: overrides" if config.overrides else str(path))
     return path.stem, fields, own
 
 
@@ -459,6 +460,14 @@ def _names(table: str, row: Row, value: Any) -> dict[str, Any]:
 def name_of(row: dict[str, Any]) -> str:
     """Return what claims and figures call a row: its series, if any, and its label."""
     return f"{row['series']} {row['label']}".strip()
+
+
+def _check_recipe(fields: Any, where: str) -> None:
+    """See that every method can be trained by a recipe."""
+    if not isinstance(fields, dict):
+        parse(fields, where)
+    for method in METHODS:
+        parse(recipe(fields, method), where)
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from csa_core.config import RunConfig
+from csa_core.methods import METHODS
 from csa_core.store import write_json
 from workflow.declarations import WorkflowConfig
 
@@ -11,14 +11,18 @@ SCHEMA = Path(__file__).parent / "config.schema.json"
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema; `overrides` may hold any key of a run."""
-    config, run = WorkflowConfig.model_json_schema(), RunConfig.model_json_schema()
-    config["$defs"] = run.pop("$defs")
+    """Return the schema; `overrides` may hold any key of a run of any method."""
+    config = WorkflowConfig.model_json_schema()
+    keys: dict[str, Any] = {}
+    for method in METHODS.values():
+        run = method.Config.model_json_schema()
+        config.setdefault("$defs", {}).update(run.pop("$defs"))
+        keys = run["properties"] | keys
     config["properties"]["overrides"] = {
         "type": "object",
         "description": WorkflowConfig.model_fields["overrides"].description,
         "additionalProperties": False,
-        "properties": run["properties"],
+        "properties": keys,
     }
     return config
 

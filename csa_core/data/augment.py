@@ -5,13 +5,13 @@ millisecond for 128 CIFAR images on one core, where PIL image by image takes twe
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from csa_core.config import RunConfig
 from csa_core.data.batch import Batch, Labelled, Normaliser
 from csa_core.data.dataset import Dataset
 from csa_core.data.decode import ListedImages, listed_evaluation_batches
@@ -19,7 +19,7 @@ from csa_core.data.listed import ImageList
 from csa_core.data.plan import EpochPlan, Picks
 from csa_core.data.ranks import own_part
 from csa_core.data.split import Split
-from csa_core.data.views import Views, colours, crops
+from csa_core.data.views import View, colours, crops
 
 
 class TrainingImages:
@@ -36,18 +36,19 @@ class TrainingImages:
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width, device=device)
 
-    def batches(self, plan: EpochPlan[Picks], streams: set[str]) -> Iterator[Batch]:
-        """Yield the steps of an epoch; a stream that is not asked for is not made."""
-        return (self.at(plan, step, streams) for step in range(plan.steps))
+    def batches(self, plan: EpochPlan[Any]) -> Iterator[Batch]:
+        """Yield the steps of an epoch."""
+        return (self.at(plan, step) for step in range(plan.steps))
 
-    def at(self, plan: EpochPlan[Picks], step: int, streams: set[str]) -> Batch:
+    def at(self, plan: EpochPlan[Any], step: int) -> Batch:
         """Return one step of an epoch."""
-        uniform = self.batch(plan.uniform[step]) if "uniform" in streams else None
-        resampled = self.batch(plan.resampled[step]) if "resampled" in streams else None
-        return Batch(uniform, resampled, plan.slot[step], plan.mix[step])
+        streams = {name: self.batch(picks[step]) for name, picks in plan.streams.items()}
+        return Batch(streams, {name: drawn[step] for name, drawn in plan.draws.items()})
 
-    def batch(self, picks: Picks) -> Labelled:
+    def batch(self, picks: Picks | View) -> Labelled:
         """Return the images of one step, (B, 3, H, W) float32 channels-last, and labels, (B,)."""
+        if isinstance(picks, View):
+            return self.view(picks), self.labels[picks.index]
         rows = picks.top[:, None] + self._rows
         columns = torch.where(picks.flip[:, None], self._columns.flip(0), self._columns) + picks.left[:, None]
         height, width = self._padded
@@ -55,22 +56,22 @@ class TrainingImages:
         pixels = self._pixels.index_select(0, pixel.reshape(-1)).view(*pixel.shape, 3)
         return self.normalise(pixels), self.labels[picks.index]
 
-    def view(self, index: Tensor, views: Views) -> Tensor:
+    def view(self, view: View) -> Tensor:
         """Return one pre-training view of each image, (B, 3, H, W) float32 channels-last."""
         padded = self._pixels.view(-1, *self._padded, 3)
         border = (self._padded[0] - self.height) // 2
-        images = padded[index, border : border + self.height, border : border + self.width]
-        images = colours(crops(images.permute(0, 3, 1, 2).float() / 255, views), views)
+        images = padded[view.index, border : border + self.height, border : border + self.width]
+        images = colours(crops(images.permute(0, 3, 1, 2).float() / 255, view), view)
         return self.normalise(images.permute(0, 2, 3, 1).contiguous() * 255)
 
 
 def training_images(
-    dataset: Dataset | ImageList, split: Split, config: RunConfig, device: torch.device
+    dataset: Dataset | ImageList, split: Split, padding: int, jitter: float, device: torch.device
 ) -> TrainingImages | ListedImages:
     """Return the training images of a run: in memory on the device, or decoded as they are needed."""
     if isinstance(dataset, ImageList):
-        return ListedImages(dataset, split, device, config.colour_jitter)
-    return TrainingImages(dataset, split, config.crop_padding, device)
+        return ListedImages(dataset, split, device, jitter)
+    return TrainingImages(dataset, split, padding, device)
 
 
 def evaluation_batches(dataset: Dataset | ImageList, device: torch.device, size: int = 100) -> Iterator[Tensor]:

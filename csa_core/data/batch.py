@@ -12,14 +12,12 @@ Labelled = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's slice of the plan, its images made; a stream that the step does not read is None."""
+    """One step's slice of the plan, its images made."""
 
-    uniform: Labelled | None
-    resampled: Labelled | None
-    slot: Tensor
-    """(B,) int64: places in the bank (line 19)."""
-    mix: Tensor
-    """The mixing weight, a scalar (lambda, line 20)."""
+    streams: dict[str, Labelled]
+    """Images and labels of each stream that the step reads."""
+    draws: dict[str, Tensor]
+    """What else was drawn for the step."""
 
 
 class Normaliser:

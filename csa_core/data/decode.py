@@ -53,18 +53,16 @@ class ListedImages:
         paths, sizes = dataset.train_paths[split.indices], dataset.sizes[split.indices]
         self._files = _Files(dataset.root, paths, sizes, dataset.side, jitter)
 
-    def batches(self, plan: EpochPlan[ListedPicks], streams: set[str]) -> Iterator[Batch]:
-        """Yield the steps of an epoch; a stream that is not asked for is not decoded."""
-        picks = [picks for name, picks in (("uniform", plan.uniform), ("resampled", plan.resampled)) if name in streams]
-        loader = _loader(self._files, [_items(picks, step) for step in range(plan.steps)], self.dataset.workers)
-        for step, pixels in enumerate(loader):
-            parts = iter(self._on_device(pixels).split(len(plan.uniform.index[step])))
+    def batches(self, plan: EpochPlan[ListedPicks]) -> Iterator[Batch]:
+        """Yield the steps of an epoch."""
+        streams = plan.streams
+        items = [_items(list(streams.values()), step) for step in range(plan.steps)]
+        for step, pixels in enumerate(_loader(self._files, items, self.dataset.workers)):
+            parts = self._on_device(pixels).split([len(picks.index[step]) for picks in streams.values()])
             made: dict[str, Labelled] = {}
-            for name in ("uniform", "resampled"):
-                if name in streams:
-                    labels = self._labels[getattr(plan, name).index[step].cpu()]
-                    made[name] = self.normalise(next(parts)), labels.to(self.device)
-            yield Batch(made.get("uniform"), made.get("resampled"), plan.slot[step], plan.mix[step])
+            for (name, picks), part in zip(streams.items(), parts, strict=True):
+                made[name] = self.normalise(part), self._labels[picks.index[step].cpu()].to(self.device)
+            yield Batch(made, {name: drawn[step] for name, drawn in plan.draws.items()})
 
     def _on_device(self, pixels: "Tensor | UserError") -> Tensor:
         if isinstance(pixels, UserError):

@@ -4,6 +4,7 @@ A step is then a pure function of the run's state and its slice of the plan: not
 inside, an epoch can be repeated or resumed exactly, and every step has the same shapes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csa_core.config import RunConfig
+from csa_core.config import Supervised
 from csa_core.data.streams import keyed_generator
 
 # Uniform numbers for an image of a list: 10 tries of a crop's area and of its aspect, its place (2), flip, the
@@ -50,54 +51,68 @@ class ListedPicks:
         return ListedPicks(self.index[part], self.draws[part])
 
 
-P = TypeVar("P", Picks, ListedPicks)
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
 class EpochPlan(Generic[P]):
-    """All picks of one epoch, on the run's device; `slot` and `mix` serve the context shift."""
+    """All picks of one epoch, on the run's device, by the names that the method gave them."""
 
-    uniform: P
-    """A fresh permutation of the training set, completed to whole batches with its own start."""
-    resampled: P
-    """Images drawn with replacement, class c in proportion to n_c ** (1 - balance_ratio)."""
-    slot: Tensor
-    """(steps, B) int64: places in the bank, without repetition within a step (line 19)."""
-    mix: Tensor
-    """(steps,) float32: one mixing weight a step (lambda, line 20)."""
+    streams: dict[str, P]
+    """How the images of each stream are picked; every field is (steps, B, ...)."""
+    draws: dict[str, Tensor]
+    """What else is drawn, (steps, ...)."""
 
     @property
     def steps(self) -> int:
         """Steps in the epoch."""
-        return len(self.uniform.index)
+        first: Any = next(iter(self.streams.values()))
+        return len(first.index)
 
     def of_step(self, number_1: Tensor) -> "EpochPlan[P]":
         """Return the plan of one step, whose number, (1,) int64, lies on the device and is not asked for."""
-        return EpochPlan(self.uniform[number_1], self.resampled[number_1], self.slot[number_1], self.mix[number_1])
+        return self._each(lambda picks: picks[number_1])
+
+    def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
+        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks."""
+        batch = next(iter(self.streams.values())).index.shape[1]  # type: ignore[attr-defined]
+        part = (slice(None), slice(rank * (batch // ranks), (rank + 1) * (batch // ranks)))
+        return self._each(lambda picks: picks if isinstance(picks, Tensor) and picks.ndim == 1 else picks[part])
 
     def copy_(self, other: "EpochPlan[P]") -> None:
         """Take over the picks of another epoch, in place."""
         for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
             mine.copy_(theirs)
 
+    def _each(self, change: Callable[[Any], Any]) -> "EpochPlan[P]":
+        streams, draws = ({k: change(v) for k, v in part.items()} for part in (self.streams, self.draws))
+        return EpochPlan(streams, draws)
+
     def _tensors(self) -> list[Tensor]:
-        return [*vars(self.uniform).values(), *vars(self.resampled).values(), self.slot, self.mix]
-
-    def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
-        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks."""
-        each = self.slot.shape[1] // ranks
-        part = (slice(None), slice(rank * each, (rank + 1) * each))
-        return EpochPlan(self.uniform[part], self.resampled[part], self.slot[part], self.mix)
+        return [tensor for picks in self.streams.values() for tensor in vars(picks).values()] + [*self.draws.values()]
 
 
-def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: torch.device) -> EpochPlan[Any]:
-    """Draw the plan of one epoch (numbered from 0): ceil(N / B) steps of exactly B images."""
+def plan_epoch(
+    config: Supervised,
+    class_counts: np.ndarray,
+    streams: dict[str, np.ndarray | None],
+    draws: Callable[[Callable[[str], np.random.Generator], int], dict[str, np.ndarray]],
+    epoch: int,
+    device: torch.device,
+) -> EpochPlan[Any]:
+    """Draw the plan of one epoch (numbered from 0): ceil(N / B) steps of exactly B images.
+
+    Args:
+        streams: class weights, (K,), of a stream that is drawn with replacement; None stands for a fresh
+            permutation of the training set, completed to whole batches with its own start.
+        draws: what else to draw, see `csa_core.methods.base.Method.draws`.
+    """
     batch, images = config.batch_size, int(class_counts.sum())
     steps = -(-images // batch)
     size = steps * batch
 
-    def generator(stream: str) -> np.random.Generator:
-        return keyed_generator(config.seed, stream, epoch)
+    def generator(name: str) -> np.random.Generator:
+        return keyed_generator(config.seed, name, epoch)
 
     def picks(rng: np.random.Generator, index: np.ndarray) -> Picks | ListedPicks:
         if config.data.source == "image_list":
@@ -109,28 +124,30 @@ def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: 
         flip = (rng.random(size) < 0.5) & config.horizontal_flip
         return Picks(*(torch.from_numpy(a.reshape(steps, batch)).to(device) for a in (index, top, left, flip)))
 
-    uniform, resampled = generator("uniform"), generator("resampled")
-    permutation = np.resize(uniform.permutation(images), size)
-    volume = max(config.bank_batches, 1) * batch
-    slots = generator("bank").random((steps, volume)).argsort(axis=1)[:, :batch]
-    return EpochPlan(
-        picks(uniform, permutation),
-        picks(resampled, draw_resampled(resampled, class_counts, config.balance_ratio, size)),
-        torch.from_numpy(slots.copy()).to(device),
-        torch.from_numpy(draw_mix(generator("mix"), config.mix, steps)).to(device),
-    )
+    planned = {}
+    for name, weights in streams.items():
+        rng = generator(name)
+        if weights is None:
+            planned[name] = picks(rng, np.resize(rng.permutation(images), size))
+        else:
+            planned[name] = picks(rng, draw_resampled(rng, class_counts, weights, size))
+    others = {name: torch.from_numpy(drawn).to(device) for name, drawn in draws(generator, steps).items()}
+    return EpochPlan(planned, others)
 
 
-def draw_resampled(rng: np.random.Generator, class_counts: np.ndarray, balance_ratio: float, size: int) -> np.ndarray:
-    """Draw `size` images with replacement: a class, then an image of it uniformly; (size,) int64.
+def draw_resampled(rng: np.random.Generator, class_counts: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """Draw `size` images with replacement: a class by its weight, then an image of it uniformly; (size,) int64.
 
-    Class c comes with probability proportional to n_c ** (1 - balance_ratio): 1 is class-balanced,
-    0 uniform over images. Images are numbered class by class, as `Split.indices` has them.
+    Images are numbered class by class, as `Split.indices` has them.
     """
-    weight = class_counts.astype(np.float64) ** (1 - balance_ratio)
-    classes = rng.choice(len(class_counts), size, p=weight / weight.sum())
+    classes = rng.choice(len(class_counts), size, p=weights / weights.sum())
     first = np.cumsum(class_counts) - class_counts
     return first[classes] + (rng.random(size) * class_counts[classes]).astype(np.int64)
+
+
+def draw_slots(rng: np.random.Generator, steps: int, volume: int, size: int) -> np.ndarray:
+    """Draw places in a bank of `volume`, none twice in a step; (steps, size) int64."""
+    return rng.random((steps, volume)).argsort(axis=1)[:, :size].copy()
 
 
 def draw_mix(rng: np.random.Generator, mix: tuple[str, float, float], size: int) -> np.ndarray:

@@ -9,12 +9,14 @@ import math
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from csa_core.config import RunConfig
+from csa_core.config import PretrainingConfig
+from csa_core.data.plan import EpochPlan
 from csa_core.data.streams import keyed_generator
 
 # Chen and He, 2021, appendix D, without blur: strengths of brightness, contrast, saturation and hue.
@@ -25,9 +27,11 @@ ORDERS = np.array(list(permutations(range(4))))  # in which the four changes of 
 
 
 @dataclass(frozen=True)
-class Views:
+class View:
     """How one view of each image is made; every field is (steps, B, ...) or (B, ...)."""
 
+    index: Tensor
+    """Which images, counted within the long-tailed training set."""
     top: Tensor
     left: Tensor
     height: Tensor
@@ -41,47 +45,43 @@ class Views:
     order: Tensor
     """A permutation of the batch: image order[j] has its colours changed in the order ORDERS[j % 24]."""
 
-    def __getitem__(self, step: int) -> "Views":
-        return Views(*(getattr(self, field.name)[step] for field in fields(self)))
+    def __getitem__(self, part: Any) -> "View":
+        return View(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
-@dataclass(frozen=True)
-class PretrainingPlan:
-    """All picks of one pre-training epoch, on the run's device."""
+def plan_views(
+    recipe: PretrainingConfig,
+    seed: int,
+    flip: bool,
+    images: int,
+    size: tuple[int, int],
+    epoch: int,
+    device: torch.device,
+) -> EpochPlan[View]:
+    """Draw the plan of one epoch (numbered from 0) over `images` training images of `size` pixels.
 
-    index: Tensor
-    """(steps, B): a fresh permutation of the training set, without what does not fill a batch."""
-    first: Views
-    second: Views
-
-    @property
-    def steps(self) -> int:
-        """Steps in the epoch."""
-        return len(self.index)
-
-
-def plan_pretraining_epoch(
-    config: RunConfig, images: int, size: tuple[int, int], epoch: int, device: torch.device
-) -> PretrainingPlan:
-    """Draw the plan of one epoch (numbered from 0) over `images` training images of `size` pixels."""
-    batch = config.pretraining.batch_size
+    Streams `first` and `second` are two views of the same images: a fresh permutation of the training set,
+    without what does not fill a batch. Draw `index` says which images they are, (steps, B).
+    """
+    batch = recipe.batch_size
     steps = images // batch
-    index = keyed_generator(config.seed, "pretraining", epoch).permutation(images)[: steps * batch]
-    rng = keyed_generator(config.seed, "views", epoch)
+    permutation = keyed_generator(seed, "pretraining", epoch).permutation(images)[: steps * batch]
+    index = torch.from_numpy(permutation.reshape(steps, batch)).to(device)
+    rng = keyed_generator(seed, "views", epoch)
 
-    def views() -> Views:
-        drawn = _draw_views(rng, steps * batch, size, config.pretraining.smallest_crop, config.horizontal_flip)
+    def view() -> View:
+        drawn = _draw_views(rng, steps * batch, size, recipe.smallest_crop, flip)
         # Every order as often as any other, so that each step has the same shapes.
         drawn.append(rng.random((steps, batch)).argsort(axis=1).ravel())
-        return Views(*(torch.from_numpy(a.reshape(steps, batch, *a.shape[1:])).to(device) for a in drawn))
+        return View(index, *(torch.from_numpy(a.reshape(steps, batch, *a.shape[1:])).to(device) for a in drawn))
 
-    return PretrainingPlan(torch.from_numpy(index.reshape(steps, batch)).to(device), views(), views())
+    return EpochPlan({"first": view(), "second": view()}, {"index": index})
 
 
 def _draw_views(
     rng: np.random.Generator, count: int, size: tuple[int, int], smallest: float, flip: bool
 ) -> list[np.ndarray]:
-    """Draw the fields of `Views` for `count` images, all but `order`."""
+    """Draw the fields of `View` for `count` images, all but `index` and `order`."""
     factor = 1 + rng.uniform(-1, 1, (count, 4)) * JITTER
     factor[:, 3] -= 1
     return [
@@ -125,14 +125,14 @@ def crop_boxes(
     return [a.astype(np.int64) for a in (top, left, crop_height, crop_width)]
 
 
-def crops(images_bchw: Tensor, views: Views) -> Tensor:
+def crops(images_bchw: Tensor, view: View) -> Tensor:
     """Cut each image's crop, resize it bilinearly to the full size, and flip it where that was drawn.
 
     Resizing is linear in each direction, so a crop is two small matrix products an image.
     """
-    rows = _resampling(views.top, views.height, images_bchw.shape[2])
-    columns = _resampling(views.left, views.width, images_bchw.shape[3])
-    columns = torch.where(views.flip[:, None, None], columns.flip(1), columns)
+    rows = _resampling(view.top, view.height, images_bchw.shape[2])
+    columns = _resampling(view.left, view.width, images_bchw.shape[3])
+    columns = torch.where(view.flip[:, None, None], columns.flip(1), columns)
     return rows[:, None] @ images_bchw @ columns[:, None].mT
 
 
@@ -144,7 +144,7 @@ def _resampling(start_b: Tensor, length_b: Tensor, size: int) -> Tensor:
     return (1 - (source[:, :, None] - place).abs()).clamp(min=0)
 
 
-def colours(images_bchw: Tensor, views: Views) -> Tensor:
+def colours(images_bchw: Tensor, view: View) -> Tensor:
     """Jitter the colours of images in [0, 1], each in its own order, and turn some grey."""
     from kornia import color, enhance
 
@@ -157,13 +157,13 @@ def colours(images_bchw: Tensor, views: Views) -> Tensor:
         enhance.adjust_saturation_with_gray_subtraction,
         hue,
     ]
-    images, factor = images_bchw[views.order], views.factor[views.order]
+    images, factor = images_bchw[view.order], view.factor[view.order]
     for groups in _groups(len(images), images.device):
         for kind, (mine, adjust) in enumerate(zip(groups, kinds, strict=True)):
             images[mine] = adjust(images[mine], factor[mine, kind])
-    jittered = images_bchw.index_copy(0, views.order, images)
-    jittered = torch.where(views.is_jittered[:, None, None, None], jittered, images_bchw)
-    return torch.where(views.is_grey[:, None, None, None], color.rgb_to_grayscale(jittered), jittered)
+    jittered = images_bchw.index_copy(0, view.order, images)
+    jittered = torch.where(view.is_jittered[:, None, None, None], jittered, images_bchw)
+    return torch.where(view.is_grey[:, None, None, None], color.rgb_to_grayscale(jittered), jittered)
 
 
 @cache

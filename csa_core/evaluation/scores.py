@@ -10,6 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csa_core.data.augment import evaluation_batches
+from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
+from csa_core.data.ranks import gather_rows
 from csa_core.models.folded import folded
 from csa_core.models.resnet import Network
 
@@ -24,10 +28,15 @@ def predict(network: Network, batches: Iterable[Tensor]) -> dict[str, np.ndarray
     return {name: torch.cat([out[name] for out in outputs]).cpu().numpy() for name in network.heads}
 
 
+def predict_test_set(network: Network, dataset: Dataset | ImageList, device: torch.device) -> dict[str, np.ndarray]:
+    """Return the logits of each head on the test set, (N, K) float32; every rank works on its part."""
+    logits = predict(network, evaluation_batches(dataset, device))
+    count = len(dataset.test_labels)
+    return {head: gather_rows(rows, count, device) for head, rows in logits.items()}
+
+
 def with_ensemble(logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Add `ensemble`, the mean of the logits, where a method has two branches (Table 4)."""
-    if "resampling" not in logits:
-        return logits
+    """Add `ensemble`, the mean of the logits of all heads (Table 4)."""
     return logits | {"ensemble": np.mean(list(logits.values()), axis=0)}
 
 

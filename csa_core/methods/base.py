@@ -46,6 +46,9 @@ class Trainer(Protocol):
     objective: Callable[[Batch, str], tuple[Tensor, Stats]]
     """The method's loss, its gradient shared where several ranks train."""
 
+    def check(self) -> None:
+        """See that all that is watched, and all gradients, are finite."""
+
     def update(self, loss: Tensor) -> None:
         """Take one step of the optimizer down the gradient of `loss`."""
 
@@ -59,6 +62,10 @@ class Method:
     """What is scored."""
     predicts: ClassVar[str] = "single"
     """The head that predicts."""
+    branches: ClassVar[int] = 1
+    """Batches that a step trains on."""
+    compiles: ClassVar[bool] = True
+    """Whether torch.compile was tried on its network."""
     ensemble: ClassVar[bool] = False
     """Whether the mean of the heads' logits is scored, too."""
 
@@ -100,6 +107,9 @@ class Method:
     def phase(self, epoch: int) -> str:
         """Name what the steps do; the history tells phases apart."""
         return "single"
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepare the method's own state for the epoch."""
 
     def streams(self, epoch: int) -> dict[str, np.ndarray | None]:
         """Return the streams of images that the steps read, by name.

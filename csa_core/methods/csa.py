@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import lazy_loader
 from pydantic import Field, model_validator
 
-from csa_core import data, ops
+from csa_core import data, models, ops
 from csa_core.config import Supervised
 from csa_core.methods.base import Method, Setting, Stats, Watch
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from csa_core.data.batch import Batch
 
-torch = lazy_loader.load("torch")
 LossName = Literal["cross_entropy", "logit_adjustment"]
 Mix = tuple[Literal["uniform", "beta"], float, float]
 
@@ -94,6 +92,7 @@ class Csa(Method):
     Config = CsaConfig
     heads: ClassVar[tuple[str, ...]] = ("uniform", "resampling")
     predicts: ClassVar[str] = "resampling"  # section C.3
+    branches: ClassVar[int] = 2
     ensemble: ClassVar[bool] = True
 
     def __init__(self, config: CsaConfig, setting: Setting) -> None:
@@ -110,6 +109,11 @@ class Csa(Method):
             return "warmup"
         return "plain" if epoch >= self.config.epochs - self.config.plain_epochs else "context_shift"
 
+    def start_epoch(self, epoch: int) -> None:
+        """Empty the bank where it is the bank of one epoch."""
+        if self.bank and self.config.bank_reset == "epoch":
+            self.bank.empty()
+
     def streams(self, epoch: int) -> dict[str, np.ndarray | None]:
         """Return the uniform stream, and once the second branch trains the re-sampled one."""
         if self.phase(epoch) == "warmup":
@@ -119,7 +123,8 @@ class Csa(Method):
     def draws(self, generator: Callable[[str], np.random.Generator], steps: int) -> dict[str, np.ndarray]:
         """Return places in the bank, (steps, B), none twice in a step, and mixing weights, (steps,) (lambda)."""
         config = self.config
-        slots = data.draw_slots(generator("bank"), steps, max(config.bank_batches, 1), config.batch_size)
+        volume = max(config.bank_batches, 1) * config.batch_size
+        slots = data.draw_slots(generator("bank"), steps, volume, config.batch_size)
         return {"slot": slots, "mix": data.draw_mix(generator("mix"), config.mix, steps)}
 
     def loss(self, network: Any, batch: Batch, phase: str, watch: Watch) -> tuple[Tensor, Stats]:
@@ -168,16 +173,15 @@ class Csa(Method):
     ) -> tuple[Tensor, Tensor]:
         """Return which images are confident, (B,) bool (line 11), and background masks, (B, 1, H, W) (line 12)."""
         config = self.config
-        with torch.no_grad():
-            if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
-                network.eval()
+        if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
+            with models.evaluation_mode(network):
                 features = self.features(network, images)
                 logits = network.head("uniform", features)
-                network.train()
-            confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-            activation = ops.activation_map(features, network.weight("uniform"), labels, config.activation_map)
-            objects = ops.object_map(activation, (images.shape[2], images.shape[3]))
-            return confidence >= config.threshold, ops.background_mask(objects, config.mask_exponent)
+        features, logits, weight = features.detach(), logits.detach(), network.weight("uniform").detach()
+        confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+        activation = ops.activation_map(features, weight, labels, config.activation_map)
+        objects = ops.object_map(activation, (images.shape[2], images.shape[3]))
+        return confidence >= config.threshold, ops.background_mask(objects, config.mask_exponent)
 
     def is_steady(self, phase: str) -> bool:
         """Whether a step is the same operations as the one before: always, once the bank was full."""
@@ -207,4 +211,5 @@ class Csa(Method):
         if not config.bank_batches:
             return super().memory(config, size)
         taken = ops.bank_bytes(config.bank_batches * config.batch_size, size)
-        return f"{super().memory(config, size)} and a context bank of {taken:,} bytes (bank_batches {config.bank_batches})"
+        bank = f"a context bank of {taken:,} bytes (bank_batches {config.bank_batches})"
+        return f"{super().memory(config, size)} and {bank}"

@@ -4,13 +4,9 @@ from typing import Any
 
 import torch
 
-from csa_core.config import RunConfig
-from csa_core.data.augment import training_images
-from csa_core.data.dataset import Dataset
-from csa_core.data.listed import ImageList
-from csa_core.data.plan import plan_epoch
-from csa_core.data.split import Split
 from csa_core.errors import UserError
+from csa_core.methods.base import Method
+from csa_core.methods.csa import Csa
 from csa_core.ops.activation_map import activation_map, background_mask, object_map
 from csa_core.ops.context_shift import context_shift
 from csa_core.models.resnet import Network
@@ -18,9 +14,7 @@ from csa_core.store import Tensors
 
 
 @torch.no_grad()
-def show_contexts(
-    config: RunConfig, network: Network, dataset: Dataset | ImageList, split: Split, count: int
-) -> tuple[Tensors, dict[str, Any]]:
+def show_contexts(method: Method, network: Network, count: int) -> tuple[Tensors, dict[str, Any]]:
     """Return `count` examples (at most a batch) as arrays in [0, 1], and class names and mixing weights.
 
     Contexts are the most confident images of the first batch of the last epoch; each is mixed
@@ -29,16 +23,13 @@ def show_contexts(
     Raises:
         UserError: the run is not csa.
     """
-    if config.method != "csa":
+    config, device = method.config, method.setting.device
+    if not isinstance(method, Csa):
         raise UserError(f"contexts: the run's method is {config.method}; only csa shifts contexts")
-    device = next(network.parameters()).device
-    images = training_images(dataset, split, config, device)
-    plan = plan_epoch(config, split.class_counts, config.epochs - 1, device)
+    images, plan = method.images(), method.plan(config.epochs - 1)
     count = min(count, config.batch_size)
-    first = next(images.batches(plan, {"uniform", "resampled"}))
-    assert first.uniform is not None
-    assert first.resampled is not None
-    contexts, labels = first.uniform
+    first = next(images.batches(plan))
+    contexts, labels = first.streams["uniform"]
     network.eval()
     features = network.body(contexts)
     confidence = network.head("uniform", features).softmax(1).gather(1, labels[:, None])[:, 0]
@@ -47,7 +38,7 @@ def show_contexts(
     activation = activation_map(features[top], network.weight("uniform"), labels, config.activation_map)
     objects = object_map(activation, (images.height, images.width))
     masks = background_mask(objects, config.mask_exponent)
-    resampled, their_labels = (part[:count] for part in first.resampled)
+    resampled, their_labels = (part[:count] for part in first.streams["resampled"])
     mix = torch.linspace(0.5, 1.0, count, device=device)
     mixed = context_shift(resampled, contexts, masks, mix.view(-1, 1, 1, 1))
     undo = images.normalise.undo
@@ -58,7 +49,7 @@ def show_contexts(
         "resampled": undo(resampled),
         "mixed": undo(mixed),
     }
-    names = dataset.class_names
+    names = method.setting.dataset.class_names
     meta = {
         "context_class": [names[k] for k in labels.tolist()],
         "confidence": confidence.tolist(),

@@ -10,8 +10,6 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import lazy_loader
-
 from csa_core import data, evaluation, models, ops
 from csa_core.config import PretrainingConfig, RunConfig
 from csa_core.data.dataset import Dataset
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
     from csa_core.data.batch import Batch
     from csa_core.data.plan import EpochPlan
-
-torch = lazy_loader.load("torch")
 
 
 class SimSiamConfig(RunConfig):
@@ -63,6 +59,8 @@ class SimSiam(Method):
     Config = SimSiamConfig
     heads: ClassVar[tuple[str, ...]] = ("knn", "linear", "knn_untrained")
     predicts: ClassVar[str] = "knn"
+    branches: ClassVar[int] = 2
+    compiles: ClassVar[bool] = False
 
     def __init__(self, config: SimSiamConfig, setting: Setting) -> None:
         super().__init__(config, setting)
@@ -73,8 +71,8 @@ class SimSiam(Method):
             raise UserError(
                 f"pretraining.batch_size: {self.recipe.batch_size} is more than the {count} training images"
             )
-        self.weights = torch.ones(count, device=setting.device)
-        """One for each training image: what it counts in the ascent."""
+        self.weights: Tensor | None = None
+        """rwSAM: what each training image counts in the ascent."""
 
     @cached_property
     def probe(self) -> Any:
@@ -144,13 +142,17 @@ class SimSiam(Method):
         parameters = list(network.parameters())
         optimizer.zero_grad(set_to_none=True)
         trainer.watch("loss", losses)
-        (self.weights[batch.draws["index"]] * losses).mean().backward()
+        weighted = losses if self.weights is None else self.weights[batch.draws["index"]] * losses
+        weighted.mean().backward()
         before = ops.ascend(parameters, self.recipe.sam_radius)
-        follow_statistics(network, False)  # they have moved in the first pass
-        trainer.gradient(trainer.objective(batch, phase)[0].mean(), "loss at the end of the ascent")
-        follow_statistics(network, True)
+        optimizer.zero_grad(set_to_none=True)
+        with models.statistics_at_rest(network):  # they have moved in the first pass
+            uphill = trainer.objective(batch, phase)[0].mean()
+            trainer.watch("loss at the end of the ascent", uphill)
+            uphill.backward()
         ops.restore(parameters, before)
-        trainer.descend()
+        trainer.check()
+        optimizer.step()
         return stats
 
     def row(self, sums: dict[str, float], steps: int) -> dict[str, Any]:
@@ -173,10 +175,3 @@ class SimSiam(Method):
     def memory(cls, config: SimSiamConfig, size: tuple[int, int]) -> str:
         """Say what takes memory in a run on images of `size`, by its keys."""
         return f"pretraining.batch_size {config.pretraining.batch_size}"
-
-
-def follow_statistics(network: Any, follow: bool) -> None:
-    """Let the running statistics of batch norm follow the batches, or rest."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.track_running_stats = follow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -42,7 +42,7 @@ class LogitAdjustmentConfig(Supervised):
 class CrossEntropy(Method):
     """Cross-entropy on uniformly drawn images."""
 
-    Config = CrossEntropyConfig
+    Config: ClassVar[type[Supervised]] = CrossEntropyConfig
 
     def __init__(self, config: Any, setting: Setting) -> None:
         super().__init__(config, setting)
@@ -63,7 +63,7 @@ class CrossEntropy(Method):
 class ClassBalanced(CrossEntropy):
     """Cross-entropy on re-sampled images."""
 
-    Config = ClassBalancedConfig
+    Config: ClassVar[type[Supervised]] = ClassBalancedConfig
 
     def streams(self, epoch: int) -> dict[str, np.ndarray | None]:
         """Return the one re-sampled stream."""
@@ -73,7 +73,7 @@ class ClassBalanced(CrossEntropy):
 class LogitAdjustment(CrossEntropy):
     """Logit-adjusted cross-entropy on uniformly drawn images (Menon et al., 2021)."""
 
-    Config = LogitAdjustmentConfig
+    Config: ClassVar[type[Supervised]] = LogitAdjustmentConfig
 
     def make_criterion(self) -> Any:
         """Return the loss of (logits, labels)."""

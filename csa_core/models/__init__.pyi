@@ -1,5 +1,8 @@
 from .folded import folded as folded
+from .modes import evaluation_mode as evaluation_mode
+from .modes import statistics_at_rest as statistics_at_rest
 from .precision import features as features
+from .precision import place as place
 from .precision import resolve as resolve
 from .resnet import Network as Network
 from .resnet import make_body as make_body

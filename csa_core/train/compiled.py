@@ -7,24 +7,15 @@ compiled rounds otherwise, so the choice must not depend on how far a run has co
 
 import os
 import shutil
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from csa_core.errors import UserError
-
-if TYPE_CHECKING:
-    from csa_core.train.run import Run
+from csa_core.train.run import Run
 
 PAYS_FROM = 1_000_000
 """Training images over all epochs and branches from which `auto` compiles on a CPU."""
 
 
-def keep_cache(folder: Path) -> None:
-    """Let torch.compile keep what it makes in `folder`, unless the user has named another place."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
-
-
-def compile_where_it_pays(run: "Run", choice: str) -> bool:
+def compile_where_it_pays(run: Run, choice: str) -> bool:
     """Compile the network of `run` where `choice` (auto, yes, no) says so; return whether.
 
     `auto` compiles long runs on a CPU. On a GPU it does not: nobody has measured it there.
@@ -32,11 +23,10 @@ def compile_where_it_pays(run: "Run", choice: str) -> bool:
     Raises:
         UserError: there is no C++ compiler, and `choice` is yes.
     """
-    branches = 2 if run.config.method == "csa" else 1
-    images = branches * run.config.epochs * int(run.class_counts.sum())
+    images = run.method.branches * run.config.total_epochs * len(run.split.indices)
     # In bfloat16 it saves nothing (benchmarks/README.md).
     pays = run.device.type == "cpu" and run.precision == "float32" and images >= PAYS_FROM
-    if choice == "no" or (choice == "auto" and not pays):
+    if choice == "no" or not run.method.compiles or (choice == "auto" and not pays):
         return False
     if not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
         if choice == "auto":

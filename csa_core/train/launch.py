@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
 from csa_core.errors import UserError
 
@@ -18,6 +19,11 @@ class RankLost(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(f"{message}; {AGAIN}")
         self.code = code
+
+
+def keep_compiled(folder: Path) -> None:
+    """Let torch.compile keep what it makes in `folder`, unless the user has named another place."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
 
 
 def launch(ranks: int, words: list[str], config: str) -> None:

@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from csa_core import store
-from csa_core.config import PREDICTS
 from csa_core.errors import UserError
 from csa_core.train.events import EVENTS, event_file, record
 from csa_core.train.results import Row, history_csv
-from csa_core.train.run import Trainee
+from csa_core.train.run import Run
 
 PARTIAL = "history.partial.csv"
 SECONDS = 5.0
@@ -28,7 +27,7 @@ class Live:
     """Writes them at the first epoch, then at the end of an epoch when the last time was `SECONDS` ago."""
 
     def __init__(
-        self, run: Trainee, folder: Path, shown: Path, digests: dict[str, str], history: list[Row], spent: float
+        self, run: Run, folder: Path, shown: Path, digests: dict[str, str], history: list[Row], spent: float
     ) -> None:
         """Begin after the epochs of `history`, which took `spent` seconds.
 
@@ -57,7 +56,7 @@ class Live:
         Raises:
             UserError: one cannot be written.
         """
-        done, head = len(self._history), PREDICTS[self._run.config.method]
+        done, head = len(self._history), self._run.method.predicts
         tested = (row[f"test_accuracy_{head}"] for row in reversed(self._history) if f"test_accuracy_{head}" in row)
         epochs = len(self._ends) - 1
         store.write_json(
@@ -66,7 +65,7 @@ class Live:
                 "digests": self._digests,
                 "out": str(self._shown),
                 "epoch": done,
-                "epochs": self._run.epochs,
+                "epochs": self._run.config.total_epochs,
                 "seconds_per_epoch": round((self._ends[-1] - self._ends[0]) / epochs, 3) if epochs else None,
                 "train_accuracy": self._history[-1].get("train_accuracy") if done else None,
                 "test_accuracy": next(tested, None),

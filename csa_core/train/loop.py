@@ -20,21 +20,19 @@ from csa_core.data.listed import ImageList
 from csa_core.data.ranks import add_up, agree, rank, ranks, share_buffers, wait
 from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
-from csa_core.ops.bank import bank_bytes
+from csa_core.methods.base import Stats
+from csa_core.models.precision import resolve
 from csa_core.train import checkpoint
 from csa_core.train.compiled import compile_where_it_pays
-from csa_core.train.encoder import read_encoder
 from csa_core.train.events import EVENTS, events_of
 from csa_core.train.guard import NotFinite
 from csa_core.train.live import PARTIAL, Live
 from csa_core.train.lock import hold
 from csa_core.train.memory import one_line_when_out_of_memory
-from csa_core.train.precision import resolve
-from csa_core.train.pretrain import PretrainingRun
+from csa_core.train.parent import read_parent
 from csa_core.train.progress import Progress
 from csa_core.train.results import Row, finish, is_finished
-from csa_core.train.run import Run, Trainee
-from csa_core.train.step import Stats
+from csa_core.train.run import Run
 
 
 def train(
@@ -67,7 +65,7 @@ def train(
     digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": code}
     # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
     digests["precision"] = resolve(config.precision, device, config.model, dataset.image_size)
-    weights, weights_digest = read_encoder(encoder, config, dataset.digest, split.digest)
+    weights, weights_digest = read_parent(encoder, config, dataset.digest, split.digest)
     if weights is not None:
         digests["encoder"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
@@ -81,10 +79,8 @@ def train(
                 store.remove(path)
         if not agree(rank() == 0 and is_finished(folder), device):
             with one_line_when_out_of_memory(config, dataset.image_size), _stream(device):
-                kind = PretrainingRun if config.method == "simsiam" else Run
-                run = kind(config, dataset, split, device, weights)
-                if isinstance(run, Run):
-                    run.is_compiled = compile_where_it_pays(run, compile_network)
+                run = Run(config, dataset, split, device, weights)
+                run.is_compiled = compile_where_it_pays(run, compile_network)
                 history, seconds = _train_epochs(run, out, folder, digests, checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
         if rank() == 0:
@@ -111,13 +107,13 @@ def _publish(folder: Path, out: Path) -> None:
 
 
 def _train_epochs(
-    run: Trainee, out: Path, folder: Path, digests: dict[str, str], checkpoint_seconds: float
+    run: Run, out: Path, folder: Path, digests: dict[str, str], checkpoint_seconds: float
 ) -> tuple[list[Row], float]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all.
 
     What ends it early carries a note that says where the run will continue.
     """
-    epochs, every = run.epochs, run.config.evaluate_every
+    epochs, every = run.config.total_epochs, run.config.evaluate_every
     # Rank 0 first: it throws out damaged ones, and the others then find what it found.
     for reader in range(min(ranks(), 2)):
         if reader == min(rank(), 1):
@@ -127,10 +123,8 @@ def _train_epochs(
     if tensors:
         run.load(tensors)
     progress = Progress(epochs, first, quiet=rank() > 0)
-    if isinstance(run, Run) and run.bank and isinstance(run.dataset, ImageList):
-        volume, side = run.bank.volume, run.dataset.side
-        megabytes = bank_bytes(volume, run.dataset.image_size) / 1e6
-        progress.say(f"bank: {volume:,} images of {side} x {side} px, {megabytes:,.0f} MB on {run.device}")
+    if isinstance(run.dataset, ImageList):
+        progress.say(f"in memory: {run.method.memory(run.config, run.dataset.image_size)}, on {run.device}")
     for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
         progress.say(line)
     live = Live(run, folder, out, digests, history, before) if rank() == 0 else None
@@ -161,14 +155,13 @@ def _train_epochs(
     return history, before + time.monotonic() - start
 
 
-def train_epoch(run: Trainee, epoch: int) -> Row:
+def train_epoch(run: Run, epoch: int) -> Row:
     """Train one epoch, numbered from 0; return its row of the history.
 
     Raises:
         UserError: something is not finite; nothing of this epoch has been saved.
     """
-    rate = run.learning_rate(epoch)
-    run.set_learning_rate(rate)
+    rate = run.set_learning_rate(epoch)
     run.network.train()
     totals: Stats = {}
     run.guard.start_epoch()
@@ -186,7 +179,7 @@ def train_epoch(run: Trainee, epoch: int) -> Row:
         ) from None
     sums = _over_ranks(totals)
     share_buffers(run.network)
-    return {"epoch": epoch + 1, "lr": rate} | run.row(epoch, sums, steps)
+    return {"epoch": epoch + 1, "phase": run.method.phase(epoch), "lr": rate} | run.method.row(sums, steps)
 
 
 def _over_ranks(totals: Stats) -> dict[str, float]:
@@ -196,6 +189,6 @@ def _over_ranks(totals: Stats) -> dict[str, float]:
     return {name: float(v) / (1 if name in counts else ranks()) for name, v in zip(totals, together, strict=True)}
 
 
-def _test_accuracies(run: Trainee) -> Row:
+def _test_accuracies(run: Run) -> Row:
     labels = run.dataset.test_labels
     return {f"test_accuracy_{head}": float((z.argmax(1) == labels).mean()) for head, z in run.test_logits().items()}

@@ -7,16 +7,11 @@ step in it, the learning rate and the bank.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from csa_core.data.plan import EpochPlan, Picks
-from csa_core.train.schedule import Phase
-from csa_core.train.step import Stats, streams, train_step
-
-if TYPE_CHECKING:
-    from csa_core.train.run import Run
+from csa_core.methods.base import Stats
 
 Capture = Callable[[Callable[[], Stats]], Callable[[], Stats]]
 EAGER_STEPS = 3
@@ -24,45 +19,54 @@ EAGER_STEPS = 3
 
 
 class Replay:
-    """The steps of one run, captured once a phase and replayed from then on.
+    """The steps of one run, captured once a phase and replayed from then on."""
 
-    `capture` turns a step into what repeats it: `captured` on a GPU.
-    """
+    def __init__(
+        self,
+        train: Callable[[EpochPlan[Picks], str], Stats],
+        is_steady: Callable[[str], bool],
+        device: torch.device,
+        capture: Capture,
+    ) -> None:
+        """Replay `train`, which takes one step of a phase.
 
-    def __init__(self, run: "Run", capture: Capture) -> None:
-        self._run, self._capture = run, capture
-        self._number = torch.zeros(1, dtype=torch.int64, device=run.device)
+        Args:
+            is_steady: whether the next step of a phase is the same operations as the one before.
+            capture: turns a step into what repeats it: `captured` on a GPU.
+        """
+        self._train, self._is_steady, self._capture = train, is_steady, capture
+        self._number = torch.zeros(1, dtype=torch.int64, device=device)
         self._plan: EpochPlan[Picks] | None = None
-        self._replays: dict[Phase, Callable[[], Stats]] = {}
-        self._eager: dict[Phase, int] = {}
+        self._phase = ""
+        self._replay: Callable[[], Stats] | None = None
+        self._eager = 0
 
-    def steps(self, plan: EpochPlan[Picks], phase: Phase) -> Iterator[Stats]:
+    def steps(self, plan: EpochPlan[Picks], phase: str) -> Iterator[Stats]:
         """Train the steps of one epoch."""
-        if self._plan is None:
-            self._plan = plan
+        if self._plan is None or phase != self._phase:  # the graph of a finished phase gives its memory back
+            self._plan, self._phase, self._replay, self._eager = plan, phase, None, 0
         else:
             self._plan.copy_(plan)
         self._number.zero_()
         for _ in range(plan.steps):
-            yield self._step(phase)
+            yield self._step()
 
-    def _step(self, phase: Phase) -> Stats:
-        if not self._run.asks_the_device_nothing(phase):
-            return self._plainly(phase)
-        if phase not in self._replays:
-            self._eager[phase] = self._eager.get(phase, 0) + 1
-            if self._eager[phase] <= EAGER_STEPS:
-                return self._plainly(phase)
-            self._replays[phase] = self._capture(lambda: self._plainly(phase))
-        return self._replays[phase]()
+    def _step(self) -> Stats:
+        if not self._is_steady(self._phase):
+            return self._run_eagerly()
+        if self._replay is None:
+            self._eager += 1
+            if self._eager <= EAGER_STEPS:
+                return self._run_eagerly()
+            self._replay = self._capture(self._run_eagerly)
+        return self._replay()
 
-    def _plainly(self, phase: Phase) -> Stats:
+    def _run_eagerly(self) -> Stats:
         """Train on the step of the plan whose number lies on the device."""
         assert self._plan is not None
         one = self._plan.of_step(self._number)
         self._number += 1
-        batch = self._run.images.at(one, 0, streams(self._run.config.method, phase))
-        return train_step(self._run, batch, phase)
+        return self._train(one, self._phase)
 
 
 def captured(step: Callable[[], Stats]) -> Callable[[], Stats]:

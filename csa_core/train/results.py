@@ -17,23 +17,24 @@ import torch
 
 import csa_core
 from csa_core import store
-from csa_core.config import PREDICTS, RunConfig
+from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
 from csa_core.data.ranks import rank
 from csa_core.data.split import Split, group_of_class
+from csa_core.evaluation.scores import score, with_ensemble
+from csa_core.methods import METHODS
+from csa_core.models.precision import instruction_sets
 from csa_core.train import checkpoint
-from csa_core.train.evaluate import score, with_ensemble
-from csa_core.train.precision import instruction_sets
-from csa_core.train.run import Trainee
+from csa_core.train.run import Run
 
 HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill", "shifted")
 Row = dict[str, Any]
 
 
-def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
+def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
     """Evaluate the final epoch and write all results, then their list, then drop what only a training needs."""
-    logits = run.final_logits()
+    logits = run.method.logits(run.network, final=True)
     if rank() > 0:
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
@@ -66,14 +67,15 @@ def make_metrics(
     digests: dict[str, str],
 ) -> dict[str, Any]:
     """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
-    groups = group_of_class(config.data.groups, split.class_counts)
+    groups, method = group_of_class(config.data.groups, split.class_counts), METHODS[config.method]
+    scored = with_ensemble(logits) if method.ensemble else logits
     return {
         "digests": digests,
         "config": config.identity(),
         "class_counts": split.class_counts.tolist(),
         "groups": groups,
-        "predicts": PREDICTS[config.method],
-        "heads": {head: score(z, dataset.test_labels, groups) for head, z in with_ensemble(logits).items()},
+        "predicts": method.predicts,
+        "heads": {head: score(z, dataset.test_labels, groups) for head, z in scored.items()},
     }
 
 
@@ -96,7 +98,7 @@ def history_csv(history: list[Row]) -> str:
     return text.getvalue()
 
 
-def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
+def _provenance(run: Run, seconds: float) -> dict[str, Any]:
     """What differs from machine to machine, kept apart from the metrics, which must not."""
     name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.machine()
     return {

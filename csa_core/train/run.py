@@ -1,109 +1,116 @@
-"""A run: all that one training holds on its device, and nothing outside it."""
+"""A run: its method, network and optimizer on their device, saved and restored to the bit, and nothing outside it."""
 
 import os
 import warnings
 from collections.abc import Iterator
-from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from csa_core.config import METHOD_HEADS, RunConfig
-from csa_core.data.augment import evaluation_batches, training_images
+from csa_core.config import RunConfig
 from csa_core.data.batch import Batch
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
-from csa_core.data.plan import plan_epoch
-from csa_core.data.ranks import gather_rows, rank, ranks
+from csa_core.data.ranks import rank, ranks
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.ops.bank import ContextBank
-from csa_core.ops.losses import log_prior, make_loss
-from csa_core.models.resnet import Network, make_network
+from csa_core.evaluation.scores import with_ensemble
+from csa_core.methods import METHODS
+from csa_core.methods.base import Method, Setting, Stats, Watch
+from csa_core.models.precision import place, resolve
 from csa_core.store import Tensors
-from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.guard import Guard
-from csa_core.train.memory import check_bank_fits
-from csa_core.train.precision import resolve
 from csa_core.train.replay import Replay, captured
-from csa_core.train.schedule import Phase, learning_rate, phase
-from csa_core.train.step import LOSSES, Stats, streams, train_step
 
 
-class Trainee:
-    """What every run holds: data, a network and its optimizer, saved and restored to the bit.
+class Run:
+    """One training: what a step works with, and what the loop around it asks. No state lies outside it."""
 
-    Several runs can live in one process: no state lies outside them.
-    """
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    epochs: int
     is_compiled: bool = False
 
-    def __init__(self, config: RunConfig, dataset: Dataset | ImageList, split: Split, device: torch.device) -> None:
-        self.config = config
-        self.dataset = dataset
-        self.split = split
-        self.device = device
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset | ImageList,
+        split: Split,
+        device: torch.device,
+        parent: Tensors | None = None,
+    ) -> None:
+        self.config, self.dataset, self.split, self.device = config, dataset, split, device
         self.precision = resolve(config.precision, device, config.model, dataset.image_size)
         """What the body computes in: `auto` is decided here, once."""
-
-    def features(self, images_bchw: Tensor) -> Tensor:
-        """Return the last feature maps, in float32; the body alone computes in the run's precision."""
-        if self.precision != "bfloat16":
-            features: Tensor = self.network.body(images_bchw)
-            return features
-        with torch.autocast(self.device.type, torch.bfloat16):
-            features = self.network.body(images_bchw)
-        return features.float()
-
-    def place(self, network: nn.Module) -> Any:
-        """Put a network on the device, in the memory format that convolutions are fastest in."""
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @cached_property
-    def guard(self) -> Guard:
+        setting = Setting(dataset, split, device, self.precision)
+        self.method: Method = METHODS[config.method](config, setting)
+        self.images = self.method.images()
+        network = self.method.network()
+        if parent is not None:
+            self.method.start_from(network, {name: torch.from_numpy(array) for name, array in parent.items()})
+        self.network = place(network, device)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(self.method, self.network, device)
+        self.guard = Guard(self.network, self.optimizer, device)
         """What stops the run before something that is not finite reaches the weights."""
-        return Guard(self.network, self.optimizer, self.device)
+        self.watch: Watch = self.guard.watch
+        self.check = self.guard.check
+        self.objective: Any = Objective(self.method, self.network, self.watch)
+        # A graph wants the whole step on one GPU: images in memory, and no other rank to talk to.
+        is_whole = device.type == "cuda" and isinstance(dataset, Dataset) and ranks() == 1
+        self.replay = Replay(self._step_of, self.method.is_steady, device, captured) if is_whole else None
+        if ranks() > 1:
+            self._share_gradients()
+
+    def _share_gradients(self) -> None:
+        sync = self.config.sync_batch_norm  # type: ignore[attr-defined]
+        if sync and self.device.type != "cuda":
+            raise UserError("sync_batch_norm: works on GPUs only; set it to false")
+        if sync:
+            self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+            self.network = self.objective.network
+        with warnings.catch_warnings():  # newer versions call broadcast_buffers otherwise
+            warnings.simplefilter("ignore", FutureWarning)
+            # A phase may leave a head without a gradient.
+            self.objective = nn.parallel.DistributedDataParallel(
+                self.objective, broadcast_buffers=False, find_unused_parameters=len(self.method.heads) > 1
+            )
+
+    def steps(self, epoch: int) -> Iterator[Stats]:
+        """Train one epoch (numbered from 0), a step at a time."""
+        phase = self.method.phase(epoch)
+        self.method.start_epoch(epoch)
+        plan = self.method.plan(epoch)
+        if self.replay is not None:
+            yield from self.replay.steps(plan, phase)
+            return
+        for batch in self.images.batches(plan.of_rank(rank(), ranks())):
+            yield self.method.step(self, batch, phase)
+
+    def _step_of(self, plan: Any, phase: str) -> Stats:
+        """Train on the one step of a plan."""
+        return self.method.step(self, self.images.at(plan, 0), phase)
 
     def update(self, loss: Tensor) -> None:
         """Take one optimizer step; a head that the loss does not reach stays as it is."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.guard.watch("loss", loss)
+        self.watch("loss", loss)
         loss.backward()
-        self.guard.check()
+        self.check()
         self.optimizer.step()
 
-    def steps(self, epoch: int) -> Iterator[Stats]:
-        """Train one epoch (numbered from 0), a step at a time."""
-        raise NotImplementedError
-
-    def learning_rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch."""
-        raise NotImplementedError
-
-    def set_learning_rate(self, rate: float) -> None:
-        """Train on with this learning rate; on a GPU it stays where a captured step reads it."""
+    def set_learning_rate(self, epoch: int) -> float:
+        """Train on with the learning rate of an epoch; on a GPU it stays where a captured step reads it."""
+        rate = self.method.learning_rate(epoch)
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+        return rate
 
-    def row(self, epoch: int, sums: dict[str, float], steps: int) -> dict[str, Any]:
-        """Return an epoch's line of the history from the sums over its steps."""
-        raise NotImplementedError
-
-    def test_logits(self) -> dict[str, np.ndarray]:
-        """Return what the history scores now and then: (N, K) logits on the test set by name."""
-        raise NotImplementedError
-
-    def final_logits(self) -> dict[str, np.ndarray]:
-        """Return what the results are made from: (N, K) logits on the test set by head."""
-        raise NotImplementedError
+    def test_logits(self, final: bool = False) -> dict[str, np.ndarray]:
+        """Return (N, K) logits on the test set by head, their ensemble among them; every rank works on its part."""
+        logits = self.method.logits(self.network, final)
+        return with_ensemble(logits) if self.method.ensemble else logits
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""
@@ -112,6 +119,7 @@ class Trainee:
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum/{name}"] = momentum
+        tensors |= {f"method/{name}": tensor for name, tensor in self.method.state().items()}
         # Copies: training goes on.
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
@@ -123,137 +131,20 @@ class Trainee:
             if name in momentum:
                 buffer = torch.empty_like(parameter).copy_(momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
-
-
-class Run(Trainee):
-    """A supervised run: beside network and optimizer its bank, training images and losses."""
-
-    network: Network
-
-    def __init__(
-        self,
-        config: RunConfig,
-        dataset: Dataset | ImageList,
-        split: Split,
-        device: torch.device,
-        encoder: Tensors | None = None,
-    ) -> None:
-        super().__init__(config, dataset, split, device)
-        self.epochs = config.epochs
-        self.class_counts: np.ndarray = split.class_counts
-        self.images: Any = training_images(dataset, split, config, device)
-        network = make_network(config.model, METHOD_HEADS[config.method], len(dataset.class_names), config.seed)
-        if encoder is not None:
-            network.body.load_state_dict(part(encoder, "body."))
-        self.network = self.place(network)
-        self.optimizer = make_optimizer(config, self.network)
-        self.bank: ContextBank | None = None
-        if config.method == "csa" and config.bank_batches:
-            size = (self.images.height, self.images.width)
-            volume = config.bank_batches * config.batch_size
-            check_bank_fits(config, size, device)
-            self.bank = ContextBank(volume, size, device)
-        prior = log_prior(split.class_counts, device)
-        strength = config.logit_adjustment_strength
-        single = "logit_adjustment" if config.method == "logit_adjustment" else "cross_entropy"
-        self.single_loss = make_loss(single, prior, strength)
-        self.uniform_loss = make_loss(config.uniform_loss, prior, strength)
-        self.resampling_loss = make_loss(config.resampling_loss, prior, strength)
-        self.objective: Any = Objective(self)
-        # A graph wants the whole step on one GPU: images in memory, and no other rank to talk to.
-        is_whole = device.type == "cuda" and isinstance(dataset, Dataset) and ranks() == 1
-        self.replay = Replay(self, captured) if is_whole else None
-        if ranks() > 1:
-            if config.sync_batch_norm and device.type != "cuda":
-                raise UserError("sync_batch_norm: works on GPUs only; set it to false")
-            if config.sync_batch_norm:
-                self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
-                self.network = self.objective.network
-            with warnings.catch_warnings():  # newer versions call broadcast_buffers otherwise
-                warnings.simplefilter("ignore", FutureWarning)
-                # While the bank fills, nothing reaches the re-sampling head.
-                self.objective = nn.parallel.DistributedDataParallel(
-                    self.objective, broadcast_buffers=False, find_unused_parameters=config.method == "csa"
-                )
-
-    def steps(self, epoch: int) -> Iterator[Stats]:
-        """Train one epoch (numbered from 0), a step at a time."""
-        now = phase(self.config, epoch)
-        if self.bank and self.config.bank_reset == "epoch":
-            self.bank.empty()
-        plan = plan_epoch(self.config, self.class_counts, epoch, self.device)
-        if self.replay is not None:
-            yield from self.replay.steps(plan, now)
-            return
-        plan = plan.of_rank(rank(), ranks())
-        for batch in self.images.batches(plan, streams(self.config.method, now)):
-            yield train_step(self, batch, now)
-
-    def asks_the_device_nothing(self, phase: Phase) -> bool:
-        """Whether the next step is the same operations as the one before: all are, once the bank was full."""
-        return phase != "context_shift" or self.bank is None or self.bank.is_full()
-
-    def learning_rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch."""
-        return learning_rate(self.config, epoch)
-
-    def row(self, epoch: int, sums: dict[str, float], steps: int) -> dict[str, Any]:
-        """Return an epoch's line of the history from the sums over its steps."""
-        images = steps * self.config.batch_size
-        row: dict[str, Any] = {
-            "phase": phase(self.config, epoch),
-            "loss": sums["loss"] / steps,
-            "train_accuracy": sums["correct"] / images,
-        }
-        if self.config.method == "csa":
-            row["resampling_loss"] = sums["resampling_loss"] / steps
-            row["confident"] = sums["confident"] / images
-            row["shifted"] = int(sums["shifted"])
-            row["bank_fill"] = float(self.bank.fill()) / self.bank.volume if self.bank else 0.0
-        return row
-
-    def test_logits(self) -> dict[str, np.ndarray]:
-        """Return the logits of every head, and of their ensemble, on the test set; every rank works on its part."""
-        logits = predict(self.network, evaluation_batches(self.dataset, self.device))
-        count = len(self.dataset.test_labels)
-        return with_ensemble({head: gather_rows(rows, count, self.device) for head, rows in logits.items()})
-
-    def final_logits(self) -> dict[str, np.ndarray]:
-        """Return the logits that the results are made from.
-
-        Raises:
-            UserError: the re-sampling head was never trained, because the bank never filled.
-        """
-        if not all(parameter in self.optimizer.state for parameter in self.network.parameters()):
-            raise UserError(
-                f"the bank never filled (threshold {self.config.threshold:g}, {self.config.bank_batches} batches), so "
-                "the head that predicts was never trained; lower threshold or bank_batches, or raise plain_epochs"
-            )
-        return {head: logits for head, logits in self.test_logits().items() if head != "ensemble"}
-
-    def state(self) -> Tensors:
-        """Return everything that the next epoch depends on, as arrays."""
-        bank = self.bank.state() if self.bank else {}
-        return super().state() | {f"bank/{name}": tensor.cpu().numpy().copy() for name, tensor in bank.items()}
-
-    def load(self, tensors: Tensors) -> None:
-        """Take over a `state()` of the same configuration."""
-        super().load(tensors)
-        if self.bank:
-            self.bank.load(part(tensors, "bank/"))
+        self.method.load(part(tensors, "method/"))
 
 
 class Objective(nn.Module):
-    """The loss of a run as a module, which is what several ranks can share the gradient of."""
+    """The loss of a method as a module, which is what several ranks can share the gradient of."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, method: Method, network: nn.Module, watch: Watch) -> None:
         super().__init__()
-        self.network = run.network
-        self._loss = partial(LOSSES[run.config.method], run)
+        self.network = network
+        self._method, self._watch = method, watch
 
-    def forward(self, batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
+    def forward(self, batch: Batch, phase: str) -> tuple[Tensor, Stats]:
         """Return the loss of one batch, and scalars for the history."""
-        return self._loss(batch, phase)
+        return self._method.loss(self.network, batch, phase, self._watch)
 
 
 def part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
@@ -261,19 +152,12 @@ def part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): torch.from_numpy(a) for key, a in tensors.items() if key.startswith(prefix)}
 
 
-def make_optimizer(config: RunConfig, network: torch.nn.Module) -> torch.optim.SGD:
-    """Return SGD with momentum, fused.
-
-    The re-sampling head is a group of its own: while nothing reaches it, it has no gradient, and
-    the fused kernel wants all or none of a group to have one.
-    """
-    late = [p for name, p in network.named_parameters() if name.startswith("heads.resampling")]
-    early = [p for name, p in network.named_parameters() if not name.startswith("heads.resampling")]
-    groups = [{"params": group} for group in (early, late) if group]
-    device = next(network.parameters()).device
-    # A captured step reads the learning rate from the device.
-    lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
-    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+def make_optimizer(method: Method, network: nn.Module, device: torch.device) -> torch.optim.SGD:
+    """Return SGD with momentum, fused: its kernel wants all parameters of a group to have a gradient, or none."""
+    settings: dict[str, Any] = method.sgd()
+    if device.type == "cuda":  # a captured step reads the learning rate from the device
+        settings["lr"] = torch.tensor(settings["lr"], device=device)
+    return torch.optim.SGD([{"params": group} for group in method.trained(network)], **settings, fused=True)
 
 
 def choose_device(name: str, precision: str = "float32") -> torch.device:

@@ -1,4 +1,4 @@
-"""The encoder that a run starts from: read, and refused unless it is the very one asked for."""
+"""The finished run that another starts from: read, and refused unless it is the very one asked for."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 from csa_core import store
 from csa_core.config import RunConfig
 from csa_core.errors import UserError
+from csa_core.methods import parent_of
 
 
-def read_encoder(path: Path | None, config: RunConfig, data: str, split: str) -> tuple[store.Tensors | None, str]:
+def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> tuple[store.Tensors | None, str]:
     """Return the weights of the encoder that `config` needs and their SHA-256; (None, "") if it needs none.
 
     Args:
@@ -18,15 +19,16 @@ def read_encoder(path: Path | None, config: RunConfig, data: str, split: str) ->
     Raises:
         UserError: missing, damaged, no encoder, or one of another architecture, recipe, data or split.
     """
-    wanted = config.encoder()
+    wanted = parent_of(config)
     if wanted is None:
         if path is not None:
             raise UserError("--encoder: this run starts from no encoder; set pretrained: true, or leave it out")
         return None, ""
     if path is None:
-        sam = " --set pretraining.sam=none" if config.method == "simsiam" else ""
+        sam = " --set pretraining.sam=none" if config.method == wanted.method else ""
         raise UserError(
-            f"--encoder is missing: train one with --set method=simsiam{sam} --out ENCODER, then give --encoder ENCODER"
+            f"--encoder is missing: train one with --set method={wanted.method}{sam} --out ENCODER, then give "
+            "--encoder ENCODER"
         )
     path = path / "weights.safetensors" if path.is_dir() else path
     weights, label, digest = store.read_tensors(path)
@@ -34,9 +36,9 @@ def read_encoder(path: Path | None, config: RunConfig, data: str, split: str) ->
         method, identity = label["config"]["method"], label["config"]
         stated = {key: label["digests"][key] for key in ("data", "split")}
     except (KeyError, TypeError):
-        raise UserError(f"{path}: holds no trained weights; name weights.safetensors of a simsiam run") from None
-    if method != "simsiam":
-        raise UserError(f"{path}: is of a {method} run; an encoder comes from method simsiam")
+        raise UserError(f"{path}: holds no trained weights; name weights.safetensors of a {wanted.method} run") from None
+    if method != wanted.method:
+        raise UserError(f"{path}: is of a {method} run; an encoder comes from method {wanted.method}")
     for key, have, want in _differences(identity, wanted.identity()):
         raise UserError(f"{path}: was pre-trained with {key} {have}, this run asks for {want}; train or name that one")
     for key, want in (("data", data), ("split", split)):
