@@ -104,12 +104,14 @@ class Derivation:
             masks = self.contexts(images, labels, p, training=config.mask_forward == "shared")
             self.values |= before  # the look at the contexts moves no statistics
             self.pushed += [(x, m) for x, m in zip(images, masks, strict=True) if m is not None]
-        if phase != "warmup" and (not use_bank or len(self.pushed) >= volume):
+        needed = size if config.bank_start == "batch" else volume
+        if phase != "warmup" and (not use_bank or len(self.pushed) >= needed):
             mixed = []
             for i in range(size):
                 image = self.image(others, i)
                 if use_bank:
-                    slot = int(plan.slot[step, i])
+                    held = [place for place in plan.slot[step].tolist() if place < len(self.pushed)]
+                    slot = held[i]
                     newest = max(n for n in range(len(self.pushed)) if n % volume == slot)
                     context, mask = self.pushed[newest]
                     weight = float(plan.mix[step]) * mask
@@ -148,6 +150,7 @@ CASES: dict[str, dict[str, object]] = {
     "cam": {"activation_map": "cam"},
     "mask from a second forward": {"mask_forward": "eval"},
     "larger bank": {"bank_batches": 2},
+    "a bank drawn from once it holds a batch": {"bank_batches": 5, "bank_start": "batch"},
     "no bank": {"bank_batches": 0},
     "logit adjustment in both branches": {
         "uniform_loss": "logit_adjustment",
