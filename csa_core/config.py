@@ -26,7 +26,7 @@ Mix = tuple[Literal["uniform", "beta"], float, float]
 
 # Keys that only some methods read. A run's identity leaves out what its method does not read, so
 # that changing the bank's threshold does not retrain the cross-entropy baseline.
-_BANK_KEYS = {"threshold", "bank_reset", "mix", "activation_map", "mask_forward", "mask_exponent"}
+_BANK_KEYS = {"threshold", "bank_reset", "bank_start", "mix", "activation_map", "mask_forward", "mask_exponent"}
 _CSA_KEYS = _BANK_KEYS | {
     "bank_batches",
     "warmup_epochs",
@@ -51,6 +51,9 @@ _SUPERVISED_KEYS = {
     "ranks",
     "sync_batch_norm",
 }
+# Keys that came later, and what was done before them: at that value they are left out of a run's identity, so that
+# results from before have the identity that they had.
+LATER = {"bank_start": "full"}
 # Heads of a method, and the one that predicts: the re-sampling head of csa (section C.3). Those of
 # simsiam are probes of its encoder.
 METHOD_HEADS: dict[str, tuple[str, ...]] = {
@@ -216,6 +219,8 @@ class RunConfig(Strict):
     """csa: volume of the context bank in batches (V / B); 0 is csa without the bank."""
     bank_reset: Literal["never", "epoch"] = "never"
     """csa: empty the bank never (Algorithm 1) or at each epoch (released code)."""
+    bank_start: Literal["full", "batch"] = "full"
+    """csa: shift once the bank is full (Algorithm 1), or once it holds a batch (released code)."""
     mix: Mix = ("uniform", 0.0, 1.0)
     """csa: distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
     activation_map: Literal["gradcam", "cam"] = "gradcam"
@@ -244,6 +249,11 @@ class RunConfig(Strict):
             raise ValueError(
                 f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
                 f"more than epochs ({self.epochs}): lower one of the two"
+            )
+        if self.method == "csa" and self.bank_batches and self.warmup_epochs + self.plain_epochs == self.epochs:
+            raise ValueError(
+                f"warmup_epochs + plain_epochs is all {self.epochs} epochs: none is left for the context shift; lower "
+                "one of the two, or set bank_batches: 0"
             )
         if self.batch_size % self.ranks:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared by {self.ranks} ranks; use a multiple")
@@ -284,6 +294,7 @@ class RunConfig(Strict):
     def identity(self) -> dict[str, Any]:
         """Return what determines the result: every key that the run reads, JSON types only."""
         fields = self.model_dump(mode="json", include=self.reads())
+        fields = {key: value for key, value in fields.items() if key not in LATER or value != LATER[key]}
         data = fields["data"]
         if data["profile"] in ("as_is", "selection"):
             del data["imbalance_ratio"], data["max_class_count"], data["split_seed"]

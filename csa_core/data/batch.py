@@ -17,7 +17,7 @@ class Batch:
     uniform: Labelled | None
     resampled: Labelled | None
     slot: Tensor
-    """(B,) int64: places in the bank (line 19)."""
+    """(B,) or (V,) int64: places in the bank (line 19), of the whole batch on every rank; see `EpochPlan`."""
     mix: Tensor
     """The mixing weight, a scalar (lambda, line 20)."""
 

@@ -62,7 +62,8 @@ class EpochPlan(Generic[P]):
     resampled: P
     """Images drawn with replacement, class c in proportion to n_c ** (1 - balance_ratio)."""
     slot: Tensor
-    """(steps, B) int64: places in the bank, without repetition within a step (line 19)."""
+    """(steps, B) int64: places in the full bank, without repetition within a step (line 19). With bank_start: batch
+    (steps, V): an order of all places, whose first B that hold a context are taken."""
     mix: Tensor
     """(steps,) float32: one mixing weight a step (lambda, line 20)."""
 
@@ -84,10 +85,13 @@ class EpochPlan(Generic[P]):
         return [*vars(self.uniform).values(), *vars(self.resampled).values(), self.slot, self.mix]
 
     def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
-        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks."""
-        each = self.slot.shape[1] // ranks
+        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks.
+
+        `slot` stays whole: which places a batch takes may depend on what the bank holds at its step.
+        """
+        each = self.uniform.index.shape[1] // ranks
         part = (slice(None), slice(rank * each, (rank + 1) * each))
-        return EpochPlan(self.uniform[part], self.resampled[part], self.slot[part], self.mix)
+        return EpochPlan(self.uniform[part], self.resampled[part], self.slot, self.mix)
 
 
 def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: torch.device) -> EpochPlan[Any]:
@@ -112,7 +116,8 @@ def plan_epoch(config: RunConfig, class_counts: np.ndarray, epoch: int, device: 
     uniform, resampled = generator("uniform"), generator("resampled")
     permutation = np.resize(uniform.permutation(images), size)
     volume = max(config.bank_batches, 1) * batch
-    slots = generator("bank").random((steps, volume)).argsort(axis=1)[:, :batch]
+    slots = generator("bank").random((steps, volume)).argsort(axis=1)
+    slots = slots if config.bank_start == "batch" else slots[:, :batch]
     return EpochPlan(
         picks(uniform, permutation),
         picks(resampled, draw_resampled(resampled, class_counts, config.balance_ratio, size)),

@@ -34,6 +34,7 @@ from csa_core.train.pretrain import PretrainingRun
 from csa_core.train.progress import Progress
 from csa_core.train.results import Row, finish, is_finished
 from csa_core.train.run import Run, Trainee
+from csa_core.train.shifted import check, check_possible, remark
 from csa_core.train.step import Stats
 
 
@@ -71,6 +72,7 @@ def train(
     if weights is not None:
         digests["encoder"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
+    check_possible(config, int(split.class_counts.sum()))
     folder = state_root / store.digest(digests)[:24]
     for each in (folder, out):
         store.make_folder(each)
@@ -144,12 +146,15 @@ def _train_epochs(
             progress.epoch(epoch + 1, row)
             if live:
                 live.epoch()
+            check(run.config, history)
             now = time.monotonic()
             if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
                 if rank() == 0:
                     meta = {"history": history, "seconds": before + now - start, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
                 saved = now
+        if said := remark(run.config, history):
+            progress.say(said)
     except BaseException as error:
         done = [int(path.stem.partition("-")[2]) for path in checkpoint.find(folder)]
         error.add_note(f"from the last checkpoint, after epoch {done[0]}" if done else "from the start")

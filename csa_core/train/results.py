@@ -26,19 +26,27 @@ from csa_core.train import checkpoint
 from csa_core.train.evaluate import score, with_ensemble
 from csa_core.train.precision import instruction_sets
 from csa_core.train.run import Trainee
+from csa_core.train.shifted import check, counts
 
-HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill", "shifted")
+HISTORY = (
+    *("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill"),
+    *("shifted", "resampling_steps", "steps"),
+)
 Row = dict[str, Any]
 
 
 def finish(run: Trainee, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
-    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs."""
+    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs.
+
+    Raises:
+        UserError: what the results would be of was not trained.
+    """
+    check(run.config, history)
     logits = run.final_logits()
     if rank() > 0:
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
-    if any("shifted" in row for row in history):
-        metrics["shifted_steps"] = sum(row["shifted"] for row in history)
+    metrics |= counts(history)
     metrics["computed"] = {
         "device": run.device.type,
         "precision": run.precision,

@@ -109,7 +109,7 @@ class Trainee:
         """Return everything that the next epoch depends on, as arrays."""
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum/{name}"] = momentum
         # Copies: training goes on.
@@ -152,7 +152,8 @@ class Run(Trainee):
             size = (self.images.height, self.images.width)
             volume = config.bank_batches * config.batch_size
             check_bank_fits(config, size, device)
-            self.bank = ContextBank(volume, size, device)
+            drawn_from = config.batch_size if config.bank_start == "batch" else volume
+            self.bank = ContextBank(volume, size, device, drawn_from)
         prior = log_prior(split.class_counts, device)
         strength = config.logit_adjustment_strength
         single = "logit_adjustment" if config.method == "logit_adjustment" else "cross_entropy"
@@ -190,8 +191,8 @@ class Run(Trainee):
             yield train_step(self, batch, now)
 
     def asks_the_device_nothing(self, phase: Phase) -> bool:
-        """Whether the next step is the same operations as the one before: all are, once the bank was full."""
-        return phase != "context_shift" or self.bank is None or self.bank.is_full()
+        """Whether the next step is the same operations as the one before: all are, once the bank was ready."""
+        return phase != "context_shift" or self.bank is None or self.bank.is_ready()
 
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch."""
@@ -208,7 +209,7 @@ class Run(Trainee):
         if self.config.method == "csa":
             row["resampling_loss"] = sums["resampling_loss"] / steps
             row["confident"] = sums["confident"] / images
-            row["shifted"] = int(sums["shifted"])
+            row |= {"steps": steps, "resampling_steps": int(sums["resampling_steps"]), "shifted": int(sums["shifted"])}
             row["bank_fill"] = float(self.bank.fill()) / self.bank.volume if self.bank else 0.0
         return row
 
@@ -219,16 +220,7 @@ class Run(Trainee):
         return with_ensemble({head: gather_rows(rows, count, self.device) for head, rows in logits.items()})
 
     def final_logits(self) -> dict[str, np.ndarray]:
-        """Return the logits that the results are made from.
-
-        Raises:
-            UserError: the re-sampling head was never trained, because the bank never filled.
-        """
-        if not all(parameter in self.optimizer.state for parameter in self.network.parameters()):
-            raise UserError(
-                f"the bank never filled (threshold {self.config.threshold:g}, {self.config.bank_batches} batches), so "
-                "the head that predicts was never trained; lower threshold or bank_batches, or raise plain_epochs"
-            )
+        """Return the logits that the results are made from."""
         return {head: logits for head, logits in self.test_logits().items() if head != "ensemble"}
 
     def state(self) -> Tensors:

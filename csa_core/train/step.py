@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from csa_core.data.batch import Batch
-from csa_core.data.ranks import gather
+from csa_core.data.ranks import gather, own_rows
 from csa_core.method.activation_map import activation_map, background_mask, object_map
 from csa_core.method.context_shift import context_shift
 from csa_core.train.schedule import Phase
@@ -47,17 +47,19 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
 
     # Balanced re-sampling module (lines 17-28).
     resampling_loss = torch.zeros_like(uniform_loss)
-    shifted = labels.new_zeros(())
-    if batch.resampled is not None and (bank is None or bank.is_full()):  # line 18
+    shifted, resampling_steps = labels.new_zeros(()), labels.new_zeros(())
+    if batch.resampled is not None and (bank is None or bank.is_ready()):  # line 18
         resampled, their_labels = batch.resampled  # line 7
         if bank:
-            contexts, masks = bank.draw(batch.slot)  # line 19
+            places = bank.places(batch.slot, run.config.batch_size)
+            contexts, masks = bank.draw(own_rows(places))  # line 19
             run.guard.watch("image in the bank", contexts)
             run.guard.watch("mask in the bank", masks)
             resampled = context_shift(resampled, contexts, masks, batch.mix)  # lines 20-22
             shifted = labels.new_ones(())
         resampled_logits = network.head("resampling", run.features(resampled))
         resampling_loss = run.resampling_loss(resampled_logits, their_labels)
+        resampling_steps = labels.new_ones(())
 
     return uniform_loss + resampling_loss, {
         "loss": uniform_loss.detach(),
@@ -65,6 +67,7 @@ def csa_loss(run: "Run", batch: Batch, phase: Phase) -> tuple[Tensor, Stats]:
         "correct": (logits.detach().argmax(1) == labels).sum(),
         "confident": confident,
         "shifted": shifted,
+        "resampling_steps": resampling_steps,
     }
 
 
