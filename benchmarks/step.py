@@ -211,7 +211,7 @@ def bank_operations(run: Run) -> Callable[[], object]:
 
     def operate() -> None:
         bank.push(x, mask, everyone)
-        contexts, masks = bank.draw(plan.slot[0])
+        contexts, masks = bank.draw(bank.places(plan.slot[0], len(x)))
         context_shift(x, contexts, masks, plan.mix[0])
 
     return operate

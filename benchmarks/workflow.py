@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 SHORT = {
     "data": {"source": "demo", "imbalance_ratio": 4, "max_class_count": 16},
     "model": "resnet8", "epochs": 1, "batch_size": 128, "lr_warmup_epochs": 0, "lr_drops": [], "warmup_epochs": 0,
-    "plain_epochs": 1, "crop_padding": 2,
+    "plain_epochs": 0, "threshold": 0.0, "crop_padding": 2,
 }  # fmt: skip
 FIRST_STEP = """
 import sys, time

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_core import store
-from csa_core.config import DataConfig, PretrainingConfig, RunConfig, load_yaml, parse_yaml, set_dotted
+from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, set_dotted
 from csa_core.errors import UserError
-from csa_core.methods import METHODS, parse, readers, recipe
+from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
+from csa_core.store import canonical
 from csa_core.train import launch
 
 if TYPE_CHECKING:
@@ -136,26 +137,21 @@ def contexts(args: argparse.Namespace) -> None:
 
 
 def keys(args: argparse.Namespace) -> None:
-    """Print every key of a run's configuration with its default, its meaning, and the methods that read it."""
-    shown: set[str] = set()
-    for name, method in METHODS.items():
-        for key, field in method.Config.model_fields.items():
-            nested = {"data": DataConfig, "pretraining": PretrainingConfig}.get(key)
-            if key == "method" or key in shown:
-                continue
-            shown.add(key)
-            if nested is not None:
-                for inner, leaf in nested.model_fields.items():
-                    _print_key(f"{key}.{inner}", nested().model_dump(mode="json")[inner], leaf.description)
-                continue
-            owners = readers(key)
-            whose = "" if len(owners) > 2 else f"{', '.join(owners)}: "
-            _print_key(key, method.Config().model_dump(mode="json")[key], f"{whose}{field.description}")
-    print(f"method: {' | '.join(METHODS)}")
-
-
-def _print_key(key: str, default: Any, text: str | None) -> None:
-    print(f"{f'{key}: {store.canonical(default)}':<42} {text}")
+    """Print every key of a run's configuration with its default, its meaning, and who reads it."""
+    print(f"{f'method: {canonical(DEFAULT)}':<42} {' | '.join(METHODS)}")
+    fields = {key: field for method in METHODS.values() for key, field in method.Config.model_fields.items()}
+    for key, field in fields.items():
+        if key == "method":
+            continue
+        owners = readers(key)
+        whose = f"{', '.join(owners)}: " if len(owners) < len(METHODS) - 1 else ""
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, Strict):
+            inner = {f"{key}.{name}": part for name, part in nested.model_fields.items()}
+        else:
+            inner = {key: field}
+        for name, part in inner.items():
+            print(f"{f'{name}: {canonical(part.default)}':<42} {whose}{part.description}")
 
 
 def _stdin() -> str:

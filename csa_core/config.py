@@ -22,6 +22,11 @@ Model = TypeVar("Model", bound=BaseModel)
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+# Keys that came later, and what was done before them: at that value they are left out of a run's identity, so that
+# results from before have the identity that they had.
+LATER = {"bank_start": "full"}
+
+
 class Strict(BaseModel):
     """A model that refuses unknown keys, loose types, NaN, and change."""
 
@@ -148,7 +153,9 @@ class RunConfig(Strict):
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result: every key that the run reads, JSON types only."""
-        return self.model_dump(mode="json", exclude=self.unread()) | {"data": self.data.identity()}
+        fields = self.model_dump(mode="json", exclude=self.unread())
+        fields = {key: value for key, value in fields.items() if key not in LATER or value != LATER[key]}
+        return fields | {"data": self.data.identity()}
 
     def digest(self) -> str:
         """Return the SHA-256 of `identity()`."""

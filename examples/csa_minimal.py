@@ -91,6 +91,7 @@ def csa_step(
     phase: str,
     delta: float = DELTA,
     volume: int = VOLUME,
+    start: int = VOLUME,
     see=gradcam,
     exponent: float = 2.0,
     second_forward: bool = False,
@@ -101,10 +102,10 @@ def csa_step(
 
     Args:
         uniform, resampled: a batch of images and labels from either sampler (lines 6 and 7).
-        slots: which places of the bank this step draws from (line 19).
+        slots: an order of the bank's places; the first that hold an image are drawn (line 19).
         mix: lambda (line 20).
         phase: warmup (uniform module alone), context_shift, or plain (no shift, the bank rests).
-        volume: images that the bank holds; 0 is the method without it.
+        volume, start: images that the bank holds, 0 is the method without it; and those from which it is drawn from.
         see, exponent, second_forward, loss_u, loss_b: the variants that the appendix compares.
     """
     images, labels = uniform
@@ -123,15 +124,15 @@ def csa_step(
         for image, mask, p in zip(images, masks, confidence, strict=True):
             if p >= delta:
                 bank.append((image, mask))  # line 13: first in, first out
-    if phase == "warmup" or (has_bank and len(bank) < volume):  # line 18
+    if phase == "warmup" or (has_bank and len(bank) < start):  # line 18
         return loss
     images, labels = resampled
     if has_bank:
         # The bank is a ring of `volume` places: the newest image that fell on a place is there.
-        first = len(bank) - volume
-        held = {n % volume: bank[n] for n in range(first, len(bank))}
-        contexts = torch.stack([held[int(slot)][0] for slot in slots])  # line 19
-        m = mix * torch.stack([held[int(slot)][1] for slot in slots])  # lines 20 and 21
+        held = {n % volume: bank[n] for n in range(max(0, len(bank) - volume), len(bank))}
+        drawn = [held[slot] for slot in slots.tolist() if slot in held][: len(images)]  # line 19
+        contexts = torch.stack([image for image, _ in drawn])
+        m = mix * torch.stack([mask for _, mask in drawn])  # lines 20 and 21
         images = m * contexts + (1 - m) * images  # line 22
     return loss + loss_b(network.head("resampling", network.body(images)), labels)  # lines 23 to 29
 

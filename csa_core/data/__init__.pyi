@@ -4,4 +4,5 @@ from .plan import draw_mix as draw_mix
 from .plan import draw_slots as draw_slots
 from .plan import plan_epoch as plan_epoch
 from .ranks import gather as gather
+from .ranks import own_rows as own_rows
 from .views import plan_views as plan_views

@@ -71,22 +71,22 @@ class EpochPlan(Generic[P]):
 
     def of_step(self, number_1: Tensor) -> "EpochPlan[P]":
         """Return the plan of one step, whose number, (1,) int64, lies on the device and is not asked for."""
-        return self._each(lambda picks: picks[number_1])
+        streams, draws = ({k: v[number_1] for k, v in part.items()} for part in (self.streams, self.draws))  # type: ignore
+        return EpochPlan(streams, draws)
 
     def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
-        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks."""
+        """Return the plan of one of several ranks: its part of every batch, in the order of the ranks.
+
+        Draws stay whole: what a batch takes of them may depend on what the bank holds at its step.
+        """
         batch = next(iter(self.streams.values())).index.shape[1]  # type: ignore[attr-defined]
-        part = (slice(None), slice(rank * (batch // ranks), (rank + 1) * (batch // ranks)))
-        return self._each(lambda picks: picks if isinstance(picks, Tensor) and picks.ndim == 1 else picks[part])
+        part: Any = (slice(None), slice(rank * (batch // ranks), (rank + 1) * (batch // ranks)))
+        return EpochPlan({name: picks[part] for name, picks in self.streams.items()}, self.draws)  # type: ignore[index]
 
     def copy_(self, other: "EpochPlan[P]") -> None:
         """Take over the picks of another epoch, in place."""
         for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
             mine.copy_(theirs)
-
-    def _each(self, change: Callable[[Any], Any]) -> "EpochPlan[P]":
-        streams, draws = ({k: change(v) for k, v in part.items()} for part in (self.streams, self.draws))
-        return EpochPlan(streams, draws)
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for picks in self.streams.values() for tensor in vars(picks).values()] + [*self.draws.values()]
@@ -145,9 +145,9 @@ def draw_resampled(rng: np.random.Generator, class_counts: np.ndarray, weights: 
     return first[classes] + (rng.random(size) * class_counts[classes]).astype(np.int64)
 
 
-def draw_slots(rng: np.random.Generator, steps: int, volume: int, size: int) -> np.ndarray:
-    """Draw places in a bank of `volume`, none twice in a step; (steps, size) int64."""
-    return rng.random((steps, volume)).argsort(axis=1)[:, :size].copy()
+def draw_slots(rng: np.random.Generator, steps: int, volume: int) -> np.ndarray:
+    """Draw an order of all places of a bank for each step; (steps, volume) int64."""
+    return rng.random((steps, volume)).argsort(axis=1)
 
 
 def draw_mix(rng: np.random.Generator, mix: tuple[str, float, float], size: int) -> np.ndarray:

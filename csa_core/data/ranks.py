@@ -36,6 +36,11 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(whole)
 
 
+def own_rows(tensor: Tensor) -> Tensor:
+    """Return this rank's part of the rows of a batch, in the order of the ranks."""
+    return tensor if ranks() == 1 else tensor.chunk(ranks())[rank()]
+
+
 def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarray:
     """Return (count, ...) from the rows of `own_part(count)` of every rank."""
     if ranks() == 1:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Stats = dict[str, "Tensor"]
 """Scalars of a step on the device, without gradient; an epoch adds them up."""
+Row = dict[str, Any]
+"""A line of the history: an epoch."""
 Watch = Callable[[str, "Tensor"], None]
 """Names a tensor that must be finite before the weights move."""
 
@@ -153,9 +155,24 @@ class Method:
 
     # What is kept and shown.
 
-    def row(self, sums: dict[str, float], steps: int) -> dict[str, Any]:
+    def row(self, sums: dict[str, float], steps: int) -> Row:
         """Return a line of the history from the sums over the steps of an epoch."""
         return {"loss": sums["loss"] / steps, "train_accuracy": sums["correct"] / (steps * self.config.batch_size)}
+
+    def check(self, history: list[Row]) -> None:
+        """See, after each epoch and before scoring, that what had to be trained by now has been.
+
+        Raises:
+            UserError: it has not; the remedy is in the line.
+        """
+
+    def counts(self, history: list[Row]) -> dict[str, int]:
+        """Return what the metrics count of a finished training."""
+        return {}
+
+    def remark(self, history: list[Row]) -> str | None:
+        """Return a line for a person about a finished training, None where there is nothing to say."""
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """Return what the next epoch depends on beside network and optimizer."""

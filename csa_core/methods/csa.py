@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from csa_core import data, models, ops
 from csa_core.config import Supervised
-from csa_core.methods.base import Method, Setting, Stats, Watch
+from csa_core.methods.base import Method, Row, Setting, Stats, Watch
+from csa_core.methods.shifted import check, check_possible, counts, remark
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,8 @@ class CsaConfig(Supervised):
     """Volume of the context bank in batches (V / B); 0 is csa without the bank."""
     bank_reset: Literal["never", "epoch"] = "never"
     """Empty the bank never (Algorithm 1) or at each epoch (released code)."""
+    bank_start: Literal["full", "batch"] = "full"
+    """Shift once the bank is full (Algorithm 1), or once it holds a batch (released code)."""
     mix: Mix = ("uniform", 0.0, 1.0)
     """Distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
     activation_map: Literal["gradcam", "cam"] = "gradcam"
@@ -64,6 +67,11 @@ class CsaConfig(Supervised):
                 f"warmup_epochs + plain_epochs is {self.warmup_epochs + self.plain_epochs}, "
                 f"more than epochs ({self.epochs}): lower one of the two"
             )
+        if self.bank_batches and self.warmup_epochs + self.plain_epochs == self.epochs:
+            raise ValueError(
+                f"warmup_epochs + plain_epochs is all {self.epochs} epochs: none is left for the context shift; lower "
+                "one of the two, or set bank_batches: 0"
+            )
         name, a, b = self.mix
         if name == "uniform" and not 0 <= a <= b <= 1:
             raise ValueError(f"mix [uniform, {a}, {b}] needs 0 <= a <= b <= 1")
@@ -75,7 +83,7 @@ class CsaConfig(Supervised):
         """Return the keys that have no effect with the values of the others."""
         keys = super().unread()
         if self.bank_batches == 0:
-            keys |= {"threshold", "bank_reset", "mix", "activation_map", "mask_forward", "mask_exponent"}
+            keys |= {"threshold", "bank_reset", "bank_start", "mix", "activation_map", "mask_forward", "mask_exponent"}
         if "logit_adjustment" not in (self.uniform_loss, self.resampling_loss):
             keys |= {"logit_adjustment_strength"}
         return keys
@@ -98,7 +106,11 @@ class Csa(Method):
     def __init__(self, config: CsaConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         size, device = setting.dataset.image_size, setting.device
-        self.bank = ops.make_bank(config.bank_batches, config.batch_size, size, device) if config.bank_batches else None
+        self.bank = None
+        if config.bank_batches:
+            check_possible(config, len(setting.split.indices))
+            start = 1 if config.bank_start == "batch" else config.bank_batches
+            self.bank = ops.make_bank(config.bank_batches, start, config.batch_size, size, device)
         prior, strength = ops.log_prior(self.class_counts, device), config.logit_adjustment_strength
         self.uniform_loss = ops.make_loss(config.uniform_loss, prior, strength)
         self.resampling_loss = ops.make_loss(config.resampling_loss, prior, strength)
@@ -121,10 +133,15 @@ class Csa(Method):
         return {"uniform": None, "resampled": ops.class_weights(self.class_counts, self.config.balance_ratio)}
 
     def draws(self, generator: Callable[[str], np.random.Generator], steps: int) -> dict[str, np.ndarray]:
-        """Return places in the bank, (steps, B), none twice in a step, and mixing weights, (steps,) (lambda)."""
+        """Return places in the bank, none twice in a step, and mixing weights, (steps,) (lambda).
+
+        Of a full bank they are (steps, B); with `bank_start: batch` (steps, V), an order of all places, whose
+        first B that hold a context are taken. Every rank has them all: what is taken depends on the bank.
+        """
         config = self.config
         volume = max(config.bank_batches, 1) * config.batch_size
-        slots = data.draw_slots(generator("bank"), steps, volume, config.batch_size)
+        slots = data.draw_slots(generator("bank"), steps, volume)
+        slots = slots if config.bank_start == "batch" else slots[:, : config.batch_size].copy()
         return {"slot": slots, "mix": data.draw_mix(generator("mix"), config.mix, steps)}
 
     def loss(self, network: Any, batch: Batch, phase: str, watch: Watch) -> tuple[Tensor, Stats]:
@@ -140,7 +157,7 @@ class Csa(Method):
         features = self.features(network, images)
         logits = network.head("uniform", features)
         uniform_loss = self.uniform_loss(logits, labels)
-        confident = shifted = labels.new_zeros(())
+        confident = shifted = resampling_steps = labels.new_zeros(())
         if bank:
             is_confident, masks = self.find_contexts(network, images, labels, features, logits)
             watch("background mask", masks)
@@ -149,16 +166,18 @@ class Csa(Method):
 
         # Balanced re-sampling module (lines 17-28).
         resampling_loss = uniform_loss.new_zeros(())
-        if phase != "warmup" and (bank is None or bank.is_full()):  # line 18
+        if phase != "warmup" and (bank is None or bank.is_ready()):  # line 18
             resampled, their_labels = batch.streams["resampled"]  # line 7
             if bank:
-                contexts, masks = bank.draw(batch.draws["slot"])  # line 19
+                places = bank.places(batch.draws["slot"], self.config.batch_size)
+                contexts, masks = bank.draw(data.own_rows(places))  # line 19
                 watch("image in the bank", contexts)
                 watch("mask in the bank", masks)
                 resampled = ops.context_shift(resampled, contexts, masks, batch.draws["mix"])  # lines 20-22
                 shifted = labels.new_ones(())
             resampled_logits = network.head("resampling", self.features(network, resampled))
             resampling_loss = self.resampling_loss(resampled_logits, their_labels)
+            resampling_steps = labels.new_ones(())
 
         return uniform_loss + resampling_loss, {
             "loss": uniform_loss.detach(),
@@ -166,6 +185,7 @@ class Csa(Method):
             "correct": (logits.detach().argmax(1) == labels).sum(),
             "confident": confident,
             "shifted": shifted,
+            "resampling_steps": resampling_steps,
         }
 
     def find_contexts(
@@ -184,8 +204,8 @@ class Csa(Method):
         return confidence >= config.threshold, ops.background_mask(objects, config.mask_exponent)
 
     def is_steady(self, phase: str) -> bool:
-        """Whether a step is the same operations as the one before: always, once the bank was full."""
-        return phase != "context_shift" or self.bank is None or self.bank.is_full()
+        """Whether a step is the same operations as the one before: always, once the bank was ready."""
+        return phase != "context_shift" or self.bank is None or self.bank.is_ready()
 
     def row(self, sums: dict[str, float], steps: int) -> dict[str, Any]:
         """Return a line of the history from the sums over the steps of an epoch."""
@@ -194,7 +214,21 @@ class Csa(Method):
             "confident": sums["confident"] / (steps * self.config.batch_size),
             "bank_fill": float(self.bank.fill()) / self.bank.volume if self.bank else 0.0,
             "shifted": int(sums["shifted"]),
+            "resampling_steps": int(sums["resampling_steps"]),
+            "steps": steps,
         }
+
+    def check(self, history: list[Row]) -> None:
+        """See that the context shift, and the head that predicts, had the steps that they need by now."""
+        check(self.config, history)
+
+    def counts(self, history: list[Row]) -> dict[str, int]:
+        """Return the steps with context shift, and those of its phase."""
+        return counts(history)
+
+    def remark(self, history: list[Row]) -> str | None:
+        """Return a line for a person where few steps had context shift."""
+        return remark(self.config, history)
 
     def state(self) -> dict[str, Tensor]:
         """Return the bank."""

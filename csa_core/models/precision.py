@@ -66,5 +66,5 @@ def forward_operations(model: str, image_size: tuple[int, int]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        make_body(model)(torch.empty(1, 3, *image_size))
+        make_body(model).eval()(torch.empty(1, 3, *image_size))
     return int(counter.get_total_flops())

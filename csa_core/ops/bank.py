@@ -15,8 +15,10 @@ def bank_bytes(volume: int, size: tuple[int, int]) -> int:
     return (volume + 1) * size[0] * size[1] * 4 * 4
 
 
-def make_bank(batches: int, batch_size: int, size: tuple[int, int], device: torch.device) -> "ContextBank":
-    """Return an empty bank of some batches, if the free memory of the device holds it.
+def make_bank(
+    batches: int, start: int, batch_size: int, size: tuple[int, int], device: torch.device
+) -> "ContextBank":
+    """Return an empty bank of some batches, drawn from once it holds `start`, if the device has the memory.
 
     Raises:
         UserError: it does not.
@@ -28,7 +30,7 @@ def make_bank(batches: int, batch_size: int, size: tuple[int, int], device: torc
             f"bank_batches {batches}: a bank of {batches} x batch_size {batch_size} images of {height} x {width} px "
             f"takes {needed:,} bytes, {free:,} are free on {device}; lower one of them"
         )
-    return ContextBank(batches * batch_size, size, device)
+    return ContextBank(batches * batch_size, size, device, start * batch_size)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -47,12 +49,18 @@ class ContextBank:
     shape at every step and never waits for the device.
     """
 
-    def __init__(self, volume: int, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, volume: int, size: tuple[int, int], device: torch.device, drawn_from: int | None = None) -> None:
+        """Begin empty.
+
+        Args:
+            drawn_from: contexts from which the bank may be drawn from; all of `volume` where not given.
+        """
         self.volume = volume
+        self._drawn_from = volume if drawn_from is None else drawn_from
         self._images_nhwc = torch.zeros(volume + 1, *size, 3, device=device)
         self._masks = torch.zeros(volume + 1, 1, *size, device=device)
         self._pushed = torch.zeros((), dtype=torch.int64, device=device)
-        self._is_full = False
+        self._is_ready = False
 
     def push(self, images_bchw: Tensor, masks_b1hw: Tensor, confident_b: Tensor) -> None:
         """Append the confident images in order (line 13); at most `volume` a call."""
@@ -62,10 +70,22 @@ class ContextBank:
         self._masks.index_copy_(0, place, masks_b1hw)
         self._pushed += confident_b.sum()
 
-    def is_full(self) -> bool:
-        """Whether the bank holds `volume` contexts (line 18); asks the device only until it does."""
-        self._is_full = self._is_full or int(self._pushed) >= self.volume
-        return self._is_full
+    def is_ready(self) -> bool:
+        """Whether the bank holds enough contexts to be drawn from (line 18); asks the device only until it does."""
+        self._is_ready = self._is_ready or int(self._pushed) >= self._drawn_from
+        return self._is_ready
+
+    def places(self, order: Tensor, count: int) -> Tensor:
+        """Return the first `count` places of a planned order that hold a context, (count,) int64.
+
+        Of a random order of all places these are a draw without replacement from those that are held,
+        however many: of a full bank, its first ones. An order of `count` places is for a full bank alone.
+        """
+        if len(order) == count:
+            return order
+        # The ring is filled from its start, so place p holds a context once more than p were pushed.
+        is_empty = (order >= self._pushed).byte()
+        return order[is_empty.sort(stable=True).indices[:count]]
 
     def draw(self, place_b: Tensor) -> tuple[Tensor, Tensor]:
         """Return the contexts at `place_b` (line 19): images (B, 3, H, W) and masks (B, 1, H, W)."""
@@ -78,7 +98,7 @@ class ContextBank:
     def empty(self) -> None:
         """Forget everything (line 3)."""
         self._pushed.zero_()
-        self._is_full = False
+        self._is_ready = False
 
     def state(self) -> dict[str, Tensor]:
         """Return what a checkpoint must hold; the place beyond the ring is never read."""
@@ -89,4 +109,4 @@ class ContextBank:
         self._images_nhwc[:-1] = state["images"]
         self._masks[:-1] = state["masks"]
         self._pushed.copy_(state["pushed"])
-        self._is_full = False
+        self._is_ready = False

@@ -138,12 +138,15 @@ def _train_epochs(
             progress.epoch(epoch + 1, row)
             if live:
                 live.epoch()
+            run.method.check(history)
             now = time.monotonic()
             if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
                 if rank() == 0:
                     meta = {"history": history, "seconds": before + now - start, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
                 saved = now
+        if said := run.method.remark(history):
+            progress.say(said)
     except BaseException as error:
         done = [int(path.stem.partition("-")[2]) for path in checkpoint.find(folder)]
         error.add_note(f"from the last checkpoint, after epoch {done[0]}" if done else "from the start")

@@ -28,18 +28,25 @@ from csa_core.models.precision import instruction_sets
 from csa_core.train import checkpoint
 from csa_core.train.run import Run
 
-HISTORY = ("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill", "shifted")
+HISTORY = (
+    *("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill"),
+    *("shifted", "resampling_steps", "steps"),
+)
 Row = dict[str, Any]
 
 
 def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
-    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs."""
+    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs.
+
+    Raises:
+        UserError: what the results would be of was not trained.
+    """
+    run.method.check(history)
     logits = run.method.logits(run.network, final=True)
     if rank() > 0:
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
-    if any("shifted" in row for row in history):
-        metrics["shifted_steps"] = sum(row["shifted"] for row in history)
+    metrics |= run.method.counts(history)
     metrics["computed"] = {
         "device": run.device.type,
         "precision": run.precision,

@@ -116,7 +116,7 @@ class Run:
         """Return everything that the next epoch depends on, as arrays."""
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum/{name}"] = momentum
         tensors |= {f"method/{name}": tensor for name, tensor in self.method.state().items()}

@@ -52,6 +52,7 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "threshold": (0.35, BANK),
     "bank_batches": (3, BANK),
     "bank_reset": ("epoch", BANK),
+    "bank_start": ("batch", BANK),
     "mix": (["beta", 5.0, 5.0], BANK),
     "activation_map": ("cam", BANK),
     "mask_exponent": (1.5, BANK),

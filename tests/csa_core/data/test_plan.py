@@ -78,6 +78,12 @@ def test_bank_places_are_drawn_without_repetition_and_all_alike() -> None:
     assert stats.chisquare(np.bincount(slot.flatten(), minlength=48)).pvalue > 0.001
 
 
+def test_a_bank_that_starts_early_has_an_order_of_all_its_places() -> None:
+    early, full = (plan(bank_batches=3, bank_start=start).slot for start in ("batch", "full"))
+    assert all(sorted(row.tolist()) == list(range(48)) for row in early)
+    assert torch.equal(early[:, :16], full), "so a full bank is drawn from in the same way"
+
+
 def test_crops_and_flips_take_every_value() -> None:
     picks = plan_epoch(tiny(horizontal_flip=True), np.array([2000]), 0, torch.device("cpu")).uniform
     for offsets in (picks.top, picks.left):

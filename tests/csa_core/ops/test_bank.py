@@ -32,13 +32,28 @@ def test_the_bank_is_a_queue(volume: int, pushes: list[list[bool]]) -> None:
         bank.push(images, images[:, :1] * 2, torch.tensor(confident))
         queue.extend(v for v, yes in zip(values, confident, strict=True) if yes)
         assert int(bank.fill()) == len(queue)
-        assert bank.is_full() == (len(queue) == volume)
-    if bank.is_full():
+        assert bank.is_ready() == (len(queue) == volume)
+    if bank.is_ready():
         images, masks = bank.draw(torch.arange(volume))
         assert sorted(int(i[0, 0, 0]) for i in images) == sorted(queue)
         for i, m in zip(images, masks, strict=True):
             assert torch.equal(i, image(int(i[0, 0, 0])))
             assert torch.equal(m, i[:1] * 2), "an image came back with another image's mask"
+
+
+@settings(max_examples=50, deadline=None)
+@given(pushed=st.integers(0, 30), seed=st.integers(0, 99))
+def test_places_are_those_of_the_order_that_hold_a_context(pushed: int, seed: int) -> None:
+    bank = ContextBank(12, (2, 5), torch.device("cpu"), drawn_from=BATCH)
+    for v in range(pushed):
+        bank.push(image(v)[None], image(v)[None, :1], torch.tensor([True]))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
+    assert bank.is_ready() == (pushed >= BATCH)
+    if bank.is_ready():
+        drawn = [int(i[0, 0, 0]) for i in bank.draw(bank.places(order, BATCH))[0]]
+        held = {v % 12: v for v in range(pushed)}
+        assert drawn == [held[place] for place in order.tolist() if place in held][:BATCH]
+    assert torch.equal(bank.places(order[:BATCH], BATCH), order[:BATCH])
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,7 +68,7 @@ def test_a_restored_bank_goes_on_as_the_first(before: int, after: int) -> None:
     restored.load({name: tensor.clone() for name, tensor in bank.state().items()})
     push(bank, before, after)
     push(restored, before, after)
-    assert bank.is_full() == restored.is_full()
+    assert bank.is_ready() == restored.is_ready()
     for mine, other in zip(bank.state().values(), restored.state().values(), strict=True):
         assert torch.equal(mine, other)
 
@@ -61,6 +76,6 @@ def test_a_restored_bank_goes_on_as_the_first(before: int, after: int) -> None:
 def test_an_emptied_bank_is_not_full() -> None:
     bank = ContextBank(2, (2, 5), torch.device("cpu"))
     bank.push(torch.ones(2, 3, 2, 5), torch.ones(2, 1, 2, 5), torch.tensor([True, True]))
-    assert bank.is_full()
+    assert bank.is_ready()
     bank.empty()
-    assert not bank.is_full() and int(bank.fill()) == 0
+    assert not bank.is_ready() and int(bank.fill()) == 0

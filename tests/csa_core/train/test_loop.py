@@ -1,5 +1,6 @@
 """A run from start to results: repeatable, resumable at every epoch, and never silently wrong."""
 
+import csv
 import json
 import os
 import re
@@ -55,7 +56,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     assert all(other[name] != uninterrupted[name] for name in SAME)
 
 
-@pytest.mark.parametrize("changes", [{}, {"method": "class_balanced"}, {"bank_reset": "epoch", "bank_batches": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "class_balanced"},
+        {"bank_reset": "epoch", "bank_batches": 2},
+        {"bank_start": "batch", "bank_batches": 5, "threshold": 0.25},
+        {"momentum": 0.0},
+    ],
+)
 def test_resuming_at_any_epoch_changes_no_tensor(changes: dict[str, object], dataset: Dataset, split: Split) -> None:
     config = tiny(**changes)
     run = Run(config, dataset, split, CPU)
@@ -229,10 +239,83 @@ def test_a_bank_that_is_reset_starts_each_epoch_empty(dataset: Dataset, split: S
         assert fills == ([0.75, 1.0] if run is kept else [0.75, 0.75])
 
 
-def test_a_head_that_was_never_trained_is_no_result(dataset: Dataset, split: Split, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the bank never filled .* lower threshold"):
-        fit(tiny(threshold=1.0, plain_epochs=0), dataset, split, tmp_path)
+@pytest.mark.parametrize("plain_epochs", [0, 2])
+@pytest.mark.parametrize("checkpoint_seconds", [0, 30])
+def test_a_run_whose_bank_never_filled_is_no_result(
+    checkpoint_seconds: float, plain_epochs: int, dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    """With plain epochs at the end its re-sampling head would be trained in those alone."""
+    config = tiny(threshold=1.0, plain_epochs=plain_epochs)
+    with pytest.raises(UserError, match=r"the bank never filled \(threshold 1, .* lower threshold"):
+        fit(config, dataset, split, tmp_path, checkpoint_seconds=checkpoint_seconds)
     assert not (tmp_path / "out" / "metrics.json").exists()
+    rows = (tmp_path / "out" / "history.partial.csv").read_text().splitlines()[1:]
+    assert len(rows) == config.epochs - plain_epochs, "refused as soon as no later step could shift"
+
+
+def test_asking_a_run_for_its_state_and_scores_changes_nothing(dataset: Dataset, split: Split) -> None:
+    quiet, asked = (Run(tiny(), dataset, split, CPU) for _ in range(2))
+    for epoch in range(5):
+        before = {name: array.copy() for name, array in asked.state().items()}
+        asked.test_logits()
+        after = asked.state()
+        assert after.keys() == before.keys() and all(np.array_equal(after[name], before[name]) for name in before)
+        assert len(asked.optimizer.state) == len(quiet.optimizer.state), "asking left something behind"
+        assert train_epoch(asked, epoch) == train_epoch(quiet, epoch)
+
+
+@pytest.mark.parametrize("method", ["ce", "csa"])
+def test_without_momentum_a_run_trains_and_ends(method: str, dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    config = tiny(method=method, momentum=0.0)
+    whole = fit(config, dataset, split, tmp_path / "whole")
+    assert fit(config, dataset, split, tmp_path / "saved", checkpoint_seconds=0) == whole
+
+
+def test_the_history_counts_the_steps_that_trained_each_head(uninterrupted: dict[str, bytes]) -> None:
+    rows = [*csv.DictReader(uninterrupted["history.csv"].decode().splitlines())]
+    metrics = json.loads(uninterrupted["metrics.json"])
+    assert [int(row["steps"]) for row in rows] == [3] * 5, "36 images in batches of 16"
+    assert int(rows[0]["resampling_steps"]) == 0, "the warm-up trains the uniform head alone"
+    shifted = [int(row["shifted"]) for row in rows]
+    assert shifted[0] == shifted[4] == 0 and shifted[2:4] == [3, 3]
+    assert [int(row["resampling_steps"]) for row in rows] == [*shifted[:4], 3]
+    assert (metrics["shifted_steps"], metrics["context_shift_steps"]) == (sum(shifted), 9)
+
+
+# Three steps an epoch, four epochs until the plain one, and every image confident: 12 batches come to the bank.
+@pytest.mark.parametrize(
+    ("changes", "shifted"),
+    [
+        ({"bank_batches": 8}, 5),
+        ({"bank_batches": 9}, 4),
+        ({"bank_batches": 12}, 1),
+        ({"bank_batches": 12, "bank_start": "batch"}, 9),
+        ({"bank_batches": 3, "bank_reset": "epoch"}, 3),
+        ({"bank_batches": 4, "bank_reset": "epoch", "bank_start": "batch"}, 9),
+    ],
+)
+def test_few_steps_with_context_shift_are_said(
+    changes: dict[str, object],
+    shifted: int,
+    dataset: Dataset,
+    split: Split,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    made = fit(tiny(threshold=0.0, **changes), dataset, split, tmp_path)
+    assert json.loads(made["metrics.json"])["shifted_steps"] == shifted
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+    start = f"note: {shifted} of 9 steps of the context-shift phase shifted; lower threshold or bank_batches"
+    assert [line.startswith(start) for line in notes] == [True] * (shifted < 4.5)
+
+
+@pytest.mark.parametrize("changes", [{"bank_batches": 13}, {"bank_batches": 4, "bank_reset": "epoch"}])
+def test_a_bank_that_cannot_fill_is_refused_before_training(
+    changes: dict[str, object], dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"bank_batches \d+: .* use at most \d+, or bank_start: batch"):
+        fit(tiny(threshold=0.0, **changes), dataset, split, tmp_path)
+    assert not tmp_path.exists() or not list(tmp_path.iterdir()), "nothing was begun"
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "{", '{"metrics.json": "0"}'])
