@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from csa_core.store import RESULTS, read_json, read_sealed, sealed  # noqa: E402
-from csa_core.train.evaluate import pack  # noqa: E402
+from csa_core.evaluation.scores import pack  # noqa: E402
 from workflow.plan import Plan, Run  # noqa: E402
 
 PROTOCOL = {

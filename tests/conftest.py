@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from csa_core.config import RunConfig, parse
+from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
+from csa_core.methods import parse, recipe
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -39,7 +40,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def tiny(**changes: object) -> RunConfig:
     """Return the tiny run with some keys changed."""
-    return parse(TINY | changes, "test")
+    fields = TINY | changes
+    return parse(recipe(fields, str(fields.get("method", "csa"))), "test")
 
 
 @pytest.fixture(scope="session")

@@ -269,7 +269,7 @@ class Plan:
         """Return a row's changes with epochs and drops of the learning rate times what it says."""
         if row.epochs_times == 1:
             return changes
-        config = self.run(row.method, changes, self.config.seeds[0]).config
+        config: Any = self.run(row.method, changes, self.config.seeds[0]).config
         longer: dict[str, Any] = {"epochs": config.epochs * row.epochs_times}
         if config.lr_schedule == "drops":
             longer["lr_drops"] = [epoch * row.epochs_times for epoch in config.lr_drops]

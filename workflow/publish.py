@@ -84,6 +84,7 @@ def draw(folder: Path) -> dict[str, str]:
     """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
     # Seconds to import, and `take` needs none of it.
     from workflow.report import claims, figures, page, tables
+    from workflow.report.collect import collect
     from workflow.report.style import save, use_style
 
     use_style()
@@ -100,7 +101,7 @@ def draw(folder: Path) -> dict[str, str]:
         if name not in tables_drawn:
             continue
         table = plan.declaration(name)
-        values, _ = tables.collect(table, plan.code, partial=True)
+        values, _ = collect(table, plan.code, partial=True)
         drawn, numbers = figures.KINDS[kind](table, values)
         save(drawn, str(folder / "figures" / figure))
         store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())
@@ -178,8 +179,8 @@ def _best_epoch(folder: Path) -> str:
         added.append(100 * (accuracy.max() - accuracy.iloc[-1]))
     gain = pd.Series(added)
     return (
-        f"Over these {len(gain)} runs, taking the best of the epochs that were scored instead of the last one would have "
-        f"added {gain.mean():.2f} points of accuracy on average, and {gain.max():.2f} at most."
+        f"Over these {len(gain)} runs, taking the best of the epochs that were scored instead of the last one would "
+        f"have added {gain.mean():.2f} points of accuracy on average, and {gain.max():.2f} at most."
     )
 
 

@@ -71,8 +71,8 @@ class EpochPlan(Generic[P]):
 
     def of_step(self, number_1: Tensor) -> "EpochPlan[P]":
         """Return the plan of one step, whose number, (1,) int64, lies on the device and is not asked for."""
-        streams, draws = ({k: v[number_1] for k, v in part.items()} for part in (self.streams, self.draws))  # type: ignore
-        return EpochPlan(streams, draws)
+        streams: dict[str, Any] = {name: picks[number_1] for name, picks in self.streams.items()}  # type: ignore[index]
+        return EpochPlan(streams, {name: drawn[number_1] for name, drawn in self.draws.items()})
 
     def of_rank(self, rank: int, ranks: int) -> "EpochPlan[P]":
         """Return the plan of one of several ranks: its part of every batch, in the order of the ranks.

@@ -7,9 +7,9 @@ import torch
 from csa_core.errors import UserError
 from csa_core.methods.base import Method
 from csa_core.methods.csa import Csa
+from csa_core.models.resnet import Network
 from csa_core.ops.activation_map import activation_map, background_mask, object_map
 from csa_core.ops.context_shift import context_shift
-from csa_core.models.resnet import Network
 from csa_core.store import Tensors
 
 

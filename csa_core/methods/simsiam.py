@@ -77,7 +77,8 @@ class SimSiam(Method):
     @cached_property
     def probe(self) -> Any:
         """What scores the encoder."""
-        return evaluation.Probe(self.setting.dataset, self.setting.split, self.setting.device)
+        dataset: Any = self.setting.dataset
+        return evaluation.Probe(dataset, self.setting.split, self.setting.device)
 
     def network(self) -> Any:
         """Build encoder, projector and predictor."""

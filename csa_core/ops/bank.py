@@ -15,9 +15,7 @@ def bank_bytes(volume: int, size: tuple[int, int]) -> int:
     return (volume + 1) * size[0] * size[1] * 4 * 4
 
 
-def make_bank(
-    batches: int, start: int, batch_size: int, size: tuple[int, int], device: torch.device
-) -> "ContextBank":
+def make_bank(batches: int, start: int, batch_size: int, size: tuple[int, int], device: torch.device) -> "ContextBank":
     """Return an empty bank of some batches, drawn from once it holds `start`, if the device has the memory.
 
     Raises:

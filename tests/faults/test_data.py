@@ -20,7 +20,7 @@ from csa_core.data.sources import load_source, read_dataset
 from csa_core.data.split import make_split, read_split, write_split
 from csa_core.errors import UserError
 from csa_core.train.checkpoint import load_newest
-from csa_core.train.encoder import read_encoder
+from csa_core.train.parent import read_parent
 from csa_core.vision import torchvision
 from tests.conftest import tiny
 from tests.csa_core.data.test_sources import folder, folder_of_images, write_cifar10
@@ -158,7 +158,7 @@ def test_a_gadget_never_runs(where: str, gadget: tuple[bytes, Path], tmp_path: P
     else:
         readers: dict[str, Callable[[], object]] = {
             "data": lambda: read_dataset(path, DataConfig(source="demo")),
-            "encoder": lambda: read_encoder(path, tiny(pretrained=True), "", ""),
+            "encoder": lambda: read_parent(path, tiny(pretrained=True), "", ""),
             "weights": lambda: store.read_tensors(path),
             "split": lambda: read_split(path, dataset, SPLIT),
         }

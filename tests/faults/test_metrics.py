@@ -6,7 +6,7 @@ import torch
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
-from csa_core.train.evaluate import predict, score, unpack
+from csa_core.evaluation.scores import predict, score, unpack
 from csa_core.train.loop import train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
 from csa_core.models.resnet import make_network
-from csa_core.train.evaluate import calibration_error, predict, score, unpack, with_ensemble
+from csa_core.evaluation.scores import calibration_error, predict, score, unpack, with_ensemble
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(5), [40, 10, 25, 5, 20])

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from csa_core import store
-from csa_core.config import RunConfig, parse, set_dotted
+from csa_core.config import set_dotted
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
+from csa_core.methods import parse, recipe
+from csa_core.models.precision import instruction_sets
 from csa_core.train.loop import train_epoch
-from csa_core.train.precision import instruction_sets
-from csa_core.train.pretrain import PretrainingRun
 from csa_core.train.run import Run
 from tests.conftest import tiny
 
@@ -130,7 +130,7 @@ def test_a_configuration_has_the_digest_that_it_had() -> None:
                 over = {change: value} if value != {} else {}
                 for key, leaf in (of_method | of_source | over).items():
                     fields = set_dotted(fields, key, leaf)
-                digests[change].append(parse(fields, "test").digest())
+                digests[change].append(parse(recipe(fields, fields.get("method", "csa")), "test").digest())
             if source in ("cifar100", "selection"):
                 literal[f"{method}, {source}"] = digests["nothing"][-1]
     assert sum(map(len, digests.values())) >= 540
@@ -147,22 +147,18 @@ def trained(dataset: Dataset, split: Split) -> dict[str, tuple[list[float], dict
     encoder: store.Tensors = {}
     for name, changes in RUNS.items():
         config = tiny(**changes)
-        run = start(config, dataset, split, encoder if name == "rwsam" else None)
-        rows = [train_epoch(run, epoch) for epoch in range(run.epochs)]
+        run = Run(config, dataset, split, torch.device("cpu"), encoder if name == "rwsam" else None)
+        rows = [train_epoch(run, epoch) for epoch in range(config.total_epochs)]
         losses = [row[key] for row in rows[:2] for key in ("loss", "resampling_loss") if key in row]
         state = run.state()
         if name == "simsiam":
             encoder = {key.removeprefix("network/"): array for key, array in state.items()}
+        state = {key.removeprefix("method/"): array for key, array in state.items()}
         parts = {part: hashlib.sha256() for part in sorted({key.partition("/")[0] for key in state})}
         for key, array in sorted(state.items()):
             parts[key.partition("/")[0]].update(key.encode() + np.ascontiguousarray(array).tobytes())
         found[name] = losses, {part: sha.hexdigest() for part, sha in parts.items()}
     return found
-
-
-def start(config: RunConfig, dataset: Dataset, split: Split, encoder: store.Tensors | None) -> Run | PretrainingRun:
-    kind = PretrainingRun if config.method == "simsiam" else Run
-    return kind(config, dataset, split, torch.device("cpu"), encoder)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -23,7 +23,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
 from csa_core.train import checkpoint
-from csa_core.train.evaluate import score
+from csa_core.evaluation.scores import score
 from csa_core.train.lock import hold
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.run import Run

@@ -25,7 +25,7 @@ from csa_core.models.resnet import make_body
 from csa_core.models.simsiam import SimSiam
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.pretrain import PretrainingRun, losses_of, simsiam_step
-from csa_core.train.probe import knn_logits, linear_logits
+from csa_core.evaluation.probe import knn_logits, linear_logits
 from csa_core.train.run import Run
 from tests.conftest import TINY, Cli, tiny
 from tests.csa_core.train.test_loop import results, start, wait_for_checkpoint

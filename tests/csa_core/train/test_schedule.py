@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csa_core.config import RunConfig
-from csa_core.train.schedule import learning_rate, phase
+from csa_core.methods.schedule import learning_rate, phase
 from tests.conftest import tiny
 
 
