@@ -23,7 +23,7 @@ def place(network: nn.Module, device: torch.device) -> Any:
 
 
 def features(body: nn.Module, images_bchw: Tensor, precision: str) -> Tensor:
-    """Return the last feature maps, (B, C, H', W'); the body alone computes in `precision`, which is not seen outside."""
+    """Return the last feature maps, (B, C, H', W'); the body alone computes in `precision`."""
     if precision != "bfloat16":
         maps: Tensor = body(images_bchw)
         return maps

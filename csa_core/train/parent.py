@@ -37,7 +37,7 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
         stated = {key: label["digests"][key] for key in ("data", "split")}
     except (KeyError, TypeError):
         raise UserError(
-            f"{path}: holds no trained weights; name weights.safetensors of a {wanted.method} run"
+            f"{path}: holds no trained weights; name those of a {wanted.method} run"
         ) from None
     if method != wanted.method:
         raise UserError(f"{path}: is of a {method} run; an encoder comes from method {wanted.method}")
