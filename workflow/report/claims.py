@@ -23,14 +23,14 @@ import pandas as pd
 
 from csa_core import store
 from workflow.plan import name_of
-from workflow.report.estimates import Estimate, paired, pooled
+from workflow.report.estimates import Estimate, holm, paired, pooled
 from workflow.report.power import ALPHA, POWER, seeds_needed
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
-CORRECTION = "none over claims"
+SCOPE = "judged alone, no correction over claims; one training split, one test set"
 COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", "seeds", "verdict", "interval"]
 COLUMNS += ["pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
-COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "correction", "note"]
+COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "scope", "note"]
 Line = dict[str, Any]
 
 
@@ -54,7 +54,7 @@ def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
             line |= _judged(claim, cells, pools)
         except NoVerdictError as reason:
             line |= {"verdict": NOT_RUN, "note": str(reason)}
-        lines.append(line | {"interval": claim["interval"], "correction": CORRECTION})
+        lines.append(line | {"interval": claim["interval"], "scope": SCOPE})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -82,10 +82,7 @@ def _contrast(claim: dict[str, Any], estimates: dict[str, Estimate]) -> Line:
 
 
 def _best(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
-    from statsmodels.stats.multitest import multipletests  # seconds that only this kind of claim needs
-
-    untested = [1.0 if math.isnan(e.p) else e.p for e in rivals.values()]
-    p = dict(zip(rivals, multipletests(untested, method="holm")[1], strict=True))
+    p = dict(zip(rivals, holm([1.0 if math.isnan(e.p) else e.p for e in rivals.values()]), strict=True))
     better = [name for name, e in rivals.items() if p[name] < ALPHA and e.mean < 0]
     if better:
         name = min(better, key=lambda n: p[n])

@@ -208,11 +208,12 @@ def _bounds(line: dict[str, Any], *names: str) -> str:
 
 
 def _printed(line: dict[str, Any]) -> str:
-    """Return the paper's value as it prints it, with the sd that is taken for it."""
+    """Return the paper's value, with the sd that is taken for it."""
     if pd.isna(line["paper_percent"]):
         return ""
+    value = f"{line['paper_percent']:g}"
     sd = "" if pd.isna(line["paper_sd_percent"]) else f" ± {line['paper_sd_percent']:g}"
-    return f"{line['paper_percent']:g}{sd}"
+    return f"{value if '.' in value else f'{value}.0'}{sd}"
 
 
 if __name__ == "__main__":
