@@ -32,6 +32,9 @@ COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", 
 COLUMNS += ["pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
 COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "scope", "note"]
 Line = dict[str, Any]
+Terms = list[tuple[str, str, int]]  # cells, by row and column, with their signs
+Pools = dict[str, int | None]  # the sweep of a row
+Layouts = dict[Any, pd.DataFrame]  # (rows, seeds) of each sweep and column
 
 
 class NoVerdictError(Exception):
@@ -47,23 +50,26 @@ def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     """
     cells = values.pivot(index=["name", "column"], columns="seed", values="value") * 100
     pools = {name_of(row): row["pool"] for row in table["rows"]}
+    sweep_of = [-1 if pools[name] is None else pools[name] for name, _ in cells.index]
+    sweeps = cells.groupby([sweep_of, cells.index.get_level_values("column")])
+    layouts = {key: part.droplevel("column") for key, part in sweeps}
     lines = []
     for claim in table["claims"]:
         line = {"table": table["name"], "section": claim["section"], "claim": claim["text"], "kind": claim["kind"]}
         try:
-            line |= _judged(claim, cells, pools)
+            line |= _judged(claim, cells, pools, layouts)
         except NoVerdictError as reason:
             line |= {"verdict": NOT_RUN, "note": str(reason)}
         lines.append(line | {"interval": claim["interval"], "scope": SCOPE})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: dict[str, int | None]) -> Line:
+def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: Pools, layouts: Layouts) -> Line:
     """Return the verdict by the interval that the claim asks for, and beside it the pooled one."""
     differences, note = _differences(claim, cells)
     judge = {"contrast": _contrast, "best": _best, "insensitive": _insensitive}[claim["kind"]]
     by_seed = {name: _difference(cells, terms) for name, terms in differences.items()}
-    by_sweep = {name: _pooled(cells, terms, pools) for name, terms in differences.items()}
+    by_sweep = {name: _pooled(terms, pools, layouts) for name, terms in differences.items()}
     told = {name: estimate for name, estimate in by_sweep.items() if estimate is not None}
     together = judge(claim, told) if len(told) == len(by_sweep) else None
     if claim["interval"] == "pooled" and together is None:
@@ -122,9 +128,6 @@ def _line(estimate: Estimate, confidence: float, verdict: str) -> Line:
     return shown | {"verdict": verdict, "note": note} | needed
 
 
-Terms = list[tuple[str, str, int]]
-
-
 def _differences(claim: dict[str, Any], cells: pd.DataFrame) -> tuple[dict[str, Terms], str]:
     """Return the differences that a claim is about, each as cells (row, column) with their signs, and a note.
 
@@ -168,16 +171,16 @@ def _difference(cells: pd.DataFrame, terms: Terms) -> Estimate:
     return paired(_by_seed(cells, terms))
 
 
-def _pooled(cells: pd.DataFrame, terms: Terms, pools: dict[str, int | None]) -> Estimate | None:
+def _pooled(terms: Terms, pools: Pools, layouts: Layouts) -> Estimate | None:
     """Return a sum of cells by the spread of their sweep; None where they are not of one column of one sweep."""
     (pool, column), *others = {(pools[name], column) for name, column, _ in terms}
     if pool is None or others:
         return None
-    names = [name for name, of in pools.items() if of == pool and (name, column) in cells.index]
-    weights = pd.Series(0.0, names)
+    layout = layouts[pool, column]
+    weights = pd.Series(0.0, layout.index)
     for name, _, sign in terms:
         weights[name] += sign
-    estimate = pooled(cells.loc[[(name, column) for name in names]].to_numpy(), weights.to_numpy())
+    estimate = pooled(layout.to_numpy(), weights.to_numpy())
     return None if math.isnan(estimate.error) else estimate
 
 
