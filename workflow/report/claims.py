@@ -29,7 +29,7 @@ from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
 SCOPE = "judged alone, no correction over claims; one training split, one test set"
 COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", "seeds", "verdict", "interval"]
-COLUMNS += ["pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
+COLUMNS += ["pooled_estimate", "pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
 COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "scope", "note"]
 Line = dict[str, Any]
 Terms = list[tuple[str, str, int]]  # cells, by row and column, with their signs
@@ -76,9 +76,12 @@ def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: Pools, layouts: L
         raise NoVerdictError("no pooled interval: it needs every row of one sweep, with every seed and some spread")
     line = judge(claim, by_seed) if claim["interval"] == "paired" else together
     assert line is not None
+    notes = [line["note"], note]
     if together:
-        line = line | {f"pooled_{key}": together[key] for key in ("low", "high", "p", "verdict")}
-    return line | {"note": "; ".join(filter(None, (line["note"], note)))}
+        line = line | {f"pooled_{key}": together[key] for key in ("estimate", "low", "high", "p", "verdict")}
+        # Another rival may be the closest.
+        notes.insert(1, f"pooled: {together['note']}" if together["note"] != line["note"] else "")
+    return line | {"note": "; ".join(filter(None, notes))}
 
 
 def _contrast(claim: dict[str, Any], estimates: dict[str, Estimate]) -> Line:

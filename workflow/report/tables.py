@@ -76,7 +76,8 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     reference = next((number for number, row in enumerate(rows) if row["reference"]), None)
     summary = summarise(values[values["column"].isin(table["columns"])], reference, [row["pool"] for row in rows])
     is_all, share = summary["column"] == "all", summary["mean"]
-    summary["test_error"] = np.sqrt(share * (1 - share) / summary["test_images"]).where(is_all)
+    error = np.sqrt(share * (1 - share) / summary["test_images"]).where(is_all)  # binomial
+    summary.insert(summary.columns.get_loc("sd") + 1, "test_error", error)
     printed = zip(summary["row"], summary["column"], strict=True)
     summary["paper"] = [rows[row]["paper"].get(column, np.nan) / 100 for row, column in printed]
     known = table["paper_sd"] / 100 if table["paper_sd"] else np.nan
