@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import integrate, stats
+from statsmodels.stats.multitest import multipletests
 
 from workflow.declarations import load_tables
 from workflow.report.claims import judge_all
-from workflow.report.estimates import paired, pooled
+from workflow.report.estimates import holm, paired, pooled
 from workflow.report.power import seeds_needed
 
 SEEDS = [1, 2, 3, 4, 5]
@@ -135,12 +136,12 @@ def test_the_pooled_interval_is_that_of_least_squares() -> None:
     oracle = sm.OLS(layout.ravel(), design).fit().t_test(contrast)
     estimate = pooled(layout, np.array([1.0, 0, -1, 0]))
     assert estimate.freedom == 6 and estimate.mean == pytest.approx(oracle.effect[0])
-    assert estimate.interval(0.95) == pytest.approx(tuple(oracle.conf_int(0.05)[0]))
+    np.testing.assert_allclose(estimate.interval(0.95), oracle.conf_int(0.05)[0])
     assert estimate.p == pytest.approx(float(oracle.pvalue))
     # By hand: solve, residual variance, variance of the contrast.
     solved, (squares,), *_ = np.linalg.lstsq(design, layout.ravel(), rcond=None)
     error = np.sqrt(squares / 6 * (contrast @ np.linalg.inv(design.T @ design) @ contrast))
-    assert (estimate.mean, estimate.error) == (pytest.approx(contrast @ solved), pytest.approx(error))
+    assert estimate.mean == pytest.approx(contrast @ solved) and estimate.error == pytest.approx(error)
 
 
 def test_pooled_intervals_hold_the_truth_and_are_shorter() -> None:
@@ -154,7 +155,7 @@ def test_pooled_intervals_hold_the_truth_and_are_shorter() -> None:
 
 def test_a_better_row_is_found_by_pooling_where_three_seeds_alone_find_nothing() -> None:
     found = {"verdict": 0, "pooled_verdict": 0}
-    for layout in layouts(60):
+    for layout in layouts(25):
         lines = [
             {"name": f"r{row}", "column": "all", "seed": seed, "value": value / 100}
             for (row, seed), value in np.ndenumerate(layout)
@@ -165,7 +166,7 @@ def test_a_better_row_is_found_by_pooling_where_three_seeds_alone_find_nothing()
         assert line["interval"] == "paired" and asked["interval"] == "pooled"
         for verdict in found:
             found[verdict] += line[verdict] == "supported"
-    assert found["verdict"] < 10 and found["pooled_verdict"] > 20 + found["verdict"]
+    assert found["verdict"] <= 3 and found["pooled_verdict"] >= found["verdict"] + 8
 
 
 def test_rows_of_no_common_sweep_are_not_pooled() -> None:
@@ -179,7 +180,7 @@ def test_rows_of_no_common_sweep_are_not_pooled() -> None:
 @pytest.mark.parametrize("kind", ["best", "insensitive"])
 def test_fewer_rows_than_the_appendix_has_give_no_verdict(kind: str) -> None:
     accuracies = values(a=50, b=40 - 2 * NOISE if kind == "best" else 50.1 + NOISE, c=50 + NOISE)
-    own = {"among": ["a", "b", "c", "d", "e"], "kind": kind, "row": "a"}
+    own: dict[str, Any] = {"among": ["a", "b", "c", "d", "e"], "kind": kind, "row": "a"}
     line = judge(accuracies, **own)
     assert line["verdict"] == "not run" and "'d', 'e'" in line["note"] and "2 of the 5" in line["note"]
     other_seeds = accuracies[(accuracies["name"] != "b") | (accuracies["seed"] > 2)]
@@ -190,7 +191,7 @@ def test_fewer_rows_than_the_appendix_has_give_no_verdict(kind: str) -> None:
 
 def test_more_rows_than_the_appendix_has_are_no_rivals() -> None:
     rows: dict[str, Any] = {"a": 50 + NOISE, "b": 40 - 2 * NOISE, "c": 41 - 2 * NOISE}
-    own = {"among": list(rows), "kind": "best", "row": "a"}
+    own: dict[str, Any] = {"among": list(rows), "kind": "best", "row": "a"}
     alone, beside = judge(values(**rows), **own), judge(values(**rows, d=60 - NOISE), **own)
     assert alone["verdict"] == beside["verdict"] == "supported" and alone["low"] == beside["low"]
     assert "judged without 'd'" in beside["note"] and "judged without" not in alone["note"]
@@ -209,7 +210,7 @@ def test_a_small_sweep_supports_nothing_of_the_appendix() -> None:
     judged = judge_all(table, values(**{"0.1": 50.05 + NOISE, "0.8": 50 + 0.9 * NOISE}))
     assert judged["verdict"].tolist() == ["not run", "not run"]
     assert judged["note"].str.contains("'0.0', '0.2', '0.3'").all()
-    assert (judged["correction"] == "none over claims").all()
+    assert judged["scope"].str.contains("no correction over claims; one training split, one test set").all()
 
 
 def test_differences_that_are_equal_up_to_rounding_tell_nothing() -> None:
@@ -279,6 +280,12 @@ def test_the_best_of_many_is_judged_by_holm_and_not_by_false_discovery() -> None
     three = [50 + d for d in draws if 0.020 < stats.ttest_1samp(d, 0).pvalue < 0.024 and d.mean() > 0][:3]
     line = judge(values(a=50, **dict(zip("bcd", three, strict=True))), kind="best", row="a")
     assert line["verdict"] == "cannot be told"
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 30])
+def test_holm_is_that_of_statsmodels(count: int) -> None:
+    p = np.random.default_rng(count).uniform(0, 0.2, count).round(2).tolist()
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], rtol=1e-14)
 
 
 def test_insensitive_is_an_equivalence_and_not_a_lack_of_evidence() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
@@ -34,7 +35,7 @@ def table(**changes: Any) -> dict[str, Any]:
         for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
     ]
     shown = {"name": "table0", "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"]}
-    facts = {
+    facts: dict[str, Any] = {
         "protocol": "demo",
         "overrides": {},
         "results": "results",
@@ -128,6 +129,120 @@ def test_the_csv_is_tidy_and_in_percent(results: Path) -> None:
     assert pd.isna(summary[summary["label"] == "Other"]["paper_percent"]).all()
     text = markdown(table(), summary, facts)
     assert "91.0 ± 1.0" in text and "All, paper" in text and "12 training images in 2 classes of 9 to 3" in text
+
+
+def with_scores(results: Path, **more: Any) -> None:
+    """Write 200 test images, and other keys, into all metrics; what is callable is asked by run and seed."""
+    for row in table()["rows"]:
+        for seed in ACCURACY:
+            path = results / f"results/runs/{row['run']}/seed={seed}/metrics.json"
+            content = read_sealed(path)
+            content["heads"]["single"]["images"] = [150, 50]
+            content |= {key: value(row["run"], seed) if callable(value) else value for key, value in more.items()}
+            path.write_text(json.dumps(sealed(content)))
+
+
+def drawn(**changes: Any) -> tuple[pd.DataFrame, str]:
+    """Return a table's CSV and its Markdown."""
+    write(table(**changes), SAME["code"], "t")
+    assert all(word in Path("t.json").read_text() for word in ("heading", "note"))
+    return pd.read_csv("t.csv"), Path("t.md").read_text()
+
+
+def test_the_test_set_has_an_error_of_its_own(results: Path) -> None:
+    with_scores(results)
+    summary, text = drawn()
+    ours = summary[(summary["label"] == "Ours")].set_index("column")
+    assert ours.loc["all", "test_error_percent"] == pytest.approx(100 * np.sqrt(0.91 * 0.09 / 200))
+    assert np.isnan(ours.loc["few", "test_error_percent"]) and "test set of 200 images" in text
+    assert "2.0 to 2.7 points" in text and "without a correction over rows or claims" in text
+    assert "test_images" not in pd.read_csv("t.seeds.csv")
+
+
+def test_the_papers_one_number_has_a_spread_too(results: Path) -> None:
+    summary, text = drawn(paper_sd=0.34)
+    ours = summary[(summary["label"] == "Ours") & (summary["column"] == "all")].iloc[0]
+    error = np.hypot(1 / np.sqrt(3), 0.34)  # the sd of 90, 92, 91 is 1
+    freedom = error**4 / ((1 / 3) ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * error
+    assert ours["from_paper_low_percent"] == pytest.approx(45.2 - half)
+    assert ours["from_paper_high_percent"] == pytest.approx(45.2 + half)
+    assert "| 45.8 ± 0.34" in text and f"+45.2 [+{45.2 - half:.1f}, +{45.2 + half:.1f}]" in text
+    assert "± 0.34 is the sd over seeds of public CIFAR100-LT runs" in text
+    _, text = drawn(seeds=[1], paper_sd=0.34, rows=[row | {"digests": row["digests"][:1]} for row in table()["rows"]])
+    assert "| 45.8 ± 0.34" in text and "+44.2 " in text and "+44.2 [" not in text
+
+
+def test_values_of_another_recipe_have_a_column_and_no_difference(results: Path) -> None:
+    summary, text = drawn(paper_heading="paper, 200 epochs", paper_sd=0.34)
+    assert "All, paper, 200 epochs" in text and "45.8" in text and "− paper" not in text
+    assert summary["from_paper_percent"].isna().all() and summary["from_paper_low_percent"].isna().all()
+
+
+def test_rows_of_a_sweep_show_the_pooled_interval(results: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, layout = [], rng.normal(0.9, 0.01, (4, 3))
+    for number, accuracies in enumerate(layout):
+        rows.append(table()["rows"][0] | {"label": f"r{number}", "pool": 0, "reference": number == 3, "paper": {}})
+        rows[-1] |= {"run": f"demo/{number}", "digests": [f"demo/{number}-{seed}" for seed in ACCURACY]}
+        for seed, value in zip(ACCURACY, accuracies, strict=True):
+            content = metrics(f"demo/{number}", seed, 0)
+            content["heads"]["single"]["accuracy"]["all"] = float(value)
+            folder = results / f"results/runs/demo/{number}/seed={seed}"
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text(json.dumps(sealed(content)))
+    summary, text = drawn(rows=rows)
+    residual = layout - layout.mean(1, keepdims=True) - layout.mean(0) + layout.mean()
+    error = np.sqrt((residual**2).sum() / 6 * 2 / 3)
+    line = summary[(summary["label"] == "r1") & (summary["column"] == "all")].iloc[0]
+    low = 100 * (layout[1].mean() - layout[3].mean() - stats.t.ppf(0.975, 6) * error)
+    assert line["pooled_low_percent"] == pytest.approx(low) and line["pooled_freedom"] == 6
+    assert line["difference_percent"] == pytest.approx((line["pooled_low_percent"] + line["pooled_high_percent"]) / 2)
+    assert "All − ref., pooled" in text and "6 degrees of freedom in place of 2" in text and "spread alike" in text
+    assert "pooled" not in drawn()[1].lower()
+
+
+CPU = {"device": "cpu", "precision": "bfloat16", "compiled": False, "threads": 1}
+
+
+def test_a_table_says_how_its_runs_were_computed(results: Path) -> None:
+    def shown(how: Any) -> str:
+        with_scores(results, computed=how)
+        return drawn()[1].split("\n")[2]
+
+    assert "how it was computed is not recorded" in drawn()[1]
+    text = shown(CPU)
+    assert "computed on cpu in bfloat16, not compiled, one thread. Table 0" in text and "MIXED" not in text
+    text = shown(lambda run, seed: CPU | {"precision": "float32"} if (run, seed) == ("demo/ce", 2) else CPU)
+    assert "in bfloat16" in text and "(MIXED: 1 of 6 runs in float32 (ce, seed 2))" in text
+    text = shown(lambda run, seed: CPU | {"device": "cuda", "threads": None} if run == "demo/ce" else CPU)
+    assert "3 of 6 runs on cuda (ce, seed 1; ce, seed 2; ce, seed 3)" in text
+    assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: None if seed == 1 else CPU)
+
+
+def test_a_row_that_asks_for_a_precision_is_no_mixture(results: Path) -> None:
+    how = {"demo/csa": CPU, "demo/ce": CPU | {"precision": "float32"}}
+    asked = {"demo/csa": "auto", "demo/ce": "float32"}
+    data = {"source": "demo"}
+    with_scores(results, computed=lambda r, s: how[r], config=lambda r, s: {"data": data, "precision": asked[r]})
+    assert "MIXED" not in drawn()[1]
+    with_scores(results, config={"data": data, "precision": "auto"})
+    assert "MIXED: 3 of 6 runs in float32" in drawn()[1]
+
+
+def test_the_steps_with_context_shift_are_a_count(results: Path) -> None:
+    with_scores(results, shifted_steps=lambda run, seed: 1200 + seed)
+    summary, text = drawn(columns=["all", "shifted_steps"], note="Larger banks begin later.")
+    assert summary["column"].unique().tolist() == ["all"] and summary["shifted_steps"].tolist() == [1202, 1202]
+    assert "Shifted steps" in text and "| 1,202" in text and text.index("1,202") < text.index("Larger banks begin")
+    assert "Larger banks begin later." in Path("t.tex").read_text()
+    assert pd.read_csv("t.seeds.csv")["shifted_steps"].tolist()[:2] == [1201, 1202]
+    assert "shifted_steps" not in drawn()[0] and "Larger banks" not in drawn()[1]
+
+
+def test_a_selection_is_named_whichever_source_its_images_come_from(results: Path) -> None:
+    with_scores(results, config={"data": {"profile": "selection", "selection": "cifar100-lt-ir100"}})
+    assert "data selection cifar100-lt-ir100, 12 training images" in drawn()[1]
 
 
 def spoil(path: Path, **changes: Any) -> None:

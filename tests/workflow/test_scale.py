@@ -175,11 +175,16 @@ def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) ->
             path.with_name("provenance.json"),
             {"finished": "2026-01-01", "seconds": 1800.0, "device": "cpu", "threads": 1, "versions": versions},
         )
-    write(table(), SAME["code"], "results/table0")
+    claim: dict[str, Any] = {"text": "ours is better", "section": "C", "kind": "contrast", "interval": "paired"}
+    claim |= {side: [{"row": row, "column": "all"}] for side, row in (("more", "Ours"), ("less", "Other"))}
+    write(table(claims=[claim], note="Mind this."), SAME["code"], "results/table0")
     for path in results.rglob("metrics.json"):
         path.unlink()
     assert page.main(["results/table0.json", "--out", "results/report.html"]) == 0
     text = (results / "results/report.html").read_text()
+    assert "Mind this." in text and "without a correction over all 1:" in text and "One training split" in text
+    claims = pd.read_csv("results/table0.claims.csv").iloc[0]
+    assert f">{claims['seeds_needed']:.0f} ({claims['seeds_needed_low']:.0f} to" in text
     assert "6, seeds 1, 2, 3; 3.0 hours of training in all" in text
     assert "seed 1: 90.00, seed 2: 92.00, seed 3: 91.00" in text and "runs/demo/csa/seed=2/metrics.json" in text
 

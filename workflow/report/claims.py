@@ -23,15 +23,18 @@ import pandas as pd
 
 from csa_core import store
 from workflow.plan import name_of
-from workflow.report.estimates import Estimate, paired, pooled
+from workflow.report.estimates import Estimate, holm, paired, pooled
 from workflow.report.power import ALPHA, POWER, seeds_needed
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
-CORRECTION = "none over claims"
+SCOPE = "judged alone, no correction over claims; one training split, one test set"
 COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", "seeds", "verdict", "interval"]
-COLUMNS += ["pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
-COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "correction", "note"]
+COLUMNS += ["pooled_estimate", "pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
+COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "scope", "note"]
 Line = dict[str, Any]
+Terms = list[tuple[str, str, int]]  # cells, by row and column, with their signs
+Pools = dict[str, int | None]  # the sweep of a row
+Layouts = dict[Any, pd.DataFrame]  # (rows, seeds) of each sweep and column
 
 
 class NoVerdictError(Exception):
@@ -47,32 +50,38 @@ def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     """
     cells = values.pivot(index=["name", "column"], columns="seed", values="value") * 100
     pools = {name_of(row): row["pool"] for row in table["rows"]}
+    sweep_of = [-1 if pools[name] is None else pools[name] for name, _ in cells.index]
+    sweeps = cells.groupby([sweep_of, cells.index.get_level_values("column")])
+    layouts = {key: part.droplevel("column") for key, part in sweeps}
     lines = []
     for claim in table["claims"]:
         line = {"table": table["name"], "section": claim["section"], "claim": claim["text"], "kind": claim["kind"]}
         try:
-            line |= _judged(claim, cells, pools)
+            line |= _judged(claim, cells, pools, layouts)
         except NoVerdictError as reason:
             line |= {"verdict": NOT_RUN, "note": str(reason)}
-        lines.append(line | {"interval": claim["interval"], "correction": CORRECTION})
+        lines.append(line | {"interval": claim["interval"], "scope": SCOPE})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: dict[str, int | None]) -> Line:
+def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: Pools, layouts: Layouts) -> Line:
     """Return the verdict by the interval that the claim asks for, and beside it the pooled one."""
     differences, note = _differences(claim, cells)
     judge = {"contrast": _contrast, "best": _best, "insensitive": _insensitive}[claim["kind"]]
     by_seed = {name: _difference(cells, terms) for name, terms in differences.items()}
-    by_sweep = {name: _pooled(cells, terms, pools) for name, terms in differences.items()}
+    by_sweep = {name: _pooled(terms, pools, layouts) for name, terms in differences.items()}
     told = {name: estimate for name, estimate in by_sweep.items() if estimate is not None}
     together = judge(claim, told) if len(told) == len(by_sweep) else None
     if claim["interval"] == "pooled" and together is None:
         raise NoVerdictError("no pooled interval: it needs every row of one sweep, with every seed and some spread")
     line = judge(claim, by_seed) if claim["interval"] == "paired" else together
     assert line is not None
+    notes = [line["note"], note]
     if together:
-        line = line | {f"pooled_{key}": together[key] for key in ("low", "high", "p", "verdict")}
-    return line | {"note": "; ".join(filter(None, (line["note"], note)))}
+        line = line | {f"pooled_{key}": together[key] for key in ("estimate", "low", "high", "p", "verdict")}
+        # Another rival may be the closest.
+        notes.insert(1, f"pooled: {together['note']}" if together["note"] != line["note"] else "")
+    return line | {"note": "; ".join(filter(None, notes))}
 
 
 def _contrast(claim: dict[str, Any], estimates: dict[str, Estimate]) -> Line:
@@ -82,10 +91,7 @@ def _contrast(claim: dict[str, Any], estimates: dict[str, Estimate]) -> Line:
 
 
 def _best(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
-    from statsmodels.stats.multitest import multipletests  # seconds that only this kind of claim needs
-
-    untested = [1.0 if math.isnan(e.p) else e.p for e in rivals.values()]
-    p = dict(zip(rivals, multipletests(untested, method="holm")[1], strict=True))
+    p = dict(zip(rivals, holm([1.0 if math.isnan(e.p) else e.p for e in rivals.values()]), strict=True))
     better = [name for name, e in rivals.items() if p[name] < ALPHA and e.mean < 0]
     if better:
         name = min(better, key=lambda n: p[n])
@@ -123,9 +129,6 @@ def _line(estimate: Estimate, confidence: float, verdict: str) -> Line:
     note = "seeds too few, or without spread" if math.isnan(estimate.error) else ""
     needed = seeds_needed(estimate, abs(estimate.mean), POWER, sides=2)
     return shown | {"verdict": verdict, "note": note} | needed
-
-
-Terms = list[tuple[str, str, int]]
 
 
 def _differences(claim: dict[str, Any], cells: pd.DataFrame) -> tuple[dict[str, Terms], str]:
@@ -171,16 +174,16 @@ def _difference(cells: pd.DataFrame, terms: Terms) -> Estimate:
     return paired(_by_seed(cells, terms))
 
 
-def _pooled(cells: pd.DataFrame, terms: Terms, pools: dict[str, int | None]) -> Estimate | None:
+def _pooled(terms: Terms, pools: Pools, layouts: Layouts) -> Estimate | None:
     """Return a sum of cells by the spread of their sweep; None where they are not of one column of one sweep."""
     (pool, column), *others = {(pools[name], column) for name, column, _ in terms}
     if pool is None or others:
         return None
-    names = [name for name, of in pools.items() if of == pool and (name, column) in cells.index]
-    weights = pd.Series(0.0, names)
+    layout = layouts[pool, column]
+    weights = pd.Series(0.0, layout.index)
     for name, _, sign in terms:
         weights[name] += sign
-    estimate = pooled(cells.loc[[(name, column) for name in names]].to_numpy(), weights.to_numpy())
+    estimate = pooled(layout.to_numpy(), weights.to_numpy())
     return None if math.isnan(estimate.error) else estimate
 
 

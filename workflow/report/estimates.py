@@ -88,6 +88,13 @@ def pooled(layout: np.ndarray, weights: np.ndarray) -> Estimate:
     return Estimate(float(weights @ layout.mean(axis=1)), error, seeds, rows - 1)
 
 
+def holm(p: list[float]) -> np.ndarray:
+    """Return p corrected by Holm's method; statsmodels has it, and takes seconds to import."""
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    return np.minimum(corrected, 1)[np.argsort(order)]
+
+
 def standard_error(differences: np.ndarray) -> Any:
     """Return the standard error of the mean along the last axis."""
     seeds = differences.shape[-1]

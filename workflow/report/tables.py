@@ -76,7 +76,8 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
     reference = next((number for number, row in enumerate(rows) if row["reference"]), None)
     summary = summarise(values[values["column"].isin(table["columns"])], reference, [row["pool"] for row in rows])
     is_all, share = summary["column"] == "all", summary["mean"]
-    summary["test_error"] = np.sqrt(share * (1 - share) / summary["test_images"]).where(is_all)
+    error = np.sqrt(share * (1 - share) / summary["test_images"]).where(is_all)  # binomial
+    summary.insert(summary.columns.get_loc("sd") + 1, "test_error", error)
     printed = zip(summary["row"], summary["column"], strict=True)
     summary["paper"] = [rows[row]["paper"].get(column, np.nan) / 100 for row, column in printed]
     known = table["paper_sd"] / 100 if table["paper_sd"] else np.nan
@@ -208,11 +209,12 @@ def _bounds(line: dict[str, Any], *names: str) -> str:
 
 
 def _printed(line: dict[str, Any]) -> str:
-    """Return the paper's value as it prints it, with the sd that is taken for it."""
+    """Return the paper's value, with the sd that is taken for it."""
     if pd.isna(line["paper_percent"]):
         return ""
+    value = f"{line['paper_percent']:g}"
     sd = "" if pd.isna(line["paper_sd_percent"]) else f" ± {line['paper_sd_percent']:g}"
-    return f"{line['paper_percent']:g}{sd}"
+    return f"{value if '.' in value else f'{value}.0'}{sd}"
 
 
 if __name__ == "__main__":
