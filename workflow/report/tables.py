@@ -30,6 +30,7 @@ COMPARISON = (
     "each row by itself."
 )
 EXPLAINED = {
+    "balanced": "Balanced: mean of the accuracies of the classes.",
     "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
     "ece": "ECE: expected calibration error in 15 bins, lower is better.",
 }
