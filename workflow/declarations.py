@@ -9,7 +9,7 @@ from csa_core.config import Seed, Strict, load_yaml, validate
 from csa_core.errors import UserError
 
 HERE = Path(__file__).parent
-Column = Literal["all", "many", "medium", "few", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
+Column = Literal["all", "many", "medium", "few", "balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
 Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "knn_untrained"]
 
 

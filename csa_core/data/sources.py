@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ def _cifar(data: DataConfig) -> Dataset:
                 f"put {kind.filename} (MD5 {kind.tgz_md5}) or its unpacked folder {kind.base_folder} there"
             ) from None
     train_part, test_part = parts
+    names = [f"image {i} ({train_part.classes[label]})" for i, label in enumerate(train_part.targets)]
+    _note_two_labels(map(_pixels, train_part.data), train_part.targets, names)
     return Dataset(
         data.source,
         tuple(train_part.classes),
@@ -115,7 +117,9 @@ def _folder(data: DataConfig) -> Dataset:
             a, b = (f"{shape[1]} x {shape[0]}" for shape in sorted(shapes)[:2])
             raise UserError(f"{root / part}: images of several sizes ({a}, {b} px, ...); set data.image_size")
         if part == "train":
-            trained_on = {_pixels(image): path for (path, _), image in zip(files, images, strict=True)}
+            pixels = [_pixels(image) for image in images]
+            trained_on = {each: path for (path, _), each in zip(files, pixels, strict=True)}
+            _note_two_labels(pixels, [label for _, label in files], [str(path) for path, _ in files])
         else:
             _check_overlap(
                 [(path, trained_on.get(_pixels(image))) for (path, _), image in zip(files, images, strict=True)]
@@ -126,6 +130,17 @@ def _folder(data: DataConfig) -> Dataset:
 
 def _pixels(image: np.ndarray) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
+
+
+def _note_two_labels(pixels: Iterable[bytes], labels: Sequence[int], names: Sequence[str]) -> None:
+    """Say how many training images are those of another class, pixel by pixel, and name the first."""
+    first: dict[bytes, int] = {}
+    seen = [(first.setdefault(each, i), i) for i, each in enumerate(pixels)]
+    both = [(i, j) for i, j in seen if labels[i] != labels[j]]
+    if both:
+        i, j = both[0]
+        line = f"{len(both)} training images carry two labels, pixel by pixel: {names[i]} is {names[j]}"
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _check_overlap(tested_on: list[tuple[Path, Path | None]]) -> None:

@@ -13,6 +13,9 @@ from csa_core.data.listed import ImageList
 from csa_core.data.streams import keyed_generator
 from csa_core.errors import UserError
 
+GROUP_SIZES = {"cifar100_paper": (36, 35, 29), "cifar10_field": (3, 4, 3)}
+"""Classes of many, medium and few, in label order."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -133,13 +136,16 @@ def group_of_class(groups: str, counts: np.ndarray) -> list[str]:
     """Name the group of each class, many/medium/few.
 
     by_count: more than 100 / 20 to 100 / fewer than 20 training images. cifar100_paper: classes
-    0-35 / 36-70 / 71-99, the grouping that reproduces the "All" of the paper's tables.
+    0-35 / 36-70 / 71-99, the grouping that reproduces the "All" of the paper's tables. cifar10_field: classes
+    0-2 / 3-6 / 7-9, as papers on CIFAR10-LT have them.
 
     Raises:
-        UserError: cifar100_paper asked for a data set without 100 classes.
+        UserError: the data set has another number of classes than the grouping.
     """
     if groups == "by_count":
         return ["many" if n > 100 else "medium" if n >= 20 else "few" for n in counts]
-    if len(counts) != 100:
-        raise UserError(f"data.groups: cifar100_paper needs 100 classes, there are {len(counts)}; use by_count")
-    return ["many"] * 36 + ["medium"] * 35 + ["few"] * 29
+    many, medium, few = GROUP_SIZES[groups]
+    if len(counts) != many + medium + few:
+        needed = f"{groups} needs {many + medium + few} classes"
+        raise UserError(f"data.groups: {needed}, there are {len(counts)}; use by_count")
+    return ["many"] * many + ["medium"] * medium + ["few"] * few

@@ -4,6 +4,7 @@ import base64
 import math
 import zlib
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,11 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
         logits: (N, K); labels: (N,) int64; group_of_class: K names of many, medium, few.
 
     Returns:
-        accuracy: all and by group (None for a group without classes, never 0); harmonic_mean,
-        geometric_mean and worst_class of the recalls of the classes; ece: expected calibration error
-        in 15 bins; images and correct: counts by class; confusion: counts, a row a true class, packed.
+        accuracy: `all` over images; of a group the mean over its classes, as the field has it (None for
+        a group without classes, never 0); balanced: the mean over all classes. The two ways differ
+        where classes have unequally many test images, and there alone. harmonic_mean, geometric_mean
+        and worst_class of the recalls of the classes; ece: expected calibration error in 15 bins;
+        images and correct: counts by class; confusion: counts, a row a true class, packed.
     """
     classes = len(group_of_class)
     predicted = logits.argmax(1)
@@ -58,10 +61,11 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
     accuracy: dict[str, float | None] = {"all": int(correct.sum()) / int(images.sum())}
     for group in GROUPS:
         inside = np.array([name == group for name in group_of_class])
-        accuracy[group] = int(correct[inside].sum()) / int(images[inside].sum()) if inside.any() else None
+        accuracy[group] = mean_recall(correct[inside], images[inside]) if inside.any() else None
     recalls = correct / images
     return {
         "accuracy": accuracy,
+        "balanced": mean_recall(correct, images),
         # Both means are 0 as soon as one class is never recognised.
         "harmonic_mean": float(1 / (1 / recalls).mean()) if recalls.all() else 0.0,
         "geometric_mean": float(np.exp(np.log(recalls).mean())) if recalls.all() else 0.0,
@@ -71,6 +75,12 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
         "correct": correct.tolist(),
         "confusion": pack(confusion),
     }
+
+
+def mean_recall(correct: np.ndarray, images: np.ndarray) -> float:
+    """Return the mean over classes of correct / images, rounded once: of equal counts, what pooling gives."""
+    recalls = map(Fraction, correct.tolist(), images.tolist())
+    return float(sum(recalls, Fraction()) / len(images))
 
 
 def pack(counts: np.ndarray) -> str:

@@ -61,6 +61,8 @@ BAD = {
     "{epochs: 5, lr_drops: [], warmup_epochs: 5, plain_epochs: 0}": "the head that predicts would never be trained",
     "batch_size: 1000000000000": "batch_size: input should be less than or equal to 65536",
     "seed: 18446744073709551616": "seed: input should be less than",
+    "seed: 4294967296": "seed: input should be less than 4294967296",  # it would train what seed 0 trains
+    "data: {split_seed: 4294967296}": "data.split_seed: input should be less than 4294967296",
     "seed: 2020-01-01": "seed: input should be a valid integer",
 }
 

@@ -108,6 +108,22 @@ def test_one_in_a_hundred_is_said_and_not_refused(tmp_path: Path, capfd: pytest.
     assert "note: 1 of 207 test images are training images, pixel by pixel" in capfd.readouterr().err
 
 
+def test_an_image_of_two_classes_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """CIFAR-100 has nine such pairs among its training images."""
+    folder_of_images(tmp_path)
+    folder(tmp_path)
+    assert "two labels" not in capfd.readouterr().err
+    first, *others = sorted((tmp_path / "train").iterdir())
+    for name in ("twin-1.png", "twin-2.png"):
+        shutil.copy(first / "0.png", others[0] / name)
+    shutil.copy(first / "0.png", first / "again.png")  # the same image under the same label twice
+    folder(tmp_path)
+    said = capfd.readouterr().err.splitlines()
+    assert said == [
+        f"note: 2 training images carry two labels, pixel by pixel: {first / '0.png'} is {others[0] / 'twin-1.png'}"
+    ]
+
+
 class Gadget:
     """What writes a file when somebody unpickles it."""
 

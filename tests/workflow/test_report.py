@@ -12,6 +12,7 @@ from scipy import stats
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
 from workflow.report.collect import GROUPS, MEASURES, collect
+from workflow.report.figures import curves
 from workflow.report.summary import paired_interval, summarise
 from workflow.report.tables import latex, markdown, tidy, write
 from workflow.report.wording import heading
@@ -345,3 +346,29 @@ def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path)
     spoil(RUN, digests={"split": "u" * 64})
     with pytest.raises(UserError, match="split digest differs"):
         collect(table(), SAME["code"])
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_curves_have_no_panel_for_what_was_not_recorded(
+    recorded: bool, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in results.glob("results/runs/demo/*/seed=*"):
+        history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5]})
+        history["test_accuracy_single"] = [np.nan, 0.5 if recorded else np.nan]
+        history.to_csv(path / "history.csv", index=False)
+    values, _ = collect(table(), SAME["code"])
+    figure, drawn = curves(table(), values)
+    assert len(figure.axes) == len(set(drawn["quantity"])) == 1 + recorded
+    assert all(line.get_xdata().size for ax in figure.axes for line in ax.lines), "a line without points"
+    said = capsys.readouterr().err
+    assert ("no test accuracy in these histories" in said) is not recorded
+
+
+def test_results_without_the_balanced_accuracy_are_read(results: Path) -> None:
+    for path in results.glob("results/runs/demo/ce/seed=*/metrics.json"):
+        content = read_sealed(path)
+        del content["heads"]["single"]["balanced"]
+        path.write_text(json.dumps(sealed({key: value for key, value in content.items() if key != "sha256"})))
+    values, _ = collect(table(), SAME["code"])
+    balanced = values[values["column"] == "balanced"]
+    assert balanced.groupby("label")["value"].count().to_dict() == {"Other": 0, "Ours": 3}

@@ -13,12 +13,13 @@ from workflow.plan import name_of
 GROUPS = ("all", "many", "medium", "few")
 # What a run's encoder depends on; runs that agree in it must have had the same one.
 ENCODED = ("data", "model", "seed", "pretraining")
-MEASURES = ("harmonic_mean", "geometric_mean", "worst_class", "ece")
+MEASURES = ("balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece")
 HEADINGS = {
     "all": "All",
     "many": "Many",
     "medium": "Med.",
     "few": "Few",
+    "balanced": "Balanced",
     "harmonic_mean": "Harmonic mean",
     "geometric_mean": "Geometric mean",
     "worst_class": "Worst class",
@@ -65,7 +66,9 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
             try:
                 head = row["head"] or metrics["predicts"]
                 scores = metrics["heads"][head]
-                values = {name: scores["accuracy"][name] for name in GROUPS} | {name: scores[name] for name in MEASURES}
+                values = {name: scores["accuracy"][name] for name in GROUPS}
+                values["balanced"] = scores.get("balanced")  # results from before it was measured have none
+                values |= {name: scores[name] for name in MEASURES[1:]}
                 stated = {key: metrics["digests"][key] for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}

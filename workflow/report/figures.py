@@ -112,15 +112,17 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     """Draw loss and accuracy over epochs for the rows of a table; thin lines are single seeds."""
     history = _histories(table, values, "loss", "test_accuracy")
     names = list(dict.fromkeys(history["name"]))
-    figure, axis = _axes(2, 3.6)
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
+    quantities = _recorded(history, quantities)
+    figure, axis = _axes(len(quantities), 1.8 * len(quantities))
     drawn = []
     for ax, (column, label, scale) in zip(axis, quantities, strict=True):
         drawn.append(_lines(ax, history, column, scale, names))
         ax.set_ylabel(label)
     axis[0].set_yscale("log")
-    axis[1].legend(loc="lower right", ncols=2 if len(names) > 6 else 1)  # accuracies rise away from it
-    _epochs(axis[1])
+    # Accuracies rise away from it.
+    axis[-1].legend(loc="lower right" if len(axis) > 1 else "best", ncols=2 if len(names) > 6 else 1)
+    _epochs(axis[-1])
     _face(figure, table)
     return figure, pd.concat(drawn)
 
@@ -191,12 +193,13 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     history = _histories(table, encoders, "loss", "projector_std", "projector_std_expected", "test_accuracy")
     history["spread"] = history["projector_std"] / history["projector_std_expected"]
     names = list(dict.fromkeys(history["name"]))
-    figure, axis = _axes(3, 4.6)
     quantities = [
         ("loss", "Loss (−cosine)", 1),
         ("spread", "Output spread\n(times 1 / √d)", 1),
         ("test_accuracy", "kNN test\naccuracy (%)", 100),
     ]
+    quantities = _recorded(history, quantities)
+    figure, axis = _axes(len(quantities), 4.6 if len(quantities) == 3 else 3.1)
     drawn = []
     for ax, (column, label, scale) in zip(axis, quantities, strict=True):
         drawn.append(_lines(ax, history, column, scale, names))
@@ -205,9 +208,17 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     axis[1].set_ylim(-0.05, 1.15)
     axis[1].annotate("0: collapse", (0.99, 0.06), xycoords="axes fraction", ha="right", fontsize=6, color="0.4")
     axis[0].legend()
-    _epochs(axis[2])
+    _epochs(axis[-1])
     _face(figure, table)
     return figure, pd.concat(drawn)
+
+
+def _recorded(history: pd.DataFrame, quantities: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """Return the quantities that the histories hold, and say which they do not: an empty panel would say nothing."""
+    if history["test_accuracy"].notna().any():
+        return quantities
+    print("no test accuracy in these histories, so none is drawn; evaluate_every: N records it", file=sys.stderr)
+    return [each for each in quantities if each[0] != "test_accuracy"]
 
 
 def _lines(ax: Axes, history: pd.DataFrame, column: str, scale: float, names: list[str]) -> pd.DataFrame:

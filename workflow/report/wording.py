@@ -18,6 +18,7 @@ POOLED = (
     "({:g} degrees of freedom in place of {:g}); it assumes that all rows spread alike and that no seed favours some."
 )
 EXPLAINED = {
+    "balanced": "Balanced: mean of the accuracies of the classes.",
     "shifted_steps": "Shifted steps: training steps with context shift, mean over seeds.",
     "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
     "ece": "ECE: expected calibration error in 15 bins, lower is better.",

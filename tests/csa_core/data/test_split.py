@@ -131,5 +131,14 @@ def test_groups_of_the_paper_reproduce_its_all() -> None:
     assert round(printed_all("by_count"), 1) == 45.4
     names = group_of_class("cifar100_paper", counts)
     assert names == ["many"] * 36 + ["medium"] * 35 + ["few"] * 29
-    with pytest.raises(UserError, match="needs 100 classes"):
+    with pytest.raises(UserError, match="cifar100_paper needs 100 classes, there are 2"):
         group_of_class("cifar100_paper", np.array([5, 5]))
+
+
+def test_groups_of_the_field_for_ten_classes() -> None:
+    """By the rule for counts CIFAR10-LT has eight classes of many images and none of few."""
+    counts = class_counts("exponential", np.full(10, 5000), 100, None)
+    assert [group_of_class("by_count", counts).count(name) for name in ("many", "medium", "few")] == [8, 2, 0]
+    assert group_of_class("cifar10_field", counts) == ["many"] * 3 + ["medium"] * 4 + ["few"] * 3
+    with pytest.raises(UserError, match="cifar10_field needs 10 classes, there are 100"):
+        group_of_class("cifar10_field", np.full(100, 5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, recall_score
 
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
@@ -20,9 +20,10 @@ def test_accuracies_are_scikit_learns() -> None:
     scores = score(LOGITS, LABELS, ["many", "many", "few", "few", "few"])
     predicted = LOGITS.argmax(1)
     assert scores["accuracy"]["all"] == pytest.approx(accuracy_score(LABELS, predicted))
-    head = LABELS < 2
-    assert scores["accuracy"]["many"] == pytest.approx(accuracy_score(LABELS[head], predicted[head]))
-    assert scores["accuracy"]["few"] == pytest.approx(accuracy_score(LABELS[~head], predicted[~head]))
+    assert scores["balanced"] == pytest.approx(balanced_accuracy_score(LABELS, predicted)) != scores["accuracy"]["all"]
+    classes = recall_score(LABELS, predicted, average=None)
+    assert scores["accuracy"]["many"] == pytest.approx(classes[:2].mean())
+    assert scores["accuracy"]["few"] == pytest.approx(classes[2:].mean())
     recalls = np.array(scores["correct"]) / np.array(scores["images"])
     assert recalls == pytest.approx(recall_score(LABELS, predicted, average=None))
 
@@ -50,6 +51,18 @@ def test_calibration_error_is_that_of_a_loop_over_bins(scale: float) -> None:
         if inside.any():
             total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert calibration_error(logits, correct) == pytest.approx(total)
+
+
+@pytest.mark.parametrize("each", [3, 7, 100])
+def test_on_balanced_test_sets_a_group_is_its_share_of_images_to_the_bit(each: int) -> None:
+    labels = np.repeat(np.arange(10), each)
+    logits = RNG.normal(size=(len(labels), 10)) + np.eye(10)[labels]
+    scores, correct = score(logits, labels, ["many"] * 3 + ["medium"] * 4 + ["few"] * 3), logits.argmax(1) == labels
+    pooled = {"many": correct[labels < 3], "medium": correct[(labels > 2) & (labels < 7)], "few": correct[labels > 6]}
+    assert scores["accuracy"] == {"all": correct.sum() / len(labels)} | {
+        name: part.sum() / len(part) for name, part in pooled.items()
+    }
+    assert scores["balanced"] == scores["accuracy"]["all"]
 
 
 def test_a_group_without_classes_is_empty_and_not_zero() -> None:
