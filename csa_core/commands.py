@@ -115,7 +115,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Score the trained weights of a run anew, print the accuracies and compare them with its metrics."""
     stored = store.read_sealed(args.folder / "metrics.json")
     method, network = _trained(args)
-    from csa_core.train.results import make_metrics
+    from csa_core.train.metrics import make_metrics
 
     config, dataset, kept = method.config, method.setting.dataset, method.setting.split
     logits = method.logits(network, final=True)

@@ -5,16 +5,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
-from csa_core.methods import parse, recipe
+from csa_core.methods import METHODS, parse, recipe
+from csa_core.methods.base import Setting
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -38,10 +39,15 @@ TINY = {
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def tiny(**changes: object) -> RunConfig:
-    """Return the tiny run with some keys changed."""
+def tiny(**changes: object) -> Any:
+    """Return the tiny run, of its method's own class, with some keys changed."""
     fields = TINY | changes
     return parse(recipe(fields, str(fields.get("method", "csa"))), "test")
+
+
+def method_of(config: Any, dataset: Any, split: Split) -> Any:
+    """Return a configuration's method on these data, in float32 on the CPU."""
+    return METHODS[config.method](config, Setting(dataset, split, torch.device("cpu"), "float32"))
 
 
 @pytest.fixture(scope="session")

@@ -14,5 +14,5 @@ def keyed_generator(seed: int, stream: str, number: int) -> np.random.Generator:
     The same key gives the same picks on any device, whatever was drawn before: resuming at an
     epoch needs no state, and a new stream shifts no other.
     """
-    key = STREAMS[stream] if stream in STREAMS else int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8])
+    key = STREAMS[stream] if stream in STREAMS else int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4])
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, key, number))))

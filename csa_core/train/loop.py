@@ -125,8 +125,10 @@ def _train_epochs(
     progress = Progress(epochs, first, quiet=rank() > 0)
     if isinstance(run.dataset, ImageList):
         progress.say(f"in memory: {run.method.memory(run.config, run.dataset.image_size)}, on {run.device}")
-    for line in damaged + ([f"continuing after epoch {first} of {epochs}"] if first else []):
+    for line in damaged:
         progress.say(line)
+    if first:
+        progress.say(f"continuing after epoch {first} of {epochs}")
     live = Live(run, folder, out, digests, history, before) if rank() == 0 else None
     start = saved = time.monotonic()
     try:

@@ -17,15 +17,10 @@ import torch
 
 import csa_core
 from csa_core import store
-from csa_core.config import RunConfig
-from csa_core.data.dataset import Dataset
-from csa_core.data.listed import ImageList
 from csa_core.data.ranks import rank
-from csa_core.data.split import Split, group_of_class
-from csa_core.evaluation.scores import score, with_ensemble
-from csa_core.methods import METHODS
 from csa_core.models.precision import instruction_sets
 from csa_core.train import checkpoint
+from csa_core.train.metrics import make_metrics
 from csa_core.train.run import Run
 
 HISTORY = (
@@ -64,26 +59,6 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
     left_by_a_killed_writer = folder.glob(".*.tmp")
     for path in [*checkpoint.find(folder), folder / store.PROGRESS, *left_by_a_killed_writer]:
         store.remove(path)
-
-
-def make_metrics(
-    config: RunConfig,
-    dataset: Dataset | ImageList,
-    split: Split,
-    logits: dict[str, np.ndarray],
-    digests: dict[str, str],
-) -> dict[str, Any]:
-    """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
-    groups, method = group_of_class(config.data.groups, split.class_counts), METHODS[config.method]
-    scored = with_ensemble(logits) if method.ensemble else logits
-    return {
-        "digests": digests,
-        "config": config.identity(),
-        "class_counts": split.class_counts.tolist(),
-        "groups": groups,
-        "predicts": method.predicts,
-        "heads": {head: score(z, dataset.test_labels, groups) for head, z in scored.items()},
-    }
 
 
 def is_finished(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import yaml
 
 from csa_core import store
 from tests.conftest import TINY, Cli
-from tests.csa_core.data.test_sources import folder_of_images
+from tests.helpers.images import folder_of_images
 
 
 @pytest.fixture

@@ -7,72 +7,15 @@ from hypothesis import strategies as st
 from csa_core.config import LATER, METHOD_READS, RunConfig, parse, parse_yaml, set_dotted
 from csa_core.errors import UserError
 from csa_core.store import canonical
-
-BAD = {
-    "tresh: 0.3": "unknown key 'tresh': did you mean 'threshold'?",
-    "data: {surce: demo}": "unknown key 'data.surce': did you mean 'source'?",
-    "data: {source: cifar1000}": "data.source: unknown name 'cifar1000', did you mean 'cifar100'?",
-    "method: csaa": "method: unknown name 'csaa', did you mean 'csa'?",
-    "model: resnet110": "model: unknown name 'resnet110'",
-    "lr: '2e-1'": "lr: input should be a valid number, got '2e-1': YAML reads that as text, write 2.0e-1",
-    "weight_decay: '2e-4'": "write 2.0e-4",
-    "epochs: '2e2'": "YAML reads that as text, write 200",
-    "epochs: 2.5": "epochs: input should be a valid integer",
-    "epochs: 0": "epochs: input should be greater than or equal to 1, got 0",
-    "epochs: true": "epochs: input should be a valid integer",
-    "epochs: null": "epochs: input should be a valid integer, got None",
-    "lr: -0.1": "lr: input should be greater than 0, got -0.1",
-    "lr: .inf": "lr",
-    "lr: .nan": "lr",
-    "momentum: 1.0": "momentum: input should be less than 1",
-    "threshold: 1.5": "threshold: input should be less than or equal to 1, got 1.5",
-    "threshold: high": "threshold: input should be a valid number, got 'high'",
-    "horizontal_flip: 1": "horizontal_flip: input should be a valid boolean",
-    "horizontal_flip: 'no'": "horizontal_flip: input should be a valid boolean",
-    "seed: -1": "seed: input should be greater than or equal to 0",
-    "batch_size: 1": "batch_size: input should be greater than or equal to 2",
-    "bank_batches: 0.5": "bank_batches: input should be a valid integer",
-    "mix: [uniform, 0.5]": "mix",
-    "mix: [normal, 0, 1]": "mix.0: unknown name 'normal'",
-    "mix: [uniform, 0.9, 0.1]": "mix [uniform, 0.9, 0.1] needs 0 <= a <= b <= 1",
-    "mix: [beta, 0, 1]": "mix [beta, 0.0, 1.0] needs a > 0 and b > 0",
-    "lr_drops: [180, 160]": "lr_drops [180, 160] must rise",
-    "lr_drops: 160": "lr_drops",
-    "{epochs: 4, lr_drops: [], warmup_epochs: 3, plain_epochs: 2}": "plain_epochs is 5, more than epochs (4)",
-    "data: demo": "data: input should be",
-    "data: {imbalance_ratio: 0.01}": "data.imbalance_ratio: input should be greater than or equal to 1",
-    "data: {split_seed: 1.5}": "data.split_seed: input should be a valid integer",
-    "- 3": "expected a mapping of keys to values",
-    "just text": "expected a mapping",
-    "seed: 1\nseed: 2": "line 2 is not valid YAML: key 'seed' is given twice",
-    "data: {root: a, root: b}": "key 'root' is given twice",
-    "lr: [1": "is not valid YAML",
-    "lr: !!python/object/apply:os.system [ls]": "is not valid YAML: could not determine a constructor",
-    "? [a]\n: b": "is not valid YAML",
-    "&a {data: *a}": "run.yaml",
-    "2020-13-45: 3": "is not valid YAML",
-    "seed: 2020-13-45": "is not valid YAML",
-    "model: 'a\n\n  b'": "model: unknown name",
-    "epochs: 1.2.3e4": "epochs: input should be a valid integer",
-    "epochs: 1e400": "epochs: input should be a valid integer",
-    "epochs: 1e-1": "epochs: input should be a valid integer, got 0.1",
-    "epochs: 20": "lr_drops [160, 180]: a drop after epoch 180 never comes in 20 epochs; move it, or",
-    "{epochs: 5, lr_drops: [], warmup_epochs: 3, plain_epochs: 2}": "none is left for the context shift; lower one of",
-    "{epochs: 5, lr_drops: [], warmup_epochs: 5, plain_epochs: 0}": "the head that predicts would never be trained",
-    "batch_size: 1000000000000": "batch_size: input should be less than or equal to 65536",
-    "seed: 18446744073709551616": "seed: input should be less than",
-    "seed: 4294967296": "seed: input should be less than 4294967296",  # it would train what seed 0 trains
-    "data: {split_seed: 4294967296}": "data.split_seed: input should be less than 4294967296",
-    "seed: 2020-01-01": "seed: input should be a valid integer",
-}
+from tests.helpers.malformed import MALFORMED
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", MALFORMED)
 def test_bad_input_is_one_line_that_names_the_key(text: str) -> None:
     with pytest.raises(UserError) as error:
         parse(parse_yaml(text, "run.yaml"), "run.yaml")
     message = str(error.value)
-    assert BAD[text] in message
+    assert MALFORMED[text] in message
     assert message.startswith("run.yaml") and "\n" not in message
 
 

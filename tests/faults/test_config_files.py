@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.csa_core.test_config import BAD
+from tests.helpers.malformed import MALFORMED
 
 MORE = {
     "model: ../resnet32": "model: unknown name '../resnet32'",
@@ -33,7 +33,7 @@ print(json.dumps([report, "torch" in sys.modules]))
 
 
 def test_malformed_files_are_refused_in_one_line_before_torch(tmp_path: Path) -> None:
-    cases = list((BAD | MORE).items())
+    cases = list((MALFORMED | MORE).items())
     assert len(cases) >= 40
     for number, (text, _) in enumerate(cases):
         (tmp_path / f"{number}.yaml").write_text(text)

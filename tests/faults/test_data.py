@@ -23,7 +23,7 @@ from csa_core.train.checkpoint import load_newest
 from csa_core.train.parent import read_parent
 from csa_core.vision import torchvision
 from tests.conftest import tiny
-from tests.csa_core.data.test_sources import folder, folder_of_images, write_cifar10
+from tests.helpers.images import folder, folder_of_images, write_cifar10
 
 SPLIT = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from csa_core.train.pretrain import PretrainingRun
+from csa_core.train.step import Stats
 
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
@@ -14,9 +16,7 @@ from csa_core.errors import UserError
 from csa_core.ops.activation_map import background_mask, object_map
 from csa_core.train import checkpoint, guard, step
 from csa_core.train.loop import train, train_epoch
-from csa_core.train.pretrain import PretrainingRun
 from csa_core.train.run import Run, Trainee
-from csa_core.train.step import Stats
 from tests.conftest import tiny
 
 CPU = torch.device("cpu")

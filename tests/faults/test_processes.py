@@ -190,7 +190,7 @@ def test_the_number_of_workers_changes_no_pixel(
     workers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is what a machine gives that does not know its processors."""
-    from tests.csa_core.data.test_sources import folder, folder_of_images
+    from tests.helpers.images import folder, folder_of_images
 
     first = folder(folder_of_images(tmp_path)).digest
     monkeypatch.setattr(os, "cpu_count", lambda: workers)

@@ -8,80 +8,10 @@ import yaml
 from csa_core import store
 from csa_core.config import DataConfig, PretrainingConfig, RunConfig
 from tests.conftest import ROOT
+from tests.helpers.leaves import LEAVES, RUNS
 from workflow.plan import Plan, Run
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-# One run of every kind, by method and what it changes.
-RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "csa": ("csa", {}),
-    "csa without bank": ("csa", {"bank_batches": 0}),
-    "csa, adjusted": ("csa", {"resampling_loss": "logit_adjustment"}),
-    "ce": ("ce", {}),
-    "class_balanced": ("class_balanced", {}),
-    "logit_adjustment": ("logit_adjustment", {}),
-    "ce, pretrained": ("ce", {"pretrained": True}),
-    "simsiam": ("simsiam", {"pretraining.sam": "none"}),
-    "sam": ("simsiam", {"pretraining.sam": "sam"}),
-    "rwsam": ("simsiam", {}),
-}
-ALL = set(RUNS)
-SUPERVISED = ALL - {"simsiam", "sam", "rwsam"}
-CSA = {"csa", "csa without bank", "csa, adjusted"}
-BANK = CSA - {"csa without bank"}
-PRETRAINED = {"ce, pretrained", "simsiam", "sam", "rwsam"}
-# Leaf: another value, and the runs that read the leaf (by hand, from what each method does).
-LEAVES: dict[str, tuple[Any, set[str]]] = {
-    "model": ("resnet20", ALL),
-    "epochs": (40, SUPERVISED),
-    "batch_size": (32, SUPERVISED),
-    "lr": (0.05, SUPERVISED),
-    "lr_schedule": ("cosine", SUPERVISED),
-    "lr_warmup_epochs": (2, SUPERVISED),
-    "lr_drops": ([20, 25], SUPERVISED),
-    "momentum": (0.8, SUPERVISED),
-    "weight_decay": (1.0e-3, SUPERVISED),
-    "crop_padding": (1, SUPERVISED),
-    "colour_jitter": (0.4, set()),
-    "precision": ("bfloat16", ALL),
-    "ranks": (2, SUPERVISED),
-    "sync_batch_norm": (True, set()),
-    "horizontal_flip": (True, ALL),
-    "evaluate_every": (3, ALL),
-    "warmup_epochs": (2, CSA),
-    "plain_epochs": (1, CSA),
-    "threshold": (0.35, BANK),
-    "bank_batches": (3, BANK),
-    "bank_reset": ("epoch", BANK),
-    "bank_start": ("batch", BANK),
-    "mix": (["beta", 5.0, 5.0], BANK),
-    "activation_map": ("cam", BANK),
-    "mask_exponent": (1.5, BANK),
-    "mask_forward": ("eval", BANK),
-    "balance_ratio": (0.6, CSA | {"class_balanced"}),
-    "uniform_loss": ("logit_adjustment", CSA),
-    "resampling_loss": ("logit_adjustment", CSA - {"csa, adjusted"}),
-    "logit_adjustment_strength": (0.7, {"logit_adjustment", "csa, adjusted"}),
-    "data.profile": ("step", ALL),
-    "data.selection": ("some", ALL),
-    "data.imbalance_ratio": (20, ALL),
-    "data.max_class_count": (200, ALL),
-    "data.split_seed": (5, ALL),
-    "data.groups": ("cifar100_paper", ALL),
-    "data.root": ("elsewhere", set()),
-    "data.train_list": ("train.txt", set()),
-    "data.test_list": ("test.txt", set()),
-    "data.image_size": (24, set()),
-    "pretraining.epochs": (31, PRETRAINED),
-    "pretraining.batch_size": (64, PRETRAINED),
-    "pretraining.lr": (0.01, PRETRAINED),
-    "pretraining.momentum": (0.5, PRETRAINED),
-    "pretraining.weight_decay": (1.0e-4, PRETRAINED),
-    "pretraining.smallest_crop": (0.3, PRETRAINED),
-    "pretraining.projector_width": (128, PRETRAINED),
-    "pretraining.predictor_width": (32, PRETRAINED),
-    "pretraining.sam_radius": (0.1, {"ce, pretrained", "sam", "rwsam"}),
-    "pretraining.density_exponent": (0.5, {"ce, pretrained", "rwsam"}),
-}
 # Which method, seed and encoder a run has, its path says; they are no protocol's to change.
 NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam"}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.test_reruns import LEAVES
-from tests.workflow.test_snakemake import RUN, Folder
+from tests.helpers.leaves import LEAVES
+from tests.helpers.workflows import RUN, Folder
 
 pytestmark = pytest.mark.slow
 TABLE = "results/table2.csv"

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT
-from tests.workflow.test_snakemake import Folder
+from tests.helpers.workflows import Folder
 
 TARGETS = ("table4.csv", "figures/curves-table4.svg", "figures/contexts.png")
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, listed
-from tests.workflow.test_snakemake import Folder
+from tests.helpers.workflows import Folder
 from workflow.plan import Plan
 
 RUN = "results/runs/lists/csa/seed=1/metrics.json"

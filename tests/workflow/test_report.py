@@ -11,68 +11,12 @@ from scipy import stats
 
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
+from tests.helpers.workflows import ACCURACY, SAME, metrics, table
 from workflow.report.collect import GROUPS, MEASURES, collect
 from workflow.report.figures import curves
 from workflow.report.summary import paired_interval, summarise
 from workflow.report.tables import latex, markdown, tidy, write
 from workflow.report.wording import heading
-
-ACCURACY = {1: [0.90, 0.80], 2: [0.92, 0.85], 3: [0.91, 0.81]}
-SAME = {"code": "c" * 64, "data": "d" * 64, "split": "s" * 64}
-
-
-def table(**changes: Any) -> dict[str, Any]:
-    rows = [
-        {
-            "label": label,
-            "series": "",
-            "head": None,
-            "reference": label == "Ours",
-            "pool": None,
-            "paper": paper,
-            "run": run,
-            "digests": [f"{run}-{seed}" for seed in ACCURACY],
-        }
-        for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
-    ]
-    shown = {"name": "table0", "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"]}
-    facts: dict[str, Any] = {
-        "protocol": "demo",
-        "overrides": {},
-        "results": "results",
-        "seeds": list(ACCURACY),
-        "draw": "no",
-        "claims": [],
-        "note": "",
-        "paper_heading": "paper",
-        "paper_sd": None,
-    }
-    return shown | facts | {"rows": rows} | changes
-
-
-def metrics(run: str, seed: int, number: int) -> dict[str, Any]:
-    value = ACCURACY[seed][number]
-    accuracy = {"all": value, "many": None, "medium": value, "few": value / 2}
-    return {
-        "digests": SAME | {"config": f"{run}-{seed}"},
-        "config": {"data": {"source": "demo"}},
-        "class_counts": [9, 3],
-        "groups": ["few", "few"],
-        "predicts": "single",
-        "heads": {"single": {"accuracy": accuracy} | dict.fromkeys(MEASURES, 0.5)},
-    }
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Result folders as a finished sweep leaves them, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    for number, row in enumerate(table()["rows"]):
-        for seed in ACCURACY:
-            folder = tmp_path / "results/runs" / row["run"] / f"seed={seed}"
-            folder.mkdir(parents=True)
-            (folder / "metrics.json").write_text(json.dumps(sealed(metrics(row["run"], seed, number))))
-    return tmp_path
 
 
 def test_summary_is_the_textbooks(results: Path) -> None:

@@ -15,7 +15,7 @@ from statsmodels.stats.power import TTestPower
 import csa_core.config
 from csa_core.store import write_json
 from tests.conftest import ROOT
-from tests.workflow.test_report import SAME, results, table  # noqa: F401 - a fixture
+from tests.helpers.workflows import SAME, table
 from workflow.plan import Plan
 from workflow.report import page
 from workflow.report.estimates import paired
@@ -168,7 +168,7 @@ def test_a_legend_has_room_for_a_large_sweep(count: int) -> None:
     assert count > LABELS or len(named) == count
 
 
-def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) -> None:  # noqa: F811
+def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) -> None:
     for path in results.rglob("metrics.json"):
         versions = {"python": "3.11"}
         write_json(

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,59 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-import yaml
 
-from tests.conftest import ROOT, TINY
-
-RUN = "results/runs/tiny/csa/seed=1/metrics.json"
-SWEEPS: dict[str, list[Any]] = {
-    "threshold": [0.05, 0.5],
-    "bank_batches": [1, 64],
-    "mix": [["uniform", 0.0, 1.0], ["beta", 2.0, 2.0]],
-    "balance_ratio": [0.0, 1.0],
-}
-
-
-class Folder:
-    """A working folder with a protocol of seconds and two seeds."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        pretraining = {"epochs": 2, "batch_size": 12, "projector_width": 16, "predictor_width": 4}
-        protocol = TINY | {"epochs": 3, "lr_drops": [2], "pretraining": pretraining}
-        (path / "tiny.yaml").write_text(yaml.safe_dump(protocol))
-        self.config: dict[str, Any] = {
-            "protocol": str(path / "tiny.yaml"),
-            "seeds": [1, 2],
-            "sweeps": SWEEPS,
-        }
-        self.write()
-
-    def write(self, **changes: Any) -> None:
-        """Write the configuration with some keys changed."""
-        self.config |= changes
-        (self.path / "mine.yaml").write_text(yaml.safe_dump(self.config))
-
-    def command(self, *words: str) -> list[str]:
-        """Return the command line; targets come first."""
-        options = ["--directory", str(self.path), "--configfile", str(self.path / "mine.yaml"), "--cores", "2"]
-        return [sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "Snakefile"), *options]
-
-    def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run it."""
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=300, cwd=ROOT)
-
-    def jobs(self, *words: str) -> dict[str, int]:
-        """Return how many jobs of each rule a dry run announces."""
-        done = self.snakemake(*words, "--dry-run")
-        assert done.returncode == 0, done.stderr
-        lines = [line.split() for line in (done.stdout + done.stderr).splitlines()]
-        rules = ("data", "split", "train", "table", "figure", "page", "all")
-        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[0] in rules}
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content."""
-        return (self.path / name).read_bytes()
+from tests.conftest import ROOT
+from tests.helpers.workflows import RUN, SWEEPS, Folder
 
 
 @pytest.fixture(scope="module")

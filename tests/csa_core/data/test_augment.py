@@ -6,10 +6,9 @@ import torch
 from csa_core.data.augment import TrainingImages, evaluation_batches
 from csa_core.data.batch import Normaliser
 from csa_core.data.dataset import Dataset
-from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
 from csa_core.vision import torchvision
-from tests.conftest import tiny
+from tests.conftest import method_of, tiny
 
 CPU = torch.device("cpu")
 
@@ -21,7 +20,7 @@ def test_a_batch_is_what_torchvision_makes_of_each_image(dataset: Dataset, split
     padding = 3
     images = TrainingImages(dataset, split, padding, CPU)
     config = tiny(crop_padding=padding, horizontal_flip=True)
-    picks = plan_epoch(config, split.class_counts, 0, CPU).uniform[0]
+    picks = method_of(config, dataset, split).plan(0).streams["uniform"][0]
     batch, labels = images.batch(picks)
     assert picks.flip.any() and not picks.flip.all()
     assert batch.is_contiguous(memory_format=torch.channels_last)

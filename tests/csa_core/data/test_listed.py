@@ -9,28 +9,28 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from csa_core.config import RunConfig, parse
 from csa_core.data import decode
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.batch import Batch
 from csa_core.data.decode import ListedImages, evaluated, find_undecodable, trained
 from csa_core.data.listed import ImageList, read_lists, with_workers
-from csa_core.data.plan import EpochPlan, plan_epoch
+from csa_core.data.plan import EpochPlan
 from csa_core.data.sources import load_source, read_dataset
 from csa_core.data.split import make_split
 from csa_core.data.views import crop_boxes
 from csa_core.errors import UserError
+from csa_core.methods import parse
 from csa_core.vision import functional, torchvision
-from tests.conftest import Cli, listed, write_image_lists
+from tests.conftest import Cli, listed, method_of, write_image_lists
 
 CPU = torch.device("cpu")
 
 
-def config_of(root: Path, **changes: object) -> RunConfig:
+def config_of(root: Path, **changes: object) -> Any:
     return parse(listed(root, **changes), "test")
 
 
-def load(config: RunConfig) -> ImageList:
+def load(config: Any) -> ImageList:
     dataset = load_source(config.data)
     assert isinstance(dataset, ImageList)
     return dataset
@@ -108,11 +108,11 @@ def test_missing_lists_root_and_keys_are_named(image_lists: Path, tmp_path: Path
         parse({"data": {"source": "image_list"}}, "test")
 
 
-def epoch(dataset: ImageList, config: RunConfig, workers: int = 0) -> tuple[EpochPlan[Any], list[Batch]]:
+def epoch(dataset: ImageList, config: Any, workers: int = 0) -> tuple[EpochPlan[Any], list[Batch]]:
     split = make_split(dataset, config.data)
-    plan = plan_epoch(config, split.class_counts, 1, CPU)
+    plan = method_of(config, dataset, split).plan(1)
     images = ListedImages(with_workers(dataset, workers), split, CPU, config.colour_jitter)
-    return plan, list(images.batches(plan, {"uniform", "resampled"}))
+    return plan, list(images.batches(plan))
 
 
 def test_a_batch_is_what_torchvision_makes_of_each_image(image_lists: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +123,10 @@ def test_a_batch_is_what_torchvision_makes_of_each_image(image_lists: Path, monk
     plan, batches = epoch(dataset, config)
     mean, std = dataset.mean_std
     flips = 0
-    for picks, stream in ((plan.uniform[2], batches[2].uniform), (plan.resampled[2], batches[2].resampled)):
-        assert stream is not None and stream[0].is_contiguous(memory_format=torch.channels_last)
+    assert batches[2].streams.keys() == {"uniform", "resampled"}
+    for name, stream in batches[2].streams.items():
+        picks = plan.streams[name][2]
+        assert stream[0].is_contiguous(memory_format=torch.channels_last)
         for i, number in enumerate(split.indices[picks.index]):
             with Image.open(image_lists / dataset.train_paths[number].decode()) as file:
                 image = file.convert("RGB")
@@ -147,8 +149,10 @@ def test_any_number_of_workers_gives_the_same_samples(workers: int, image_lists:
     _, alone = epoch(dataset, config)
     _, together = epoch(dataset, config, workers)
     for one, other in zip(alone, together, strict=True):
-        for a, b in ((one.uniform, other.uniform), (one.resampled, other.resampled)):
-            assert a is not None and b is not None and torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+        assert one.streams.keys() == other.streams.keys() == {"uniform", "resampled"}
+        for name, a in one.streams.items():
+            b = other.streams[name]
+            assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
 def test_the_ranks_of_a_batch_make_up_the_batch(image_lists: Path) -> None:
@@ -156,12 +160,13 @@ def test_the_ranks_of_a_batch_make_up_the_batch(image_lists: Path) -> None:
     dataset = load(config)
     plan, whole = epoch(dataset, config)
     images = ListedImages(dataset, make_split(dataset, config.data), CPU, 0.0)
-    parts = [list(images.batches(plan.of_rank(r, 4), {"uniform"})) for r in range(4)]
+    uniform = EpochPlan({"uniform": plan.streams["uniform"]}, plan.draws)
+    parts = [list(images.batches(uniform.of_rank(r, 4))) for r in range(4)]
     for step, batch in enumerate(whole):
-        joined = torch.cat([part[step].uniform[0] for part in parts])  # type: ignore[index]
-        assert batch.uniform is not None and torch.equal(joined, batch.uniform[0])
-        assert parts[0][step].resampled is None, "it was not asked for"
-        assert all(torch.equal(part[step].slot, batch.slot) for part in parts), "of the whole batch"
+        joined = torch.cat([part[step].streams["uniform"][0] for part in parts])
+        assert torch.equal(joined, batch.streams["uniform"][0])
+        assert parts[0][step].streams.keys() == {"uniform"}, "the other was not asked for"
+        assert all(torch.equal(part[step].draws["slot"], batch.draws["slot"]) for part in parts), "of the whole batch"
 
 
 def test_jitter_changes_colours_and_no_places(image_lists: Path) -> None:

@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from csa_core.cli import main
-from csa_core.config import DataConfig, parse
+from csa_core.config import DataConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.selection import find_selection, select, write_selection
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.errors import UserError
+from csa_core.methods import parse
 from tests.conftest import ROOT
 
 TAILED = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)

@@ -1,7 +1,5 @@
 """Data sources, on real files, good and bad."""
 
-import hashlib
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +12,7 @@ from csa_core.data import demo
 from csa_core.data.dataset import Dataset
 from csa_core.data.sources import load_source, read_dataset
 from csa_core.errors import UserError
-from csa_core.vision import torchvision
-
-
-def folder_of_images(root: Path, sizes: tuple[int, int] = (10, 10)) -> Path:
-    """Write train and test folders of two classes, in the three formats."""
-    rng = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for name in ("ant", "bee"):
-            (root / part / name).mkdir(parents=True)
-            for i, suffix in enumerate(["png", "webp", "jpg"]):
-                side = sizes[i % 2]
-                image = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-                image.save(root / part / name / f"{i}.{suffix}")
-    return root
-
-
-def load(**fields: object) -> Dataset:
-    dataset = load_source(DataConfig(**fields))  # type: ignore[arg-type]
-    assert isinstance(dataset, Dataset)
-    return dataset
-
-
-def folder(root: Path, **changes: object) -> Dataset:
-    return load(source="folder", root=str(root), profile="as_is", **changes)
+from tests.helpers.images import folder, folder_of_images, load, write_cifar10
 
 
 def test_the_demo_set_is_what_it_was() -> None:
@@ -124,26 +99,6 @@ def test_a_bad_folder_is_named(case: str, tmp_path: Path) -> None:
     spoil(folder_of_images(tmp_path))
     with pytest.raises(UserError, match=match):
         folder(tmp_path)
-
-
-def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a small CIFAR-10 in its own format, and let torchvision expect its checksums."""
-    rng = np.random.default_rng(0)
-    base = root / "cifar-10-batches-py"
-    base.mkdir()
-
-    def write(name: str, content: object) -> tuple[str, str]:
-        (base / name).write_bytes(pickle.dumps(content))
-        return name, hashlib.md5((base / name).read_bytes(), usedforsecurity=False).hexdigest()
-
-    def batch() -> dict[str, object]:
-        return {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": list(range(10)) * 2}
-
-    kind = torchvision.datasets.CIFAR10
-    names, md5 = write("batches.meta", {"label_names": [f"class {k}" for k in range(10)]})
-    monkeypatch.setattr(kind, "train_list", [write("data_batch_1", batch()), write("data_batch_2", batch())])
-    monkeypatch.setattr(kind, "test_list", [write("test_batch", batch())])
-    monkeypatch.setattr(kind, "meta", {"filename": names, "key": "label_names", "md5": md5})
 
 
 def test_cifar_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

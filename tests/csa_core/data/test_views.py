@@ -6,23 +6,25 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from csa_core.config import PretrainingConfig
 from csa_core.data.augment import TrainingImages
 from csa_core.data.dataset import Dataset
+from csa_core.data.plan import EpochPlan
 from csa_core.data.split import Split
-from csa_core.data.views import ORDERS, PretrainingPlan, Views, colours, crop_boxes, crops, plan_pretraining_epoch
+from csa_core.data.views import ORDERS, View, colours, crop_boxes, crops, plan_views
 from csa_core.vision import torchvision
-from tests.conftest import tiny
+from tests.conftest import method_of, tiny
 
 CPU = torch.device("cpu")
 SIZE = (16, 12)
 
 
-def plan(count: int = 120, batch: int = 30, epoch: int = 0, **changes: object) -> PretrainingPlan:
-    config = tiny(method="simsiam", horizontal_flip=True, pretraining={"batch_size": batch}, **changes)
-    return plan_pretraining_epoch(config, count, SIZE, epoch, CPU)
+def plan(count: int = 120, batch: int = 30, epoch: int = 0, seed: int = 1, flip: bool = True) -> EpochPlan[View]:
+    recipe = PretrainingConfig(batch_size=batch)
+    return plan_views(recipe, seed, flip, count, SIZE, epoch, CPU)
 
 
-def by_torchvision(image: Tensor, views: Views, i: int, turn: int) -> Tensor:
+def by_torchvision(image: Tensor, views: View, i: int, turn: int) -> Tensor:
     """One view of one image, in [0, 1], by torchvision's functions."""
     from torchvision.transforms.v2 import functional
 
@@ -43,7 +45,7 @@ def by_torchvision(image: Tensor, views: Views, i: int, turn: int) -> Tensor:
 
 def test_a_view_is_what_torchvision_makes_of_each_image() -> None:
     images = torch.rand(30, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    views = plan().first[1]
+    views = plan().streams["first"][1]
     made = colours(crops(images, views), views)
     turns = views.order.argsort()
     assert 0 < views.is_jittered.sum() < 30 and 0 < views.is_grey.sum() < 30
@@ -54,11 +56,12 @@ def test_a_view_is_what_torchvision_makes_of_each_image() -> None:
 
 def test_training_views_are_normalised_crops_of_the_right_images(dataset: Dataset, split: Split) -> None:
     images = TrainingImages(dataset, split, 3, CPU)  # a padding that views must not see
-    p = plan(count=36, batch=12)
-    view = images.view(p.index[0], p.second[0])
+    drawn = plan(count=36, batch=12).streams["second"][0]
+    view, labels = images.batch(drawn)
+    assert torch.equal(labels, torch.from_numpy(dataset.train_labels[split.indices[drawn.index]]))
     assert view.is_contiguous(memory_format=torch.channels_last) and view.shape == (12, 3, *SIZE)
-    pixels = torch.from_numpy(dataset.train_images[split.indices[p.index[0]]]).permute(0, 3, 1, 2) / 255
-    wanted = colours(crops(pixels, p.second[0]), p.second[0])
+    pixels = torch.from_numpy(dataset.train_images[split.indices[drawn.index]]).permute(0, 3, 1, 2) / 255
+    wanted = colours(crops(pixels, drawn), drawn)
     mean, std = (torch.from_numpy(a).float().view(3, 1, 1) for a in dataset.mean_std)
     torch.testing.assert_close(view, (wanted - mean) / std, rtol=1e-4, atol=1e-5)
 
@@ -87,15 +90,17 @@ def test_a_crop_that_never_fits_is_the_middle() -> None:
 
 def test_an_epoch_has_each_image_once_and_drops_the_rest() -> None:
     p = plan(count=100, batch=30)
-    assert p.steps == 3 and p.index.unique().numel() == 90
+    index, first, second = p.draws["index"], p.streams["first"], p.streams["second"]
+    assert p.steps == 3 and index.unique().numel() == 90
+    assert torch.equal(first.index, index) and torch.equal(second.index, index), "two views of the same images"
     again, later = plan(count=100, batch=30), plan(count=100, batch=30, epoch=1)
-    assert torch.equal(p.index, again.index) and torch.equal(p.first.factor, again.first.factor)
-    assert not torch.equal(p.index, later.index) and not torch.equal(p.first.top, p.second.top)
-    assert not plan(count=100, batch=30, seed=2).index.equal(p.index)
+    assert torch.equal(index, again.draws["index"]) and torch.equal(first.factor, again.streams["first"].factor)
+    assert not torch.equal(index, later.draws["index"]) and not torch.equal(first.top, second.top)
+    assert not plan(count=100, batch=30, seed=2).draws["index"].equal(index)
 
 
 def test_picks_have_the_shares_they_should() -> None:
-    views = plan(count=6000, batch=6000).first[0]
+    views = plan(count=6000, batch=6000).streams["first"][0]
     assert float(views.is_jittered.float().mean()) == pytest.approx(0.8, abs=0.02)
     assert float(views.is_grey.float().mean()) == pytest.approx(0.2, abs=0.02)
     assert float(views.flip.float().mean()) == pytest.approx(0.5, abs=0.03)
@@ -106,6 +111,7 @@ def test_picks_have_the_shares_they_should() -> None:
     assert torch.equal(views.order.sort().values, torch.arange(6000))
 
 
-def test_no_flip_where_the_configuration_wants_none() -> None:
-    config = tiny(method="simsiam", horizontal_flip=False, pretraining={"batch_size": 10})
-    assert not plan_pretraining_epoch(config, 100, SIZE, 0, CPU).first.flip.any()
+def test_no_flip_where_the_configuration_wants_none(dataset: Dataset, split: Split) -> None:
+    for wanted in (True, False):
+        config = tiny(method="simsiam", horizontal_flip=wanted, pretraining={"batch_size": 12, "sam": "none"})
+        assert bool(method_of(config, dataset, split).plan(0).streams["first"].flip.any()) is wanted

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import csa_core.vision  # noqa: F401 - declares what grad-cam's own import of torchvision needs
-from csa_core.ops.activation_map import activation_map, background_mask, object_map
 from csa_core.models.resnet import Network, make_network
+from csa_core.ops.activation_map import activation_map, background_mask, object_map
 
 LABELS = torch.tensor([0, 3, 2, 1, 3, 0])
 

@@ -14,7 +14,7 @@ from csa_core.errors import UserError
 from csa_core.train import compiled
 from csa_core.train.run import Run
 from tests.conftest import TINY, Cli, tiny
-from tests.csa_core.train.test_loop import results
+from tests.helpers.runs import results
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,7 @@ from csa_core.train import live
 from csa_core.train.events import EVENTS, TAGS, events_of
 from csa_core.train.live import PARTIAL
 from tests.conftest import tiny
-from tests.csa_core.train.test_loop import fit, start, wait_for_checkpoint
+from tests.helpers.runs import fit, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
 PRETRAINING = {"epochs": 3, "batch_size": 12, "projector_width": 16, "predictor_width": 4, "sam": "none"}

@@ -7,9 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +15,18 @@ import torch
 import yaml
 
 from csa_core import store
-from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
-from csa_core.train import checkpoint
 from csa_core.evaluation.scores import score
+from csa_core.train import checkpoint
 from csa_core.train.lock import hold
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.run import Run
-from tests.conftest import ROOT, TINY, Cli, tiny
+from tests.conftest import TINY, Cli, tiny
+from tests.helpers.runs import SAME, fit, results, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
-SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in SAME}
-
-
-def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: object) -> dict[str, bytes]:
-    train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)  # type: ignore[arg-type]
-    return results(folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -100,24 +87,6 @@ def test_metrics_follow_from_the_predictions(uninterrupted: dict[str, bytes], da
     assert set(metrics["heads"]) == {"uniform", "resampling", "ensemble"}
     for head in logits:
         assert metrics["heads"][head] == score(logits[head], dataset.test_labels, metrics["groups"])
-
-
-def start(out: Path, **changes: object) -> "subprocess.Popen[str]":
-    config = out.parent / "run.yaml"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(TINY | {"epochs": 12} | changes))
-    command = [sys.executable, "-m", "csa_core", "train", str(config), "--out", str(out), "--checkpoint-seconds", "0"]
-    return subprocess.Popen(
-        [*command, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def wait_for_checkpoint(out: Path, epoch: int) -> None:
-    for _ in range(3000):
-        if any(int(p.stem[6:]) >= epoch for p in out.glob("state/*/epoch-*.safetensors")):
-            return
-        time.sleep(0.01)
-    raise AssertionError("no checkpoint was written")
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:

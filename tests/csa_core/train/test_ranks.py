@@ -21,7 +21,7 @@ from csa_core.errors import UserError
 from csa_core.ops.bank import bank_bytes
 from csa_core.train.memory import check_bank_fits
 from tests.conftest import ROOT, TINY, Cli, listed
-from tests.csa_core.train.test_loop import results
+from tests.helpers.runs import results
 
 SCRIPT = "tests/csa_core/train/rank_script.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from csa_core.train.step import Stats, streams, train_step
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +25,6 @@ from csa_core.data.split import Split, make_split
 from csa_core.train.loop import train_epoch
 from csa_core.train.replay import Replay
 from csa_core.train.run import Run
-from csa_core.train.step import Stats, streams, train_step
 from tests.conftest import TINY, tiny
 
 CPU = torch.device("cpu")

@@ -9,15 +9,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from csa_core.train.step import Stats, streams, train_step
 from torch import Tensor
 from torch.nn import functional as F
 
 from csa_core.data.dataset import Dataset
 from csa_core.data.plan import EpochPlan, Picks, plan_epoch
 from csa_core.data.split import Split
-from csa_core.train.run import Run
 from csa_core.methods.schedule import Phase
-from csa_core.train.step import Stats, streams, train_step
+from csa_core.train.run import Run
 from examples import csa_minimal
 from tests.conftest import tiny
 

@@ -8,8 +8,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.dataset import Dataset
-from csa_core.models.resnet import make_network
 from csa_core.evaluation.scores import calibration_error, predict, score, unpack, with_ensemble
+from csa_core.models.resnet import make_network
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(5), [40, 10, 25, 5, 20])

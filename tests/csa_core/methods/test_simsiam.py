@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from csa_core.train.pretrain import PretrainingRun, losses_of, simsiam_step
 from sklearn.neighbors import KNeighborsClassifier
 
 from csa_core import store
@@ -21,14 +22,13 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.data.views import plan_pretraining_epoch
 from csa_core.errors import UserError
+from csa_core.evaluation.probe import knn_logits, linear_logits
 from csa_core.models.resnet import make_body
 from csa_core.models.simsiam import SimSiam
 from csa_core.train.loop import train, train_epoch
-from csa_core.train.pretrain import PretrainingRun, losses_of, simsiam_step
-from csa_core.evaluation.probe import knn_logits, linear_logits
 from csa_core.train.run import Run
 from tests.conftest import TINY, Cli, tiny
-from tests.csa_core.train.test_loop import results, start, wait_for_checkpoint
+from tests.helpers.runs import results, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 3, "batch_size": 12, "lr": 0.05, "projector_width": 24, "predictor_width": 8, "sam": "none"}

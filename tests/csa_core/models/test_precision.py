@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from csa_core.train.pretrain import PretrainingRun, simsiam_step
+from csa_core.train.step import train_step
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,9 +27,7 @@ from csa_core.data.split import Split
 from csa_core.data.views import plan_pretraining_epoch
 from csa_core.train import precision, pretrain
 from csa_core.train.loop import train, train_epoch
-from csa_core.train.pretrain import PretrainingRun, simsiam_step
 from csa_core.train.run import Run
-from csa_core.train.step import train_step
 from tests.conftest import tiny
 
 CPU = torch.device("cpu")

@@ -1,0 +1,32 @@
+"""What `metrics.json` says of a run: the scores of every head, and what they are of."""
+
+from typing import Any
+
+import numpy as np
+
+from csa_core.config import RunConfig
+from csa_core.data.dataset import Dataset
+from csa_core.data.listed import ImageList
+from csa_core.data.split import Split, group_of_class
+from csa_core.evaluation.scores import score, with_ensemble
+from csa_core.methods import METHODS
+
+
+def make_metrics(
+    config: RunConfig,
+    dataset: Dataset | ImageList,
+    split: Split,
+    logits: dict[str, np.ndarray],
+    digests: dict[str, str],
+) -> dict[str, Any]:
+    """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
+    groups, method = group_of_class(config.data.groups, split.class_counts), METHODS[config.method]
+    scored = with_ensemble(logits) if method.ensemble else logits
+    return {
+        "digests": digests,
+        "config": config.identity(),
+        "class_counts": split.class_counts.tolist(),
+        "groups": groups,
+        "predicts": method.predicts,
+        "heads": {head: score(z, dataset.test_labels, groups) for head, z in scored.items()},
+    }

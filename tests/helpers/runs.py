@@ -1,0 +1,45 @@
+"""Runs trained here or in a process of their own, and what they leave."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import yaml
+
+from csa_core.config import RunConfig
+from csa_core.data.dataset import Dataset
+from csa_core.data.split import Split
+from csa_core.train.loop import train
+from tests.conftest import ROOT, TINY
+
+CPU = torch.device("cpu")
+SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in SAME}
+
+
+def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: object) -> dict[str, bytes]:
+    train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)  # type: ignore[arg-type]
+    return results(folder / "out")
+
+
+def start(out: Path, **changes: object) -> "subprocess.Popen[str]":
+    config = out.parent / "run.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(TINY | {"epochs": 12} | changes))
+    command = [sys.executable, "-m", "csa_core", "train", str(config), "--out", str(out), "--checkpoint-seconds", "0"]
+    return subprocess.Popen(
+        [*command, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoint(out: Path, epoch: int) -> None:
+    for _ in range(3000):
+        if any(int(p.stem[6:]) >= epoch for p in out.glob("state/*/epoch-*.safetensors")):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint was written")

@@ -1,0 +1,105 @@
+"""Working folders of the workflow, and tables and metrics as it hands them to the report."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import ROOT, TINY
+from workflow.report.collect import MEASURES
+
+RUN = "results/runs/tiny/csa/seed=1/metrics.json"
+SWEEPS: dict[str, list[Any]] = {
+    "threshold": [0.05, 0.5],
+    "bank_batches": [1, 64],
+    "mix": [["uniform", 0.0, 1.0], ["beta", 2.0, 2.0]],
+    "balance_ratio": [0.0, 1.0],
+}
+ACCURACY = {1: [0.90, 0.80], 2: [0.92, 0.85], 3: [0.91, 0.81]}
+SAME = {"code": "c" * 64, "data": "d" * 64, "split": "s" * 64}
+
+
+class Folder:
+    """A working folder with a protocol of seconds and two seeds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        pretraining = {"epochs": 2, "batch_size": 12, "projector_width": 16, "predictor_width": 4}
+        protocol = TINY | {"epochs": 3, "lr_drops": [2], "pretraining": pretraining}
+        (path / "tiny.yaml").write_text(yaml.safe_dump(protocol))
+        self.config: dict[str, Any] = {
+            "protocol": str(path / "tiny.yaml"),
+            "seeds": [1, 2],
+            "sweeps": SWEEPS,
+        }
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        """Write the configuration with some keys changed."""
+        self.config |= changes
+        (self.path / "mine.yaml").write_text(yaml.safe_dump(self.config))
+
+    def command(self, *words: str) -> list[str]:
+        """Return the command line; targets come first."""
+        options = ["--directory", str(self.path), "--configfile", str(self.path / "mine.yaml"), "--cores", "2"]
+        return [sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "Snakefile"), *options]
+
+    def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run it."""
+        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+    def jobs(self, *words: str) -> dict[str, int]:
+        """Return how many jobs of each rule a dry run announces."""
+        done = self.snakemake(*words, "--dry-run")
+        assert done.returncode == 0, done.stderr
+        lines = [line.split() for line in (done.stdout + done.stderr).splitlines()]
+        rules = ("data", "split", "train", "table", "figure", "page", "all")
+        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[0] in rules}
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content."""
+        return (self.path / name).read_bytes()
+
+
+def table(**changes: Any) -> dict[str, Any]:
+    rows = [
+        {
+            "label": label,
+            "series": "",
+            "head": None,
+            "reference": label == "Ours",
+            "pool": None,
+            "paper": paper,
+            "run": run,
+            "digests": [f"{run}-{seed}" for seed in ACCURACY],
+        }
+        for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
+    ]
+    shown = {"name": "table0", "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"]}
+    facts: dict[str, Any] = {
+        "protocol": "demo",
+        "overrides": {},
+        "results": "results",
+        "seeds": list(ACCURACY),
+        "draw": "no",
+        "claims": [],
+        "note": "",
+        "paper_heading": "paper",
+        "paper_sd": None,
+    }
+    return shown | facts | {"rows": rows} | changes
+
+
+def metrics(run: str, seed: int, number: int) -> dict[str, Any]:
+    value = ACCURACY[seed][number]
+    accuracy = {"all": value, "many": None, "medium": value, "few": value / 2}
+    return {
+        "digests": SAME | {"config": f"{run}-{seed}"},
+        "config": {"data": {"source": "demo"}},
+        "class_counts": [9, 3],
+        "groups": ["few", "few"],
+        "predicts": "single",
+        "heads": {"single": {"accuracy": accuracy} | dict.fromkeys(MEASURES, 0.5)},
+    }
