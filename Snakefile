@@ -31,21 +31,20 @@ run_of = partial(or_one_line, PLAN.run_of)
 table_of = partial(or_one_line, PLAN.table_of)
 
 GPUS = devices.present(PLAN.config)
+# What rules name in their shell command by these names, and not as params: it is no reason to run one again.
+DEVICES = ",".join(GPUS)
+# A job sees the devices that it was given and no others.
+DEVICE = "cuda" if GPUS and PLAN.config.device.startswith("cuda") else PLAN.config.device
+WORKERS = "" if PLAN.config.workers is None else f"--workers {PLAN.config.workers}"
+EXPECTED = "" if PLAN.config.code_version else f"--expect-code {PLAN.code}"
+CONFIG = canonical(config | {"code_version": PLAN.code})  # so that no drawing job digests the code again
 CACHE = os.path.abspath(f"{PLAN.state}/cache")
 
-# What the commands run with. None of it is a reason to run one again.
+# Where commands find each other, and where they keep caches.
 os.environ.update(
     PATH=f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}",
     PYTHONPATH=ROOT,
     PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
-    # A job sees the devices that it was given and no others.
-    CSA_DEVICE="cuda" if GPUS and PLAN.config.device.startswith("cuda") else PLAN.config.device,
-    CSA_GPUS=",".join(GPUS),
-    CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
-    CSA_COMPILE=PLAN.config.compile,
-    CSA_STATE=PLAN.state,
-    CSA_CONFIG=canonical(config | {"code_version": PLAN.code}),  # so that no drawing job digests the code again
-    CSA_EXPECT_CODE="" if PLAN.config.code_version else PLAN.code,
     # Libraries keep caches in the home folder otherwise, which compute nodes often cannot write to.
     XDG_CACHE_HOME=CACHE,
     MPLCONFIGDIR=f"{CACHE}/matplotlib",

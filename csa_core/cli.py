@@ -15,6 +15,7 @@ from typing import Any
 from csa_core import __version__, commands
 from csa_core.errors import UserError
 from csa_core.train import launch
+from csa_core.train.compiled import CHOICES
 
 EXAMPLES = """
 examples:
@@ -160,9 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--state",
         type=Path,
-        default=os.environ.get("CSA_STATE") or None,
         metavar="FOLDER",
-        help="folder for checkpoints, finished states and caches (default: CSA_STATE, else OUT/state)",
+        help="folder for checkpoints, finished states and caches (default: OUT/state)",
     )
     _device_options(sub)
     sub.add_argument(
@@ -180,16 +180,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--compile",
-        choices=("auto", "yes", "no"),
-        default=os.environ.get("CSA_COMPILE") or "auto",
-        help="torch.compile the network: auto does it for long runs on a CPU (default: CSA_COMPILE, else auto)",
+        choices=CHOICES,
+        default="auto",
+        help="torch.compile the network: auto does it for long runs on a CPU (default: auto)",
     )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
         "--expect-code",
         metavar="DIGEST",
-        default=os.environ.get("CSA_EXPECT_CODE"),
-        help="refuse to run when the code has another digest (default: CSA_EXPECT_CODE)",
+        help="refuse to run when the code has another digest",
     )
 
     sub = command(
@@ -224,8 +223,8 @@ def _parser() -> argparse.ArgumentParser:
 def _device_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--device",
-        default=os.environ.get("CSA_DEVICE", "auto"),
-        help="auto, cpu, cuda, cuda:N or mps (default: CSA_DEVICE, else auto)",
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default: auto)",
     )
     sub.add_argument("--threads", type=int, metavar="N", help="CPU threads of all ranks (default: as torch chooses)")
     _workers_option(sub)
@@ -235,9 +234,8 @@ def _workers_option(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--workers",
         type=int,
-        default=os.environ.get("CSA_WORKERS") or None,
         metavar="N",
-        help="image_list: processes that decode, for each rank (default: CSA_WORKERS, else the cores left idle)",
+        help="image_list: processes that decode, for each rank (default: the cores left idle)",
     )
 
 

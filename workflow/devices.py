@@ -1,4 +1,4 @@
-"""Give a training job GPUs of its own: `python -m workflow.devices N -- COMMAND ...`.
+"""Give a training job GPUs of its own: `python -m workflow.devices --of GPUS --state FOLDER N -- COMMAND ...`.
 
 Snakemake counts GPUs and does not say which is whose. A job that has one holds a lock file for it,
 which the system takes back when the job's last process ends, however it ends. A scheduler such as
@@ -23,14 +23,15 @@ POLL_SECONDS = 0.5
 def main(argv: list[str] | None = None) -> int:
     """Wait for devices, then become the command; return an exit code only where that is not possible."""
     parser = argparse.ArgumentParser("python -m workflow.devices", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--of", default="", metavar="GPUS", help="their names, with a comma between; none is no choice")
+    parser.add_argument("--state", type=Path, required=True, metavar="FOLDER", help="where locks of devices lie")
     parser.add_argument("count", type=int, metavar="N", help="how many devices; 0 runs the command as it is")
     parser.add_argument("command", nargs="+", help="what to run, behind --")
     args = parser.parse_args(argv)
     try:
-        devices = [name for name in os.environ.get("CSA_GPUS", "").split(",") if name]
+        devices = [name for name in args.of.split(",") if name]
         if args.count and devices and "SLURM_JOB_ID" not in os.environ:
-            folder = Path(os.environ["CSA_STATE"], "devices")
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(args.count, devices, folder))
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(args.count, devices, args.state / "devices"))
         os.execvp(args.command[0], args.command)  # noqa: S606
     except (UserError, OSError) as error:
         print(f"devices: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ import shutil
 from csa_core.errors import UserError
 from csa_core.train.run import Run
 
+CHOICES = ("auto", "yes", "no")
 PAYS_FROM = 1_000_000
 """Training images over all epochs and branches from which `auto` compiles on a CPU."""
 
@@ -21,8 +22,10 @@ def compile_where_it_pays(run: Run, choice: str) -> bool:
     `auto` compiles long runs on a CPU. On a GPU it does not: nobody has measured it there.
 
     Raises:
-        UserError: there is no C++ compiler, and `choice` is yes.
+        UserError: there is no such choice, or it is yes and there is no C++ compiler.
     """
+    if choice not in CHOICES:
+        raise UserError(f"--compile {choice}: unknown; write auto, yes or no")
     images = run.method.branches * run.config.total_epochs * len(run.split.indices)
     # In bfloat16 it saves nothing (benchmarks/README.md).
     pays = run.device.type == "cpu" and run.precision == "float32" and images >= PAYS_FROM

@@ -23,9 +23,10 @@ say("start"); time.sleep(float(sys.argv[2])); say("end")
 
 
 def start(folder: Path, count: int, devices: str, seconds: float = 0.4, **env: str) -> "subprocess.Popen[bytes]":
-    words = [sys.executable, "-m", "workflow.devices", str(count), "--", sys.executable, "-c", JOB]
+    words = [sys.executable, "-m", "workflow.devices", "--of", devices, "--state", str(folder / "state"), str(count)]
+    words += ["--", sys.executable, "-c", JOB]
     environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
-    environment |= {"CSA_GPUS": devices, "CSA_STATE": str(folder / "state"), "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHONPATH": str(ROOT)}
     with (folder / "said").open("a") as said:
         return subprocess.Popen([*words, str(folder / "lines"), str(seconds)], env=environment | env, stderr=said)
 

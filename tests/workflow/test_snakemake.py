@@ -197,7 +197,7 @@ def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) ->
         ({"overrides": {"mix": ["beta", 2.0, 2.0]}}, 4),
         ({"overrides": {"data": {"split_seed": 1}}}, 4),
         ({"threads": 2}, 0),
-        ({"device": "cpu"}, 0),
+        ({"device": "cpu", "compile": "no", "workers": 3, "gpus": [0], "state": "elsewhere"}, 0),
     ],
 )
 def test_a_changed_value_trains_the_runs_it_touches(changes: dict[str, Any], trains: int, finished: Folder) -> None:

@@ -16,7 +16,7 @@ rule table:
     message:
         "Table results/{wildcards.table}.csv"
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config -'
+        "printf %s {CONFIG:q} | python -m workflow.report.tables {wildcards.table} --config -"
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -35,7 +35,7 @@ rule partial:
     message:
         "Partial table results/partial/{wildcards.table}.md"
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config - --partial'
+        "printf %s {CONFIG:q} | python -m workflow.report.tables {wildcards.table} --config - --partial"
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -55,7 +55,7 @@ rule figure:
     message:
         "Figure {wildcards.figure}"
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.report.figures {wildcards.figure} --config -'
+        "printf %s {CONFIG:q} | python -m workflow.report.figures {wildcards.figure} --config -"
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -76,7 +76,7 @@ rule contexts:
         "Contexts that the reference run sees"
     shell:
         "python -m csa_core contexts {params.run:q} --root {params.root:q} --data {input.data:q} --split {input.split:q}"
-        " --out {output:q} > {log:q} 2>&1"
+        " --device {DEVICE} {WORKERS} --out {output:q} > {log:q} 2>&1"
 
 
 rule gallery:
@@ -136,7 +136,7 @@ rule status:
         "results/logs/status.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.status --config - --cores {threads} | tee {log:q}'
+        "printf %s {CONFIG:q} | python -m workflow.status --config - --cores {threads} | tee {log:q}"
 
 
 # Trains nothing and makes no file: prints what is left to train, and about how long it takes.
@@ -145,4 +145,4 @@ rule estimate:
         "<results>/logs/estimate.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
-        'printf %s "$CSA_CONFIG" | python -m workflow.estimate --config - --cores {threads} | tee {log:q}'
+        "printf %s {CONFIG:q} | python -m workflow.estimate --config - --cores {threads} | tee {log:q}"

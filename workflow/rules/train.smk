@@ -23,6 +23,7 @@ rule train:
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "printf %s {params.config:q} | python -m workflow.devices {resources.gpu} -- python -m csa_core train - --data {input.data:q}"
-        " --split {input.split:q} {params.encoder} --out {params.out:q}"
-        " --threads {threads} --code-version {params.code:q} > {log:q} 2>&1"
+        "printf %s {params.config:q} | python -m workflow.devices --of={DEVICES:q} --state {PLAN.state:q} {resources.gpu} --"
+        " python -m csa_core train - --data {input.data:q} --split {input.split:q} {params.encoder} --out {params.out:q}"
+        " --state {PLAN.state:q} --device {DEVICE} --threads {threads} {WORKERS} --compile {PLAN.config.compile}"
+        " --code-version {params.code:q} {EXPECTED} > {log:q} 2>&1"

@@ -61,3 +61,9 @@ def test_auto_compiles_only_where_a_run_is_long(
     assert not compiled.compile_where_it_pays(run, "auto"), "no compiler: long runs go on without"
     with pytest.raises(UserError, match=r"--compile yes: torch.compile needs a C\+\+ compiler"):
         compiled.compile_where_it_pays(run, "yes")
+
+
+@pytest.mark.parametrize("choice", ["maybe", "0", "off"])
+def test_no_other_choice_is_taken_for_yes(choice: str, dataset: Dataset, split: Split) -> None:
+    with pytest.raises(UserError, match=f"--compile {choice}: unknown; write auto, yes or no"):
+        compiled.compile_where_it_pays(Run(tiny(), dataset, split, CPU), choice)
