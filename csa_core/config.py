@@ -98,7 +98,7 @@ class DataConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
-    """Long-tailed profile: exponential, step, as_is (the training set already is), or selection (see data.selection)."""
+    """Long-tailed profile: exponential, step, as_is (the training set already is), or selection (data.selection's)."""
     selection: str | None = None
     """selection only: the file that names the kept images by their pixels, or the name of a shipped one."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
@@ -198,7 +198,7 @@ class RunConfig(Strict):
     colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     """image_list only: strength of random brightness, contrast and saturation (the released code: 0.4)."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto is bfloat16 on CPUs that are faster with it."""
+    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto: bfloat16 on CPUs that gain, else float32."""
     ranks: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes, each with a GPU where there are GPUs, that share every batch; batch norm sees each rank's part."""
     sync_batch_norm: bool = False

@@ -150,8 +150,8 @@ def heading(table: dict[str, Any], facts: dict[str, Any]) -> str:
     missing = facts["missing"]
     partial = f" PARTIAL: without {', '.join(missing[:5])}{', ...' if missing[5:] else ''}." if missing else ""
     return (
-        f"Protocol {table['protocol']}{overrides}; data {data.get('source') or data['selection']}, {sum(counts):,} training images in "
-        f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
+        f"Protocol {table['protocol']}{overrides}; data {data.get('source') or data['selection']}, "
+        f"{sum(counts):,} training images in {len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
         f"seeds {', '.join(map(str, table['seeds']))}. {table['source']}.{several}{partial}"
     )
 
