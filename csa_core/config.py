@@ -202,7 +202,7 @@ class RunConfig(Strict):
     colour_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     """image_list only: strength of random brightness, contrast and saturation (the released code: 0.4)."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto is bfloat16 on CPUs that have it."""
+    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto: bfloat16 on CPUs that gain, else float32."""
     ranks: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes, each with a GPU where there are GPUs, that share every batch; batch norm sees each rank's part."""
     sync_batch_norm: bool = False
