@@ -144,7 +144,7 @@ class RunConfig(Strict):
     horizontal_flip: bool = True
     """Random horizontal flip."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto is bfloat16 on CPUs that have it."""
+    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto: bfloat16 on CPUs that gain, else float32."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     """Test accuracy in the history every this many epochs (0: the last one only); chooses nothing."""
 
