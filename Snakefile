@@ -36,8 +36,8 @@ DEVICES = ",".join(GPUS)
 # A job sees the devices that it was given and no others.
 DEVICE = "cuda" if GPUS and PLAN.config.device.startswith("cuda") else PLAN.config.device
 WORKERS = "" if PLAN.config.workers is None else f"--workers {PLAN.config.workers}"
-EXPECTED = "" if PLAN.config.code_version else f"--expect-code {PLAN.code}"
-CONFIG = canonical(config | {"code_version": PLAN.code})  # so that no drawing job digests the code again
+EXPECTED = "" if PLAN.config.code_version else "--expect-code"
+CONFIG = canonical(config | {"codes": PLAN.codes})  # so that no drawing job digests the code again
 CACHE = os.path.abspath(f"{PLAN.state}/cache")
 
 # Where commands find each other, and where they keep caches.

@@ -88,7 +88,7 @@ def compare(plan: Plan, method: str, pair: list[list[Run]]) -> list[dict[str, An
         for runs in pair
     ]
     table = {"name": f"precision, {method}", "seeds": plan.config.seeds, "results": plan.results, "rows": rows}
-    values, _ = collect(table, plan.code, partial=True)
+    values, _ = collect(table, partial=True)
     wide = 100 * values.pivot(index=["column", "seed"], columns="row", values="value").dropna()
     if wide.shape[1] < 2 or wide.empty:
         raise UserError(f"{method}: no seed is finished in both precisions")

@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Any
 
 from csa_core import __version__, commands
+from csa_core.config import COMPILE_CHOICES
 from csa_core.errors import UserError
 from csa_core.train import launch
-from csa_core.train.compiled import CHOICES
 
 EXAMPLES = """
 examples:
@@ -180,15 +180,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--compile",
-        choices=CHOICES,
+        choices=COMPILE_CHOICES,
         default="auto",
         help="torch.compile the network: auto does it for long runs on a CPU (default: auto)",
     )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
         "--expect-code",
-        metavar="DIGEST",
-        help="refuse to run when the code has another digest",
+        action="store_true",
+        help="refuse to run when the digest of the code is not the one of --code-version",
     )
 
     sub = command(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_core import store
+from csa_core.code import code_digest
 from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, set_dotted
 from csa_core.errors import UserError
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
@@ -90,8 +91,8 @@ def train(args: argparse.Namespace) -> None:
     dataset, kept = _inputs(args, config.data)
     if not args.checkpoint_seconds >= 0:
         raise UserError(f"--checkpoint-seconds {args.checkpoint_seconds}: a number of seconds, 0 or more")
-    code = args.code_version or store.code_digest()
-    if args.expect_code and args.expect_code != store.code_digest():
+    code = args.code_version or code_digest(config.method)
+    if args.expect_code and code != code_digest(config.method):
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
     metrics = train_run(
         config,

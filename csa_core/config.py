@@ -18,6 +18,7 @@ from csa_core.store import digest
 Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
 Profile = Literal["exponential", "step", "as_is", "selection"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
+COMPILE_CHOICES = ("auto", "yes", "no")
 Model = TypeVar("Model", bound=BaseModel)
 # A generator takes 32 bits of a seed alone (torch), or mixes what is above with the stream (NumPy): both would repeat.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -4,12 +4,10 @@ Every file that the project keeps goes through `write_bytes`; every tensor file 
 SHA-256 of its content and is checked when it is read. The format is safetensors: no pickle.
 """
 
-import ast
 import hashlib
 import json
 import os
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,38 +185,3 @@ def tensors_digest(tensors: Tensors, meta: dict[str, Any]) -> str:
         sha.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         sha.update(np.asarray(array, order="C").data)
     return sha.hexdigest()
-
-
-@cache
-def code_digest() -> str:
-    """Return the SHA-256 of the package's code: results of other code are told apart by it.
-
-    Comments, docstrings and layout are no part of it, nor is the version of Python.
-    """
-    root = Path(__file__).parent
-    sha = hashlib.sha256()
-    for source in sorted(root.rglob("*.py")):
-        sha.update(f"{source.relative_to(root).as_posix()}:{meaning(source.read_bytes())};".encode())
-    return sha.hexdigest()
-
-
-def meaning(source: bytes) -> str:
-    """Return what a source file does, as text: its syntax tree without places and without bare strings."""
-
-    def text(node: Any) -> str:
-        if isinstance(node, list):
-            return f"[{','.join(text(item) for item in node if not _is_bare_string(item))}]"
-        if not isinstance(node, ast.AST):
-            return repr(node)
-        if isinstance(node, ast.JoinedStr):  # Python 3.12 adds an empty text behind some format
-            node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and not part.value)]
-        # Fields that are empty are left out: versions of Python differ in which there are.
-        fields = ((name, getattr(node, name, None)) for name in node._fields if name != "kind")
-        kept = (f"{name}={text(value)}" for name, value in fields if value not in (None, []) or name == "value")
-        return f"{type(node).__name__}({','.join(kept)})"
-
-    return text(ast.parse(source))
-
-
-def _is_bare_string(node: Any) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -13,10 +13,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from csa_core.code import code_digest, data_digest
 from csa_core.config import RunConfig, load_yaml, parse_yaml, set_dotted, validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods import METHODS, parent_of, parse, recipe
-from csa_core.store import canonical, code_digest, digest
+from csa_core.store import canonical, digest
 from workflow.declarations import HERE, Protocol, Row, WorkflowConfig, load_tables
 
 T = TypeVar("T")
@@ -108,8 +109,15 @@ class Plan:
     Snakemake asks the same of each job again and again, so that answers are kept: a plan does not change.
     """
 
-    def __init__(self, config: dict[str, Any], spell_out: Iterable[str] | None = None) -> None:
-        """Read the declarations, and spell out all tables, or those few that are known to be needed at once."""
+    def __init__(
+        self, config: dict[str, Any], spell_out: Iterable[str] | None = None, codes: dict[str, str] | None = None
+    ) -> None:
+        """Read the declarations, and spell out all tables, or those few that are known to be needed at once.
+
+        Args:
+            codes: the code's digests by method, where they are known already.
+        """
+        self._codes = dict(codes or {})
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
@@ -239,6 +247,7 @@ class Plan:
                     "pool": values["pool"],
                     "paper": values["paper"] if self.paper_heading else {},
                     "run": runs[0].name,
+                    "code": self.code_of(row.method),
                     "digests": [run.digest for run in runs],
                 }
             )
@@ -315,12 +324,25 @@ class Plan:
     @cache  # noqa: B019
     def drawing(self, *tables: str) -> str:
         """Return a digest that changes when one of these tables, or a figure of it, must be drawn anew."""
-        return digest([self.declaration(table) for table in tables] + [self.code])
+        return digest([self.declaration(table) for table in tables])
+
+    def code_of(self, method: str) -> str:
+        """Return the version of the code that a method's results carry: the pinned one, or the code's digest."""
+        if self.config.code_version:
+            return self.config.code_version
+        if method not in self._codes:
+            self._codes[method] = code_digest(method)
+        return self._codes[method]
 
     @property
-    def code(self) -> str:
-        """Code version that results carry: the pinned one, or the digest of the code."""
-        return self.config.code_version or code_digest()
+    def codes(self) -> dict[str, str]:
+        """The versions of the code of all methods."""
+        return {method: self.code_of(method) for method in METHODS}
+
+    @property
+    def data_code(self) -> str:
+        """Version of the code that makes data sets and splits."""
+        return self.config.code_version or data_digest()
 
     @property
     def figures(self) -> list[str]:

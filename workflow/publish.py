@@ -58,9 +58,10 @@ def plan_of(folder: Path) -> Plan:
 def _take(args: argparse.Namespace) -> None:
     plan = plan_of(args.folder)
     for path in sorted((args.results / "runs" / plan.protocol).rglob("metrics.json")):
-        digests = store.read_sealed(path)["digests"]
+        metrics = store.read_sealed(path)
         target = args.folder / path.parent.relative_to(args.results)
-        if digests["code"] != plan.code or (target / "metrics.json").exists():
+        is_of_this = metrics["digests"]["code"] == plan.code_of(metrics["config"]["method"])
+        if not is_of_this or (target / "metrics.json").exists():
             continue
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -93,7 +94,7 @@ def draw(folder: Path) -> dict[str, str]:
     for name in plan.tables:
         if not any(Path(run.folder, "metrics.json").exists() for run in plan.runs_of(name)):
             continue
-        tables.write(plan.declaration(name), plan.code, str(folder / name), partial=True)
+        tables.write(plan.declaration(name), str(folder / name), partial=True)
         tables_drawn.append(name)
         blocks[name] = _body(folder / f"{name}.md")
     for figure in plan.figures:
@@ -101,7 +102,7 @@ def draw(folder: Path) -> dict[str, str]:
         if name not in tables_drawn:
             continue
         table = plan.declaration(name)
-        values, _ = collect(table, plan.code, partial=True)
+        values, _ = collect(table, partial=True)
         drawn, numbers = figures.KINDS[kind](table, values)
         save(drawn, str(folder / "figures" / figure))
         store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())

@@ -98,7 +98,7 @@ def survey(plan: Plan, now: float) -> Survey:
     """Look at the files of every run of a plan, once each."""
     runs = plan.all_runs()
     there = {run.folder: digests_of(Path(run.folder, "metrics.json")) for run in runs}
-    wanted = {run.folder: (run.digest, plan.code) for run in runs}
+    wanted = {run.folder: (run.digest, plan.code_of(run.config.method)) for run in runs}
     traces = {} if there == wanted else _traces(Path(plan.state))
     pace = _pace(runs, there, wanted, traces)
     # The last sign of life at a run's place may be of another configuration.

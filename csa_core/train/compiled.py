@@ -8,10 +8,10 @@ compiled rounds otherwise, so the choice must not depend on how far a run has co
 import os
 import shutil
 
+from csa_core.config import COMPILE_CHOICES
 from csa_core.errors import UserError
 from csa_core.train.run import Run
 
-CHOICES = ("auto", "yes", "no")
 PAYS_FROM = 1_000_000
 """Training images over all epochs and branches from which `auto` compiles on a CPU."""
 
@@ -24,7 +24,7 @@ def compile_where_it_pays(run: Run, choice: str) -> bool:
     Raises:
         UserError: there is no such choice, or it is yes and there is no C++ compiler.
     """
-    if choice not in CHOICES:
+    if choice not in COMPILE_CHOICES:
         raise UserError(f"--compile {choice}: unknown; write auto, yes or no")
     images = run.method.branches * run.config.total_epochs * len(run.split.indices)
     # In bfloat16 it saves nothing (benchmarks/README.md).

@@ -17,6 +17,7 @@ import torch
 
 import csa_core
 from csa_core import store
+from csa_core.code import code_digest
 from csa_core.data.ranks import rank
 from csa_core.models.precision import instruction_sets
 from csa_core.train import checkpoint
@@ -92,7 +93,7 @@ def _provenance(run: Run, seconds: float) -> dict[str, Any]:
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "compiled": run.is_compiled,
-        "code": store.code_digest(),
+        "code": code_digest(run.config.method),
         "versions": {
             "csa_core": csa_core.__version__,
             "python": platform.python_version(),

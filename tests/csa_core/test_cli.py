@@ -63,7 +63,10 @@ BAD = {
         "seed: input should be",
     ),
     "never a checkpoint": (["train", "RUN", "--out", "OUT", "--checkpoint-seconds", "nan"], "--checkpoint-seconds nan"),
-    "other code": (["train", "RUN", "--out", "OUT", "--expect-code", "abc"], "code has changed since the workflow"),
+    "other code": (
+        ["train", "RUN", "--out", "OUT", "--expect-code", "--code-version", "abc"],
+        "code has changed since the workflow",
+    ),
     "output in the way": (["split", "RUN", "--out", "RUN/split.json"], "split.json: cannot be written"),
 }
 

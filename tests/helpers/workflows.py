@@ -73,6 +73,7 @@ def table(**changes: Any) -> dict[str, Any]:
             "pool": None,
             "paper": paper,
             "run": run,
+            "code": SAME["code"],
             "digests": [f"{run}-{seed}" for seed in ACCURACY],
         }
         for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))

@@ -20,7 +20,7 @@ from workflow.report.wording import heading
 
 
 def test_summary_is_the_textbooks(results: Path) -> None:
-    accuracies, _ = collect(table(), SAME["code"])
+    accuracies, _ = collect(table())
     summary = summarise(accuracies, reference=0).set_index(["row", "column"])
     ours, other = (np.array([values[i] for values in ACCURACY.values()]) for i in (0, 1))
     line = summary.loc[(1, "all")]
@@ -47,11 +47,11 @@ def test_fine_tuning_from_different_encoders_is_refused(results: Path) -> None:
     write_with("demo/csa", "e")
     write_with("demo/ce", "f", method="ce")
     with pytest.raises(UserError, match=r"encoder digest differs from that of .*demo/csa/seed=1/metrics.json"):
-        collect(table(), SAME["code"])
+        collect(table())
     write_with("demo/ce", "f", method="simsiam")  # rwSAM's own encoder is another
-    collect(table(), SAME["code"])
+    collect(table())
     write_with("demo/ce", "e", method="ce")
-    collect(table(), SAME["code"])
+    collect(table())
 
 
 def test_one_seed_has_no_sd_and_no_interval() -> None:
@@ -65,7 +65,7 @@ def test_seeds_without_spread_give_no_interval() -> None:
 
 
 def test_the_csv_is_tidy_and_in_percent(results: Path) -> None:
-    accuracies, facts = collect(table(), SAME["code"])
+    accuracies, facts = collect(table())
     summary = tidy(table(), accuracies)
     assert len(summary) == 4 and set(summary["column"]) == {"all", "few"}
     ours = summary[(summary["label"] == "Ours") & (summary["column"] == "all")].iloc[0]
@@ -222,7 +222,7 @@ def test_what_does_not_belong_is_refused_by_name(case: str, results: Path) -> No
     damage, message = BAD[case]
     damage()
     with pytest.raises(UserError) as error:
-        collect(table(), SAME["code"])
+        collect(table())
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError):
@@ -232,7 +232,7 @@ def test_what_does_not_belong_is_refused_by_name(case: str, results: Path) -> No
 
 def test_a_seed_that_is_named_twice_is_refused(results: Path) -> None:
     with pytest.raises(UserError, match="names a seed twice"):
-        collect(table(seeds=[1, 1, 2]), SAME["code"])
+        collect(table(seeds=[1, 1, 2]))
 
 
 def test_a_partial_table_says_so(results: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_partial_table_says_so(results: Path) -> None:
 
 
 def test_a_paper_can_print_the_table(results: Path) -> None:
-    values, facts = collect(table(title="Threshold δ at 50 %"), SAME["code"])
+    values, facts = collect(table(title="Threshold δ at 50 %"))
     text = latex(table(title="Threshold δ at 50 %"), tidy(table(), values), facts)
     assert r"\caption{Threshold $\delta$ at 50 \%." in text and r"\toprule" in text and r"\bottomrule" in text
     assert r"Ours & 91.0 $\pm$ 1.0" in text
@@ -272,7 +272,7 @@ def test_each_row_shows_the_head_that_it_names(results: Path) -> None:
         path.write_text(json.dumps(sealed(content)))
     row = table()["rows"][0]
     rows = [row | {"head": head, "label": "same", "reference": head == "resampling"} for head in heads]
-    values, facts = collect(table(rows=rows), SAME["code"])
+    values, facts = collect(table(rows=rows))
     summary = tidy(table(rows=rows), values)
     shown = summary[summary["column"] == "all"]
     assert shown["head"].tolist() == list(heads) and shown["mean_percent"].tolist() == pytest.approx([10, 20, 30])
@@ -285,11 +285,11 @@ def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path)
     for seed in ACCURACY:
         path = results / f"results/runs/demo/ce/seed={seed}/metrics.json"
         spoil(path, digests={"split": "t" * 64}, config={"data": {"source": "demo", "imbalance_ratio": 10.0}})
-    values, facts = collect(table(), SAME["code"])
+    values, facts = collect(table())
     assert len(values) > 0 and "Rows differ in their data" in heading(table(), facts)
     spoil(RUN, digests={"split": "u" * 64})
     with pytest.raises(UserError, match="split digest differs"):
-        collect(table(), SAME["code"])
+        collect(table())
 
 
 @pytest.mark.parametrize("recorded", [False, True])
@@ -300,7 +300,7 @@ def test_curves_have_no_panel_for_what_was_not_recorded(
         history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5]})
         history["test_accuracy_single"] = [np.nan, 0.5 if recorded else np.nan]
         history.to_csv(path / "history.csv", index=False)
-    values, _ = collect(table(), SAME["code"])
+    values, _ = collect(table())
     figure, drawn = curves(table(), values)
     assert len(figure.axes) == len(set(drawn["quantity"])) == 1 + recorded
     assert all(line.get_xdata().size for ax in figure.axes for line in ax.lines), "a line without points"
@@ -313,6 +313,6 @@ def test_results_without_the_balanced_accuracy_are_read(results: Path) -> None:
         content = read_sealed(path)
         del content["heads"]["single"]["balanced"]
         path.write_text(json.dumps(sealed({key: value for key, value in content.items() if key != "sha256"})))
-    values, _ = collect(table(), SAME["code"])
+    values, _ = collect(table())
     balanced = values[values["column"] == "balanced"]
     assert balanced.groupby("label")["value"].count().to_dict() == {"Other": 0, "Ours": 3}

@@ -32,7 +32,7 @@ def folder_of(table: dict[str, Any], row: dict[str, Any], seed: int) -> Path:
     return Path(table["results"], "runs", row["run"], f"seed={seed}")
 
 
-def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
+def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the measures of every run in tidy form, and what the runs have in common.
 
     The frame has a line for each (row, seed, column): row (number), name (series and label), series,
@@ -41,7 +41,6 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
 
     Args:
         table: what `Plan.declaration` returns.
-        code: the code version that every run must carry.
         partial: leave out runs that are not there instead of refusing.
 
     Raises:
@@ -56,6 +55,7 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
     if len(set(table["seeds"])) < len(table["seeds"]):
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
     for number, row in enumerate(table["rows"]):
+        code = row["code"]
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
             path = folder_of(table, row, seed) / "metrics.json"
             if partial and not _is_of(path, {"config": config, "code": code}):
@@ -107,10 +107,18 @@ def collect(table: dict[str, Any], code: str, partial: bool = False) -> tuple[pd
     facts["missing"] = list(missing)
     facts["computed"] = list(computed.values())
     shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "encoder"}
-    facts["digests"] = shown | {"code": code}
+    facts["digests"] = shown | _codes(table)
     return pd.DataFrame(lines), facts
 
 
 def _is_of(path: Path, digests: dict[str, str]) -> bool:
     """Whether a run is finished, with these digests."""
     return path.exists() and digests.items() <= read_sealed(path).get("digests", {}).items()
+
+
+def _codes(table: dict[str, Any]) -> dict[str, str]:
+    """Return the version of the code that the runs of each method carry; one where all have the same."""
+    codes = {row["run"].split("/")[1]: row["code"] for row in table["rows"]}
+    if len(set(codes.values())) == 1:
+        return {"code": next(iter(codes.values()))}
+    return {f"code of {method}": code for method, code in codes.items()}

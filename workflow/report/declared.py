@@ -32,7 +32,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
         UserError: it cannot be read, or something in it is wrong.
     """
     if args.config == ["-"]:
-        return Plan(parse_yaml(sys.stdin.read(), "stdin"), spell_out=())
+        fields = parse_yaml(sys.stdin.read(), "stdin")
+        codes = fields.pop("codes", None) if isinstance(fields, dict) else None
+        return Plan(fields, spell_out=(), codes=codes)
     config = load_yaml(CONFIG)
     for given in args.config:
         key, equals, value = given.partition("=")

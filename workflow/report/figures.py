@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         plan = read_plan(args)
         kind, name = plan.drawn(args.figure)
         table = plan.declaration(name)
-        values, _ = collect(table, plan.code)
+        values, _ = collect(table)
         figure, drawn = KINDS[kind](table, values)
         save(figure, args.out)
         store.write_bytes(Path(f"{args.out}.csv"), drawn.to_csv(index=False).encode())

@@ -43,16 +43,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         plan = read_plan(args)
-        write(plan.declaration(args.table), plan.code, args.out, args.partial)
+        write(plan.declaration(args.table), args.out, args.partial)
     except UserError as error:
         print(f"tables: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def write(table: dict[str, Any], code: str, prefix: str, partial: bool = False) -> None:
+def write(table: dict[str, Any], prefix: str, partial: bool = False) -> None:
     """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
-    values, facts = collect(table, code, partial)
+    values, facts = collect(table, partial)
     summary, claims = tidy(table, values), judge_all(table, values)
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100

@@ -6,7 +6,7 @@ rule data:
     params:
         config=lambda w: or_one_line(PLAN.data_json, w.data),
         files=lambda w: PLAN.data_files(w.data),
-        code=PLAN.code,
+        code=PLAN.data_code,
     message:
         "Data set {wildcards.data}"
     shell:
@@ -22,7 +22,7 @@ rule split:
         "<results>/logs/data/{data}/{split}.log",
     params:
         config=lambda w: or_one_line(PLAN.split_json, w.data, w.split),
-        code=PLAN.code,
+        code=PLAN.data_code,
     message:
         "Split {wildcards.split} of {wildcards.data}"
     shell:

@@ -17,7 +17,7 @@ rule train:
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: run_of(w).json,
-        code=PLAN.code,
+        code=lambda w: PLAN.code_of(run_of(w).config.method),
         out=lambda w, output: os.path.dirname(output[0]),
         encoder=lambda w, input: f"--encoder '{input.encoder}'" if input.encoder else "",
     message:

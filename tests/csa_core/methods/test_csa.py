@@ -9,38 +9,39 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from csa_core.train.step import Stats, streams, train_step
 from torch import Tensor
 from torch.nn import functional as F
 
 from csa_core.data.dataset import Dataset
-from csa_core.data.plan import EpochPlan, Picks, plan_epoch
+from csa_core.data.plan import EpochPlan, Picks
 from csa_core.data.split import Split
-from csa_core.methods.schedule import Phase
+from csa_core.methods import parse
+from csa_core.methods.base import Stats
+from csa_core.methods.csa import Csa
 from csa_core.train.run import Run
 from examples import csa_minimal
-from tests.conftest import tiny
+from tests.conftest import method_of, tiny
 
 CPU = torch.device("cpu")
 
 
-def step_of(run: Run, plan: EpochPlan[Picks], step: int, phase: Phase) -> Stats:
-    return train_step(run, run.images.at(plan, step, streams(run.config.method, phase)), phase)
+def step_of(run: Run, plan: EpochPlan[Picks], step: int, phase: str) -> Stats:
+    return run.method.step(run, run.images.at(plan, step), phase)
 
 
 def in_float64(run: Run) -> Run:
     """Let the run compute in float64: network, images and bank."""
     run.network.double()
-    batch = run.images.batch
+    batch, method = run.images.batch, run.method
 
     def doubled(picks: Picks) -> tuple[Tensor, Tensor]:
         images, labels = batch(picks)
         return images.double(), labels
 
     run.images.batch = doubled
-    if run.bank:
-        run.bank._images_nhwc = run.bank._images_nhwc.double()
-        run.bank._masks = run.bank._masks.double()
+    if isinstance(method, Csa) and method.bank:
+        method.bank._images_nhwc = method.bank._images_nhwc.double()
+        method.bank._masks = method.bank._masks.double()
     return run
 
 
@@ -65,7 +66,7 @@ CASES: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
 def test_steps_equal_the_examples(changes: dict[str, object], dataset: Dataset, split: Split) -> None:
-    config = tiny(batch_size=6, threshold=0.28, horizontal_flip=True, seed=2, **changes)
+    config = tiny(warmup_epochs=0, batch_size=6, threshold=0.28, horizontal_flip=True, seed=2, **changes)
     run = in_float64(Run(config, dataset, split, CPU))
     network = csa_minimal.Network(4).double()
     network.load_state_dict(run.network.state_dict())
@@ -73,8 +74,8 @@ def test_steps_equal_the_examples(changes: dict[str, object], dataset: Dataset, 
     losses = {"cross_entropy": F.cross_entropy, "logit_adjustment": adjusted}
     for group in run.optimizer.param_groups:
         group["lr"] = 0.05
-    plan = plan_epoch(config, split.class_counts, 0, CPU)
-    phases: list[Phase] = ["warmup", "context_shift", "context_shift", "context_shift", "plain", "plain"]
+    plan = run.method.plan(0)
+    phases = ["warmup", "context_shift", "context_shift", "context_shift", "plain", "plain"]
     bank: list[tuple[Tensor, Tensor]] = []
     velocity: dict[str, Tensor] = {}
     moved, shifted = [], 0
@@ -83,10 +84,10 @@ def test_steps_equal_the_examples(changes: dict[str, object], dataset: Dataset, 
         csa_minimal.csa_step(
             network,
             bank,
-            run.images.batch(plan.uniform[step]),
-            run.images.batch(plan.resampled[step]),
-            plan.slot[step],
-            float(plan.mix[step]),
+            run.images.batch(plan.streams["uniform"][step]),
+            run.images.batch(plan.streams["resampled"][step]),
+            plan.draws["slot"][step],
+            float(plan.draws["mix"][step]),
             phase,
             config.threshold,
             config.bank_batches * config.batch_size,
@@ -131,7 +132,7 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 def test_a_head_that_nothing_reaches_stays_as_it_is(dataset: Dataset, split: Split) -> None:
     run = Run(tiny(), dataset, split, CPU)
     before = run.network.weight("resampling").detach().clone()
-    plan = plan_epoch(run.config, split.class_counts, 0, CPU)
+    plan = run.method.plan(1)
     step_of(run, plan, 0, "warmup")
     assert torch.equal(run.network.weight("resampling"), before)
     step_of(run, plan, 1, "plain")
@@ -143,27 +144,17 @@ def test_every_seed_has_weights_of_its_own(dataset: Dataset, split: Split) -> No
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    ("method", "branch"), [("ce", "uniform"), ("class_balanced", "resampled"), ("logit_adjustment", "uniform")]
-)
-def test_baselines_train_the_branch_they_are_named_for(
-    method: str, branch: str, dataset: Dataset, split: Split
-) -> None:
-    config = tiny(method=method, logit_adjustment_strength=1.7)
-    run = Run(config, dataset, split, CPU)
-    plan = plan_epoch(config, split.class_counts, 0, CPU)
-    images, labels = run.images.batch(getattr(plan, branch)[0])
-    logits = run.network.head("single", run.network.body(images))
-    if method == "logit_adjustment":
-        prior = np.log(split.class_counts / split.class_counts.sum())
-        logits = logits + 1.7 * torch.tensor(prior, dtype=torch.float32)
-    wanted = F.cross_entropy(logits, labels)
-    torch.testing.assert_close(step_of(run, plan, 0, "single")["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
-
-
 def test_every_step_has_one_shape(dataset: Dataset, split: Split) -> None:
-    plan = plan_epoch(tiny(), split.class_counts, 0, CPU)
+    plan = method_of(tiny(), dataset, split).plan(1)
     steps = -(-int(split.class_counts.sum()) // 16)
-    assert plan.steps == steps
-    for picks in (plan.uniform, plan.resampled):
+    assert plan.steps == steps and plan.streams.keys() == {"uniform", "resampled"}
+    for picks in plan.streams.values():
         assert picks.index.shape == picks.top.shape == picks.left.shape == picks.flip.shape == (steps, 16)
+
+
+def test_phases_of_the_paper(dataset: Dataset, split: Split) -> None:
+    method = method_of(parse({}, "the appendix"), dataset, split)
+    phases = [method.phase(epoch) for epoch in range(200)]
+    assert phases == ["warmup"] * 10 + ["context_shift"] * 187 + ["plain"] * 3
+    assert method.streams(9).keys() == {"uniform"}, "nothing is prepared that the warm-up does not read"
+    assert method.streams(10).keys() == method.streams(199).keys() == {"uniform", "resampled"}

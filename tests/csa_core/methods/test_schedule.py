@@ -1,27 +1,18 @@
-"""Learning rate and phases, epoch by epoch."""
+"""The learning rate, epoch by epoch."""
 
 import pytest
 import torch
 
-from csa_core.config import RunConfig
-from csa_core.methods.schedule import learning_rate, phase
+from csa_core.methods.csa import CsaConfig
+from csa_core.methods.schedule import learning_rate
 from tests.conftest import tiny
 
 
 def test_learning_rate_of_the_paper() -> None:
-    config = RunConfig()
+    config = CsaConfig()
     wanted = {0: 0.04, 1: 0.08, 4: 0.2, 5: 0.2, 159: 0.2, 160: 0.02, 179: 0.02, 180: 0.002, 199: 0.002}
     for epoch, rate in wanted.items():
         assert learning_rate(config, epoch) == pytest.approx(rate)
-
-
-def test_phases_of_the_paper() -> None:
-    phases = [phase(RunConfig(), epoch) for epoch in range(200)]
-    assert phases == ["warmup"] * 10 + ["context_shift"] * 187 + ["plain"] * 3
-
-
-def test_baselines_have_one_phase() -> None:
-    assert {phase(tiny(method="ce"), epoch) for epoch in range(5)} == {"single"}
 
 
 def test_cosine_learning_rate_is_torchs() -> None:

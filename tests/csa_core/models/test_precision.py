@@ -13,19 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from csa_core.train.pretrain import PretrainingRun, simsiam_step
-from csa_core.train.step import train_step
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from csa_core.config import RunConfig
+from csa_core import ops
 from csa_core.data.dataset import Dataset
-from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split
-from csa_core.data.views import plan_pretraining_epoch
-from csa_core.train import precision, pretrain
+from csa_core.methods.base import Stats
+from csa_core.models import precision
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
@@ -54,19 +51,24 @@ class Dispatched(TorchDispatchMode):
         return result
 
 
-def steps(config: RunConfig, dataset: Dataset, split: Split) -> tuple[Run, Dispatched]:
+def steps(config: Any, dataset: Dataset, split: Split) -> tuple[Run, Dispatched]:
     """Train two shifted steps of a run, and return it with what was dispatched."""
     run = Run(config, dataset, split, CPU)
     run.network.train()
-    batches = run.images.batches(plan_epoch(config, split.class_counts, 0, CPU), {"uniform", "resampled"})
+    batches = run.images.batches(run.method.plan(0))
     with Dispatched(run.network.body) as dispatched:
         for _ in range(2):
-            stats = train_step(run, next(batches), "context_shift")
+            stats = run.method.step(run, next(batches), "context_shift")
             assert stats["shifted"], "the bank must be full: the test would show less"
     return run, dispatched
 
 
-ADJUSTED = {"threshold": 0.0, "uniform_loss": "logit_adjustment", "resampling_loss": "logit_adjustment"}
+ADJUSTED = {
+    "warmup_epochs": 0,
+    "threshold": 0.0,
+    "uniform_loss": "logit_adjustment",
+    "resampling_loss": "logit_adjustment",
+}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def test_nothing_else_outside_the_body_is_bfloat16(trained: tuple[Run, Dispatche
 def test_logits_are_float32(name: str, trained: tuple[Run, Dispatched]) -> None:
     run, _ = trained
     x = torch.randn(4, 3, 16, 12)
-    features = run.features(x)
+    features = run.method.features(run.network, x)
     logits = run.network.head(name, features)
     assert features.dtype == logits.dtype == torch.float32
     weight, bias = run.network.weight(name), run.network.heads.get_parameter(f"{name}.bias")
@@ -126,12 +128,12 @@ def test_logits_are_float32(name: str, trained: tuple[Run, Dispatched]) -> None:
 def test_losses_and_log_priors_are_float32_to_their_last_digits(method: str, dataset: Dataset, split: Split) -> None:
     run = Run(tiny(precision="bfloat16", method=method), dataset, split, CPU)
     run.network.train()
-    (batch, *_) = run.images.batches(plan_epoch(run.config, split.class_counts, 0, CPU), {"uniform"})
+    batch = next(run.images.batches(run.method.plan(0)))
     seen: list[Tensor] = []
     run.network.heads["single"].register_forward_hook(lambda *call: seen.append(call[2].detach()))
-    loss = train_step(run, batch, "single")["loss"]
+    loss = run.method.step(run, batch, "single")["loss"]
     prior = torch.tensor(np.log(split.class_counts / split.class_counts.sum())) * (method != "ce")
-    wanted = cross_entropy(seen[0].double() + prior, batch.uniform[1])
+    wanted = cross_entropy(seen[0].double() + prior, batch.streams["uniform"][1])
     assert loss.dtype == torch.float32 and float(loss) == pytest.approx(float(wanted), rel=1e-6)
 
 
@@ -140,7 +142,7 @@ def test_statistics_of_batch_norm_are_float32(dataset: Dataset, split: Split) ->
     run.network.train()
     norm, seen = run.network.body.bn, []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    run.features(torch.randn(16, 3, 16, 12))
+    run.method.features(run.network, torch.randn(16, 3, 16, 12))
     assert seen[0].dtype == torch.bfloat16 and norm.running_mean.dtype == norm.running_var.dtype == torch.float32
     flat = seen[0].double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(norm.running_mean.double(), 0.1 * flat.mean(1), rtol=1e-5, atol=1e-6)
@@ -164,20 +166,20 @@ def test_a_gradient_is_that_of_a_network_that_rounds_its_convolutions_alone(data
     for name in ("float32", "bfloat16"):
         run = Run(tiny(precision=name, method="ce"), dataset, split, CPU)
         run.network.train()
-        (batch, *_) = run.images.batches(plan_epoch(run.config, split.class_counts, 0, CPU), {"uniform"})
-        train_step(run, batch, "single")
+        batch = next(run.images.batches(run.method.plan(0)))
+        run.method.step(run, batch, "single")
         gradients.append(torch.cat([p.grad.flatten() for p in run.network.parameters() if p.grad is not None]))
     assert not torch.equal(*gradients)
-    assert float(cosine_similarity(*gradients, dim=0)) > 0.995
+    assert float(cosine_similarity(gradients[0], gradients[1], dim=0)) > 0.995
 
 
 def test_the_bank_holds_the_images_as_they_are_and_float32_masks(dataset: Dataset, split: Split) -> None:
-    run = Run(tiny(precision="bfloat16", threshold=0.0), dataset, split, CPU)
+    run: Any = Run(tiny(precision="bfloat16", threshold=0.0, warmup_epochs=0), dataset, split, CPU)
     run.network.train()
-    (batch, *_) = run.images.batches(plan_epoch(run.config, split.class_counts, 0, CPU), {"uniform", "resampled"})
-    train_step(run, batch, "context_shift")
-    state = run.bank.state()
-    assert torch.equal(state["images"].permute(0, 3, 1, 2), batch.uniform[0])
+    batch = next(run.images.batches(run.method.plan(0)))
+    run.method.step(run, batch, "context_shift")
+    state = run.method.bank.state()
+    assert torch.equal(state["images"].permute(0, 3, 1, 2), batch.streams["uniform"][0])
     assert state["masks"].dtype == torch.float32
     assert not torch.equal(state["masks"], state["masks"].bfloat16().float())
 
@@ -200,21 +202,21 @@ def test_float32_rounds_nothing(dataset: Dataset, split: Split) -> None:
     assert torch.float32 in types and torch.bfloat16 not in types
     x = torch.randn(4, 3, 16, 12)
     run.network.eval()
-    assert torch.equal(run.features(x), run.network.body(x))
+    assert torch.equal(run.method.features(run.network, x), run.network.body(x))
 
 
-def pretraining(name: str, dataset: Dataset, split: Split, **changes: Any) -> PretrainingRun:
+def pretraining(name: str, dataset: Dataset, split: Split, **changes: Any) -> Run:
     config = tiny(method="simsiam", precision=name, pretraining=RECIPE | changes)
-    run = PretrainingRun(config, dataset, split, CPU)
+    run = Run(config, dataset, split, CPU)
     run.network.train()
     return run
 
 
-def views_of(run: PretrainingRun) -> Any:
-    return plan_pretraining_epoch(run.config, len(run.split.indices), (16, 12), 0, CPU)
+def first_step(run: Run) -> Stats:
+    return run.method.step(run, run.images.at(run.method.plan(0), 0), "pretraining")
 
 
-def flat(run: PretrainingRun) -> Tensor:
+def flat(run: Run) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in run.network.parameters()])
 
 
@@ -222,10 +224,10 @@ def flat(run: PretrainingRun) -> Tensor:
 def test_pretraining_in_bfloat16_is_near_float32(sam: str, alike: float, dataset: Dataset, split: Split) -> None:
     runs = [pretraining(name, dataset, split, sam=sam) for name in ("float32", "bfloat16")]
     start = flat(runs[0])
-    losses = [float(simsiam_step(run, views_of(run), 0)["loss"]) for run in runs]
+    losses = [float(first_step(run)["loss"]) for run in runs]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], abs=0.01)
     moves = [flat(run) - start for run in runs]
-    assert not torch.equal(*moves) and float(cosine_similarity(*moves, dim=0)) > alike
+    assert not torch.equal(*moves) and float(cosine_similarity(moves[0], moves[1], dim=0)) > alike
     for weight in runs[1].network.parameters():
         assert weight.dtype == runs[1].optimizer.state[weight]["momentum_buffer"].dtype == torch.float32
 
@@ -239,7 +241,7 @@ def test_simsiams_projector_predictor_and_loss_are_float32(dataset: Dataset, spl
             layer.register_forward_hook(
                 lambda _, inputs, out, kind=kind: types[kind].update({inputs[0].dtype, out.dtype})
             )
-    loss = simsiam_step(run, views_of(run), 0)["loss"]
+    loss = first_step(run)["loss"]
     assert types["projector"] == types["predictor"] == {torch.float32} and loss.dtype == torch.float32
     assert torch.bfloat16 in types["body"]
     for name, buffer in run.network.named_buffers():
@@ -251,18 +253,18 @@ def test_sam_climbs_in_float32_and_returns_to_the_bit(
 ) -> None:
     run = pretraining("bfloat16", dataset, split, sam="sam", sam_radius=0.05)
     weights = list(run.network.parameters())
-    start, climb, away = [w.detach().clone() for w in weights], pretrain.climb, []
+    start, ascend, away = [w.detach().clone() for w in weights], ops.ascend, []
 
     def measured(parameters: Any, radius: float) -> list[Tensor]:
-        before = climb(parameters, radius)
+        before = ascend(parameters, radius)
         away.append(
             torch.cat([(w.detach().double() - s.double()).flatten() for w, s in zip(weights, start, strict=True)])
         )
         return before
 
-    monkeypatch.setattr(pretrain, "climb", measured)
-    run.set_learning_rate(0.0)
-    simsiam_step(run, views_of(run), 0)
+    monkeypatch.setattr(ops, "ascend", measured)
+    run.optimizer.param_groups[0]["lr"] = 0.0
+    first_step(run)
     assert float(away[0].norm()) == pytest.approx(0.05, rel=1e-4), "bfloat16 would lose most of so small a step"
     assert all(torch.equal(w, s) for w, s in zip(weights, start, strict=True))
 
@@ -318,7 +320,7 @@ def processor(monkeypatch: pytest.MonkeyPatch, *sets: str) -> None:
     monkeypatch.setattr(precision, "GAINS_FROM", 0)
 
 
-def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: Any) -> dict[str, Any]:
+def fit(config: Any, dataset: Dataset, split: Split, folder: Path, **options: Any) -> dict[str, Any]:
     return train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)
 
 
@@ -367,7 +369,7 @@ def test_a_finished_run_is_not_trained_again(
     def never(*_: object) -> None:
         raise AssertionError("it trains")
 
-    monkeypatch.setattr("csa_core.train.run.train_step", never)
+    monkeypatch.setattr("csa_core.train.run.Run.steps", never)
     fit(tiny(precision="auto"), dataset, split, tmp_path)
     assert (tmp_path / "out" / "metrics.json").read_bytes() == before
 

@@ -94,3 +94,15 @@ def test_a_block_equals_its_formula() -> None:
     hidden = normalised(F.conv2d(x, block.conv1.weight, padding=1)).clamp(min=0)
     wanted = (normalised(F.conv2d(hidden, block.conv2.weight, padding=1)) + x).clamp(min=0)
     torch.testing.assert_close(block(x), wanted)
+
+
+def test_resnet18_is_torchvisions_behind_a_small_stem() -> None:
+    from csa_core.vision import torchvision
+
+    body = make_body("resnet18_cifar").eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert body(x).shape == (2, 512, 4, 4)
+    whole = torchvision.models.resnet18()
+    parameters = sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in whole.fc.parameters())
+    assert sum(p.numel() for p in body.parameters()) == parameters - 64 * 3 * (7 * 7 - 3 * 3)

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from csa_core.train.step import Stats, streams, train_step
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
-from csa_core.data.plan import plan_epoch
 from csa_core.data.split import Split, make_split
+from csa_core.methods.base import Stats
+from csa_core.methods.csa import Csa
 from csa_core.train.loop import train_epoch
 from csa_core.train.replay import Replay
 from csa_core.train.run import Run
@@ -61,7 +60,7 @@ class Traces:
     def memory(self) -> list[Tensor]:
         """All tensors that a step changes."""
         run = self.run
-        bank = list(vars(run.bank).values()) if run.bank else []
+        bank = list(vars(run.method.bank).values()) if isinstance(run.method, Csa) and run.method.bank else []
         watching = [*vars(run.guard).values(), *run.guard._largest.values()]
         momentum = [state["momentum_buffer"] for state in run.optimizer.state.values()]
         assert run.replay
@@ -69,7 +68,7 @@ class Traces:
         return [value for value in found if isinstance(value, Tensor)]
 
 
-def as_on_a_gpu(config: RunConfig, dataset: Dataset) -> Run:
+def as_on_a_gpu(config: Any, dataset: Dataset) -> Run:
     """A run whose guard waits for nobody and whose learning rate lies on the device."""
     run = Run(config, dataset, make_split(dataset, config.data), CPU)
     run.guard._waits = False
@@ -97,7 +96,7 @@ def test_replaying_the_operations_of_a_step_trains_the_same_network(
     config = tiny(**WHOLE, **changes)
     plain, replayed = (as_on_a_gpu(config, dataset) for _ in range(2))
     traces = Traces(replayed)
-    replayed.replay = Replay(replayed, traces)
+    replayed.replay = Replay(replayed._step_of, replayed.method.is_steady, CPU, traces)
     for epoch in range(config.epochs):
         assert train_epoch(replayed, epoch) == train_epoch(plain, epoch)
     assert len(traces.traced) == phases
@@ -121,12 +120,12 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def each_step(run: Run, epochs: range, phase: Any) -> Iterator[list[str]]:
+def each_step(run: Run, epochs: range, phase: str) -> Iterator[list[str]]:
     for epoch in epochs:
-        plan = plan_epoch(run.config, run.class_counts, epoch, CPU)
+        plan = run.method.plan(epoch)
         for step in range(plan.steps):
             with Operations() as operations:
-                train_step(run, run.images.at(plan, step, streams(run.config.method, phase)), phase)
+                run.method.step(run, run.images.at(plan, step), phase)
             yield operations.seen
 
 
@@ -135,12 +134,12 @@ def test_every_step_is_the_same_operations_once_the_bank_was_full(
     threshold: float, dataset: Dataset, split: Split
 ) -> None:
     """However many images are confident; 0.26 of four classes lets some in and keeps some out."""
-    run = Run(tiny(threshold=threshold, bank_batches=2), dataset, split, CPU)
+    run = Run(tiny(threshold=threshold, bank_batches=2, warmup_epochs=0, epochs=6), dataset, split, CPU)
     run.guard._waits = False
     run.network.train()
     run.guard.start_epoch()
     steps = [*each_step(run, range(6), "context_shift")]
-    assert run.bank and run.bank.is_ready()
+    assert isinstance(run.method, Csa) and run.method.bank and run.method.bank.is_ready()
     kinds = Counter(tuple(step) for step in steps)
     (usual, often), *others = kinds.most_common()
     assert often >= 8 and set(map(tuple, steps[-often:])) == {usual}, "from some step on they are all alike"
