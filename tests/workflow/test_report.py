@@ -89,7 +89,7 @@ def with_scores(results: Path, **more: Any) -> None:
 
 def drawn(**changes: Any) -> tuple[pd.DataFrame, str]:
     """Return a table's CSV and its Markdown."""
-    write(table(**changes), SAME["code"], "t")
+    write(table(**changes), "t")
     assert all(word in Path("t.json").read_text() for word in ("heading", "note"))
     return pd.read_csv("t.csv"), Path("t.md").read_text()
 
@@ -226,7 +226,7 @@ def test_what_does_not_belong_is_refused_by_name(case: str, results: Path) -> No
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError):
-        write(table(), SAME["code"], "t")
+        write(table(), "t")
     assert not list(Path().glob("t.*")), "something was written"
 
 
@@ -237,7 +237,7 @@ def test_a_seed_that_is_named_twice_is_refused(results: Path) -> None:
 
 def test_a_partial_table_says_so(results: Path) -> None:
     RUN.unlink()
-    write(table(), SAME["code"], "t", partial=True)
+    write(table(), "t", partial=True)
     assert "PARTIAL: without results/runs/demo/ce/seed=2." in Path("t.md").read_text()
     frame = pd.read_csv("t.csv").set_index(["label", "column"])
     assert frame.loc[("Other", "all"), "seeds"] == 2 and frame.loc[("Ours", "all"), "seeds"] == 3
@@ -253,7 +253,7 @@ def test_a_paper_can_print_the_table(results: Path) -> None:
 
 
 def test_each_run_behind_a_table_is_listed(results: Path) -> None:
-    write(table(), SAME["code"], "t")
+    write(table(), "t")
     seeds = pd.read_csv("t.seeds.csv")
     line = seeds[(seeds["run"] == "demo/ce") & (seeds["seed"] == 2) & (seeds["column"] == "all")].iloc[0]
     assert line["percent"] == pytest.approx(85)
