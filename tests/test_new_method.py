@@ -1,0 +1,74 @@
+"""docs/new-method.md, followed to the letter in a copy of the project."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+PAGE = ROOT / "docs" / "new-method.md"
+BLOCK = re.compile(r"^```(python|sh|yaml)\n(?:# (?P<where>[^\n]+)\n)?(?P<text>.*?)^```$", re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which the page's files and lines have been written, and the demo is short."""
+    folder = tmp_path_factory.mktemp("project")
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for path in ("workflow/protocols/demo.yaml", "docs/examples/demo.yaml"):
+        fields = yaml.safe_load((folder / path).read_text())
+        fields |= {"epochs": 4, "lr_drops": [3], "lr_warmup_epochs": 1, "evaluate_every": 0, "warmup_epochs": 1}
+        (folder / path).write_text(yaml.safe_dump(fields))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"seeds": [1]}))
+    for match in BLOCK.finditer(PAGE.read_text()):
+        where, text = match["where"] or "", match["text"]
+        if where.startswith("in "):
+            path = folder / where.removeprefix("in ")
+            imported, line = text.strip().splitlines()
+            whole, opening = path.read_text(), "METHODS: dict[str, type[Method]] = {\n"
+            whole = whole.replace("from csa_core.methods.csa", f"{imported}\nfrom csa_core.methods.csa", 1)
+            path.write_text(whole.replace(opening, f"{opening}    {line}\n"))
+        elif where:
+            (folder / where).write_text(text)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    bin_folder = Path(sys.executable).parent
+    command = re.sub(r"^csa ", f"{sys.executable} -m csa_core ", command)
+    command = re.sub(r"^snakemake ", f"{bin_folder}/snakemake ", command)
+    env = {"PATH": f"{bin_folder}:/usr/bin:/bin", "PYTHONPATH": str(folder), "HOME": str(folder)}
+    return subprocess.run(["bash", "-ec", command], cwd=folder, capture_output=True, text=True, env=env)
+
+
+def test_its_commands_train_the_new_method(project: Path) -> None:
+    for match in BLOCK.finditer(PAGE.read_text()):
+        if match[1] == "sh":
+            done = run(match["text"].strip(), project)
+            assert done.returncode == 0, done.stdout + done.stderr
+    table = (project / "results/focal.csv").read_text()
+    assert "Focal loss" in table and "Cross-entropy" in table
+    assert (project / "results/focal/metrics.json").exists()
+
+
+def test_linters_and_types_accept_the_file(project: Path) -> None:
+    name = "csa_core/methods/focal.py"
+    for command in (f"ruff check {name}", f"ruff format --check {name}", f"mypy {name}"):
+        done = run(command, project)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "focal_exponent" in run("csa keys", project).stdout
+
+
+def test_other_methods_are_not_trained_again(project: Path) -> None:
+    ask = "python -c \"from csa_core.code import code_digest; print(code_digest('csa'), code_digest('ce'))\""
+    assert run(ask, project).stdout == run(ask, ROOT).stdout
