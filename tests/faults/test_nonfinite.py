@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from csa_core.train.pretrain import PretrainingRun
-from csa_core.train.step import Stats
 
+from csa_core import ops
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
+from csa_core.methods.base import Stats
 from csa_core.ops.activation_map import background_mask, object_map
-from csa_core.train import checkpoint, guard, step
+from csa_core.train import checkpoint, guard
 from csa_core.train.loop import train, train_epoch
-from csa_core.train.run import Run, Trainee
+from csa_core.train.run import Run
 from tests.conftest import tiny
 
 CPU = torch.device("cpu")
@@ -27,7 +27,8 @@ Patch = pytest.MonkeyPatch
 
 
 def into_loss(run: Any, value: float, patch: Patch) -> None:
-    patch.setattr(run, "uniform_loss", lambda *a, whole=run.uniform_loss: whole(*a) + value)
+    method = run.method
+    patch.setattr(method, "uniform_loss", lambda *a, whole=method.uniform_loss: whole(*a) + value)
 
 
 def into_gradient(run: Any, value: float, patch: Patch) -> None:
@@ -36,15 +37,17 @@ def into_gradient(run: Any, value: float, patch: Patch) -> None:
 
 
 def into_mask(run: Any, value: float, patch: Patch) -> None:
-    patch.setattr(step, "background_mask", lambda *a: background_mask(*a).index_fill(0, torch.tensor([3]), value))
+    patch.setattr(ops, "background_mask", lambda *a: background_mask(*a).index_fill(0, torch.tensor([3]), value))
 
 
 def into_bank(run: Any, value: float, patch: Patch) -> None:
-    def push(*arguments: Any, whole: Any = run.bank.push) -> None:  # a push may replace all that is there
-        whole(*arguments)
-        run.bank._images_nhwc[:, 0, 0, 0] = value
+    bank = run.method.bank
 
-    patch.setattr(run.bank, "push", push)
+    def push(*arguments: Any, whole: Any = bank.push) -> None:  # a push may replace all that is there
+        whole(*arguments)
+        bank._images_nhwc[:, 0, 0, 0] = value
+
+    patch.setattr(bank, "push", push)
 
 
 def into_predictor(run: Any, value: float, patch: Patch) -> None:
@@ -56,7 +59,6 @@ def into_views(run: Any, value: float, patch: Patch) -> None:
 
 
 def stopped_at(
-    kind: type[Trainee],
     inject: Callable[[Any, float, Patch], None],
     where: tuple[int, int, str],
     train_it: Callable[[], Any],
@@ -66,7 +68,7 @@ def stopped_at(
     epoch, number, value = where
     seen: dict[str, Any] = {}
 
-    class Faulty(kind):  # type: ignore[misc, valid-type]
+    class Faulty(Run):
         def steps(self, now: int) -> Iterator[Stats]:
             each = super().steps(now)
             for i in range(1, 10):
@@ -78,13 +80,13 @@ def stopped_at(
                 except StopIteration:
                     return
 
-    patch.setattr(f"csa_core.train.loop.{kind.__name__}", Faulty)
+    patch.setattr("csa_core.train.loop.Run", Faulty)
     with pytest.raises(UserError) as error:
         train_it()
     return str(error.value), seen["before"], parameters(seen["run"])
 
 
-def parameters(run: Trainee) -> dict[str, np.ndarray]:
+def parameters(run: Run) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in run.network.named_parameters()}
 
 
@@ -115,7 +117,7 @@ def test_a_run_stops_before_the_optimizer(
     def train_it() -> None:
         train(tiny(), dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0)
 
-    message, before, after = stopped_at(Run, inject, where, train_it, monkeypatch)
+    message, before, after = stopped_at(inject, where, train_it, monkeypatch)
     assert message.startswith(f"{name} is not finite in epoch {where[0]}, step {where[1]} (learning rate")
     assert all(np.array_equal(before[key], after[key]) for key in before), "the optimizer stepped"
     assert not (tmp_path / "out/metrics.json").exists()
@@ -137,7 +139,7 @@ def test_pretraining_stops_before_the_optimizer(
         train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0)
 
     where = (where[0], min(where[1], 2), where[2])  # an epoch has two full batches
-    message, before, after = stopped_at(PretrainingRun, inject, where, train_it, monkeypatch)
+    message, before, after = stopped_at(inject, where, train_it, monkeypatch)
     what = name if inject is into_views else "loss at the end of the ascent"
     assert message.startswith(f"{what} is not finite in epoch {where[0]}, step {where[1]} (learning rate")
     assert all(np.array_equal(before[key], after[key]) for key in before), "the optimizer stepped"

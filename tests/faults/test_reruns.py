@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from csa_core import store
-from csa_core.config import DataConfig, PretrainingConfig, RunConfig
+from csa_core import code
+from csa_core.config import DataConfig, PretrainingConfig
+from csa_core.methods import METHODS
 from tests.conftest import ROOT
 from tests.helpers.leaves import LEAVES, RUNS
 from workflow.plan import Plan, Run
@@ -17,7 +18,8 @@ NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining
 
 
 def test_the_list_has_every_leaf() -> None:
-    leaves = set(RunConfig.model_fields) - {"data", "pretraining"}
+    keys = {key for method in METHODS.values() for key in method.Config.model_fields}
+    leaves = keys - {"data", "pretraining"}
     leaves |= {f"data.{key}" for key in DataConfig.model_fields}
     leaves |= {f"pretraining.{key}" for key in PretrainingConfig.model_fields}
     assert leaves == LEAVES.keys() | NAMED_BY_THE_PATH
@@ -50,14 +52,14 @@ def test_a_changed_leaf_runs_again_what_reads_it(leaf: str) -> None:
     "change", ["# a comment\n", '"""A string that nobody reads."""\n', "\n\n", "x = 1\n", "import os\n"]
 )
 def test_the_code_digest_is_of_what_the_code_does(change: str) -> None:
-    source = (ROOT / "csa_core/train/step.py").read_text()
+    source = (ROOT / "csa_core/methods/csa.py").read_text()
     same = change not in ("x = 1\n", "import os\n")
-    assert (store.meaning((source + change).encode()) == store.meaning(source.encode())) is same
+    assert (code.meaning((source + change).encode()) == code.meaning(source.encode())) is same
 
 
 def test_another_number_or_sign_or_name_is_another_code() -> None:
     meanings = {
-        store.meaning(text.encode())
+        code.meaning(text.encode())
         for text in ("f(1)", "f(2)", "f(1.0)", "f(-1)", "g(1)", "f(x=1)", "f('1')", "f(None)", "f()", "f([])", "f(f'')",
                      "f(f'{1}')", "f(f'{1!r}')", "f(f'{1:x}')", "f(True)", "f(b'1')", "f(1, 1)", "f(*a)", "f(**a)")
     }  # fmt: skip
@@ -66,4 +68,4 @@ def test_another_number_or_sign_or_name_is_another_code() -> None:
 
 def test_layout_and_docstrings_are_no_part_of_the_code_digest() -> None:
     one = 'def f(a, b=2):\n    """Say."""\n    return (a\n            + b)  # sum\n'
-    assert store.meaning(one.encode()) == store.meaning(b"def f(a,b = 2):\n    return a+b")
+    assert code.meaning(one.encode()) == code.meaning(b"def f(a,b = 2):\n    return a+b")

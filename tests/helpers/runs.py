@@ -12,7 +12,7 @@ from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.train.loop import train
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, tiny_fields
 
 CPU = torch.device("cpu")
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
@@ -30,7 +30,7 @@ def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **optio
 def start(out: Path, **changes: object) -> "subprocess.Popen[str]":
     config = out.parent / "run.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(TINY | {"epochs": 12} | changes))
+    config.write_text(yaml.safe_dump(tiny_fields(**{"epochs": 12} | changes)))
     command = [sys.executable, "-m", "csa_core", "train", str(config), "--out", str(out), "--checkpoint-seconds", "0"]
     return subprocess.Popen(
         [*command, "--threads", "1"], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from csa_core.config import DataConfig, RunConfig
+from csa_core.config import DataConfig
 from csa_core.errors import UserError
+from csa_core.methods.csa import CsaConfig
 from tests.conftest import ROOT
 from workflow.plan import Plan, name_of
 
@@ -102,7 +103,7 @@ def test_nested_overrides_keep_what_they_do_not_name() -> None:
 def test_the_paper_protocol_is_the_default_configuration() -> None:
     p = plan(protocol="paper")
     config = p.run("csa", {}, 1).config
-    assert config == RunConfig(data=DataConfig(groups="cifar100_paper"), evaluate_every=10)
+    assert config == CsaConfig(data=DataConfig(groups="cifar100_paper"), evaluate_every=10)
 
 
 def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
-from tests.helpers.workflows import ACCURACY, SAME, metrics, table
+from tests.helpers.workflows import ACCURACY, metrics, table
 from workflow.report.collect import GROUPS, MEASURES, collect
 from workflow.report.figures import curves
 from workflow.report.summary import paired_interval, summarise
@@ -303,7 +303,7 @@ def test_curves_have_no_panel_for_what_was_not_recorded(
     values, _ = collect(table())
     figure, drawn = curves(table(), values)
     assert len(figure.axes) == len(set(drawn["quantity"])) == 1 + recorded
-    assert all(line.get_xdata().size for ax in figure.axes for line in ax.lines), "a line without points"
+    assert all(np.size(line.get_xdata()) for ax in figure.axes for line in ax.lines), "a line without points"
     said = capsys.readouterr().err
     assert ("no test accuracy in these histories" in said) is not recorded
 

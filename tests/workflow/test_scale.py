@@ -12,7 +12,7 @@ import yaml
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-import csa_core.config
+from csa_core.methods import parse
 from csa_core.store import write_json
 from tests.conftest import ROOT
 from tests.helpers.workflows import SAME, table
@@ -47,7 +47,7 @@ def test_five_thousand_runs_have_a_name_each() -> None:
 
 
 def test_each_configuration_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    parse, calls = csa_core.config.parse, 0
+    calls = 0
 
     def counted(*args: Any) -> Any:
         nonlocal calls

@@ -72,7 +72,6 @@ def test_a_group_without_classes_is_empty_and_not_zero() -> None:
 def test_the_ensemble_is_the_mean_of_the_logits() -> None:
     heads = {"uniform": LOGITS, "resampling": RNG.normal(size=LOGITS.shape)}
     assert np.allclose(with_ensemble(heads)["ensemble"], (heads["uniform"] + heads["resampling"]) / 2)
-    assert list(with_ensemble({"single": LOGITS})) == ["single"]
 
 
 def test_predictions_are_of_the_network_in_eval_mode_and_leave_it_as_it_was(dataset: Dataset) -> None:

@@ -33,5 +33,10 @@ def test_baselines_train_the_branch_they_are_named_for(
     torch.testing.assert_close(stats["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_baselines_have_one_head_and_no_ensemble(dataset: Dataset, split: Split) -> None:
+    assert Run(tiny(method="ce"), dataset, split, CPU).test_logits().keys() == {"single"}
+    assert Run(tiny(), dataset, split, CPU).test_logits().keys() == {"uniform", "resampling", "ensemble"}
+
+
 def test_baselines_have_one_phase(dataset: Dataset, split: Split) -> None:
     assert {method_of(tiny(method="ce"), dataset, split).phase(epoch) for epoch in range(5)} == {"single"}

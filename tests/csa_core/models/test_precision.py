@@ -63,12 +63,8 @@ def steps(config: Any, dataset: Dataset, split: Split) -> tuple[Run, Dispatched]
     return run, dispatched
 
 
-ADJUSTED = {
-    "warmup_epochs": 0,
-    "threshold": 0.0,
-    "uniform_loss": "logit_adjustment",
-    "resampling_loss": "logit_adjustment",
-}
+LOSSES = dict.fromkeys(("uniform_loss", "resampling_loss"), "logit_adjustment")
+ADJUSTED: dict[str, Any] = {"warmup_epochs": 0, "threshold": 0.0} | LOSSES
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from collections import deque
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csa_core.ops.bank import ContextBank
+from csa_core.errors import UserError
+from csa_core.ops.bank import ContextBank, bank_bytes, make_bank
 
 BATCH = 4
 
@@ -79,3 +81,10 @@ def test_an_emptied_bank_is_not_full() -> None:
     assert bank.is_ready()
     bank.empty()
     assert not bank.is_ready() and int(bank.fill()) == 0
+
+
+def test_a_bank_that_does_not_fit_is_refused() -> None:
+    assert bank_bytes(256, (224, 224)) == 257 * 224 * 224 * 4 * 4
+    assert make_bank(2, 2, 4, (16, 12), torch.device("cpu")).volume == 8
+    with pytest.raises(UserError, match=r"bank_batches 1024: .* 224 x 224 px takes [\d,]+ bytes, [\d,]+ are free"):
+        make_bank(1024, 1024, 65536, (224, 224), torch.device("cpu"))

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from csa_core import store
-from csa_core.config import parse
 from csa_core.data.ranks import rank
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
+from csa_core.methods import parse
+from csa_core.methods.csa import Csa
 from csa_core.train import launch
 from csa_core.train.loop import train_epoch
-from csa_core.train.run import Run, Trainee
+from csa_core.train.run import Run
 
 
 def without_batch_norm(module: torch.nn.Module) -> None:
@@ -29,22 +30,23 @@ def without_batch_norm(module: torch.nn.Module) -> None:
 def main(config_text: str, out: str) -> None:
     """Train, and let rank 0 write parameters, momentum, bank and the rows of the history."""
     torch.set_num_threads(1)
-    config = parse(json.loads(config_text), "test")
+    config: Any = parse(json.loads(config_text), "test")
     if launch.is_rank():
         launch.join("cpu", config.ranks)
     dataset = load_source(config.data)
-    place = Run.place
+    training: Any = sys.modules[Run.__module__]
+    place = training.place
 
-    def place_changed(self: Trainee, network: torch.nn.Module) -> Any:
+    def place_changed(network: torch.nn.Module, device: torch.device) -> Any:
         without_batch_norm(network)
-        return place(self, network).double()  # else a unit near zero falls to one side or the other
+        return place(network, device).double()  # else a unit near zero falls to one side or the other
 
-    Run.place = place_changed  # type: ignore[method-assign]
+    training.place = place_changed
     run = Run(config, dataset, make_split(dataset, config.data), torch.device("cpu"))
     normalise = run.images.normalise
     run.images.normalise = lambda pixels: normalise(pixels).double()
-    if run.bank:
-        run.bank._images_nhwc, run.bank._masks = run.bank._images_nhwc.double(), run.bank._masks.double()
+    if isinstance(run.method, Csa) and (bank := run.method.bank):
+        bank._images_nhwc, bank._masks = bank._images_nhwc.double(), bank._masks.double()
     rows = [train_epoch(run, epoch) for epoch in range(config.epochs)]
     run.images.normalise = normalise
     run.network.float()

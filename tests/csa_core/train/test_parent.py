@@ -14,7 +14,7 @@ from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
 from csa_core.train.loop import train, train_epoch
 from csa_core.train.run import Run
-from tests.conftest import TINY, Cli, tiny
+from tests.conftest import Cli, tiny, tiny_fields
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 3, "batch_size": 12, "lr": 0.05, "projector_width": 24, "predictor_width": 8, "sam": "none"}
@@ -101,7 +101,7 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
 
 def test_the_command_line_from_encoder_to_fine_tuning(cli: Cli, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump(TINY | {"pretrained": True, "pretraining": RECIPE, "method": "ce"}))
+    config.write_text(yaml.safe_dump(tiny_fields(method="ce", pretrained=True, pretraining=RECIPE)))
     without = cli("train", config, "--out", tmp_path / "tuned")
     assert without.returncode == 2 and "--encoder is missing" in without.stderr
     first = cli("train", config, "--set", "method=simsiam", "--out", tmp_path / "encoder", "--threads", 1)

@@ -15,12 +15,9 @@ import torch
 import yaml
 
 from csa_core import store
-from csa_core.config import parse
 from csa_core.data.ranks import gather_rows
-from csa_core.errors import UserError
-from csa_core.ops.bank import bank_bytes
-from csa_core.train.memory import check_bank_fits
-from tests.conftest import ROOT, TINY, Cli, listed
+from csa_core.methods import parse
+from tests.conftest import ROOT, TINY, Cli, listed, tiny_fields
 from tests.helpers.runs import results
 
 SCRIPT = "tests/csa_core/train/rank_script.py"
@@ -44,12 +41,12 @@ def test_two_ranks_train_what_one_trains(kind: str, image_lists: Path, tmp_path:
     if kind == "images of lists":
         config = listed(image_lists, lr=0.002, epochs=3, threshold=0.1, bank_batches=12, bank_start="batch")
     if kind == "one branch":
-        config |= {"method": "class_balanced"}
+        config = tiny_fields(**config | {"method": "class_balanced"})
     one, one_rows = by(1, config, tmp_path / "one.safetensors")
     two, two_rows = by(2, config, tmp_path / "two.safetensors")
     assert one.keys() == two.keys()
     if kind != "one branch":
-        assert int(one["bank/pushed"]) > 0 and one_rows[1]["resampling_loss"] > 0, "else the bank was not tested"
+        assert int(one["method/bank/pushed"]) > 0 and one_rows[1]["resampling_loss"] > 0, "else the bank was not tested"
     for name, tensor in one.items():
         np.testing.assert_allclose(two[name], tensor, rtol=1e-5, atol=1e-5, err_msg=name)
     for a, b in zip(one_rows, two_rows, strict=True):
@@ -188,15 +185,6 @@ def test_a_broken_image_met_by_a_rank_is_named(image_lists: Path, tmp_path: Path
 def test_one_process_gathers_nothing() -> None:
     rows = np.arange(6.0).reshape(3, 2)
     assert gather_rows(rows, 3, torch.device("cpu")) is rows
-
-
-def test_a_bank_that_does_not_fit_is_refused_before_training(image_lists: Path) -> None:
-    assert bank_bytes(256, (224, 224)) == 257 * 224 * 224 * 4 * 4
-    config = parse(listed(image_lists), "test")
-    check_bank_fits(config, (224, 224), torch.device("cpu"))
-    large = parse(listed(image_lists, bank_batches=1024, batch_size=65536), "test")
-    with pytest.raises(UserError, match=r"224 x 224 px takes [\d,]+ bytes, [\d,]+ are free"):
-        check_bank_fits(large, (224, 224), torch.device("cpu"))
 
 
 def test_bfloat16_is_near_float32(image_lists: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Traces:
     def __call__(self, step: Callable[[], Stats]) -> Callable[[], Stats]:
         memory = self.memory()
         before = [tensor.clone() for tensor in memory]
-        graph = make_fx(step, tracing_mode="real")()
+        graph = make_fx(lambda: step(), tracing_mode="real")()
         with torch.no_grad():
             for tensor, value in zip(memory, before, strict=True):
                 tensor.copy_(value)
