@@ -25,7 +25,7 @@ from csa_core.errors import UserError
 from csa_core.train import checkpoint
 from csa_core.train.evaluate import score
 from csa_core.train.lock import hold
-from csa_core.train.loop import train, train_epoch
+from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import ROOT, TINY, Cli, tiny
 
@@ -38,7 +38,8 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: object) -> dict[str, bytes]:
-    train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)  # type: ignore[arg-type]
+    chosen = Options(folder / "out", folder / "state", CPU, "code", **options)  # type: ignore[arg-type]
+    train(config, dataset, split, chosen)
     return results(folder / "out")
 
 
@@ -219,7 +220,7 @@ def test_other_data_code_or_configuration_has_its_own_state(dataset: Dataset, sp
     cases = [(tiny(), dataset, split, "a"), (tiny(), dataset, split, "b"), (tiny(threshold=0.1), dataset, split, "a")]
     cases += [(tiny(), other, split, "a"), (tiny(), dataset, fewer, "a")]
     for config, data, kept, code in cases:
-        train(config, data, kept, tmp_path / "out", tmp_path / "state", CPU, code)
+        train(config, data, kept, Options(tmp_path / "out", tmp_path / "state", CPU, code))
     assert len(list((tmp_path / "state").iterdir())) == len(cases)
 
 
