@@ -46,6 +46,7 @@ os.environ.update(
     CSA_GPUS=",".join(GPUS),
     CSA_WORKERS="" if PLAN.config.workers is None else str(PLAN.config.workers),
     CSA_COMPILE=PLAN.config.compile,
+    CSA_CAPTURE=PLAN.config.capture,
     CSA_GANG=str(PLAN.config.gang),
     CSA_STATE=PLAN.state,
     CSA_PENDING=str(PENDING) if PLAN.config.gang > 1 else "",

@@ -185,6 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         help="torch.compile the network: auto does it for long runs on a CPU (default: CSA_COMPILE, else auto)",
     )
     sub.add_argument(
+        "--capture",
+        choices=("auto", "no"),
+        default=os.environ.get("CSA_CAPTURE") or "auto",
+        help="replay steps as CUDA graphs: auto does it on one GPU, images in memory (default: CSA_CAPTURE, else auto)",
+    )
+    sub.add_argument(
         "--gang",
         type=int,
         default=os.environ.get("CSA_GANG") or 1,

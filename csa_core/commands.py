@@ -118,6 +118,7 @@ def train(args: argparse.Namespace) -> None:
         others,
         gang,
         args.compile,
+        args.capture,
     )
     if rank() == 0:
         _print_accuracies(metrics)

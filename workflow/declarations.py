@@ -40,6 +40,8 @@ class WorkflowConfig(Strict):
     """CPU threads of one training job; a run of several ranks takes as many for each."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """torch.compile the networks: auto does it for long runs on a CPU."""
+    capture: Literal["auto", "no"] = "auto"
+    """Replay training steps as CUDA graphs: auto does it on one GPU, with images in memory."""
     gang: Annotated[int, Field(ge=1, le=1024)] = 1
     """Runs that one training job trains at once: more than 1 to fill a large GPU."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None

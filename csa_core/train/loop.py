@@ -55,6 +55,7 @@ def train(
     others: Iterable[Job] = (),
     gang: int = 1,
     compile_network: str = "no",
+    capture: str = "auto",
 ) -> dict[str, Any]:
     """Train `config` and leave its results in `out`; return the metrics.
 
@@ -64,6 +65,7 @@ def train(
         retrain: forget finished results and checkpoints of this very run first.
         encoder: weights of the pre-training run that this run needs, or the folder with them.
         compile_network: auto, yes or no, see `csa_core.train.compiled`.
+        capture: auto captures steps on a GPU where that is possible, no leaves it.
         others: runs on the same data set to train on the way, up to `gang` at once with this one.
 
     Raises:
@@ -100,6 +102,7 @@ def train(
                 run = make()
                 if isinstance(run, Run):
                     run.is_compiled = compile_where_it_pays(run, compile_network)
+                    run.replay = run.replay if capture == "auto" else None
                 history, seconds = yield from _train_epochs(run, job, folder, digests, checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
             if rank() == 0 and job.out is not None:
