@@ -101,7 +101,7 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or store.code_digest()
     if args.expect_code and args.expect_code != store.code_digest():
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    given = args.checkpoint_seconds, args.retrain, args.encoder, args.compile
+    given = args.checkpoint_seconds, args.retrain, args.encoder, args.compile, args.capture
     metrics = train_run(config, dataset, kept, Options(args.out, state, device, code, *given))
     if rank() == 0:
         _print_accuracies(metrics)

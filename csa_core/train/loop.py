@@ -7,7 +7,7 @@ sound checkpoint, the start.
 """
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class Options:
     """Weights of the pre-training run that this run needs, or the folder with them."""
     compile: str = "no"
     """auto, yes or no, see `csa_core.train.compiled`."""
+    capture: str = "auto"
+    """auto replays steps as CUDA graphs where that is possible, no does not."""
 
 
 def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options: Options) -> dict[str, Any]:
@@ -86,22 +88,18 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
             for path in [*checkpoint.find(folder), folder / "finished.json"]:
                 store.remove(path)
         if not agree(rank() == 0 and is_finished(folder), device):
-            with one_line_when_out_of_memory(config, dataset.image_size), _stream(device):
+            with one_line_when_out_of_memory(config, dataset.image_size):
                 kind = PretrainingRun if config.method == "simsiam" else Run
                 run = kind(config, dataset, split, device, weights)
                 if isinstance(run, Run):
                     run.is_compiled = compile_where_it_pays(run, options.compile)
+                    run.replay = run.replay if options.capture == "auto" else None
                 history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
         if rank() == 0:
             _publish(folder, out)
         wait()
     return store.read_sealed(out / "metrics.json")
-
-
-def _stream(device: torch.device) -> AbstractContextManager[Any]:
-    """On a GPU work on a stream of the run's own: steps cannot be captured on the default one."""
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _publish(folder: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ step in it, the learning rate and the bank.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,17 +25,19 @@ EAGER_STEPS = 3
 
 
 class Replay:
-    """The steps of one run, captured once a phase and replayed from then on.
+    """The steps of one run, captured once a phase and replayed until it ends; its graph and memory then go.
 
-    `capture` turns a step into what repeats it: `captured` on a GPU.
+    `capture` turns a step into what repeats it: `captured` on a GPU, where no step may be captured on the default
+    stream, so that all steps run on a `stream` of their own.
     """
 
-    def __init__(self, run: "Run", capture: Capture) -> None:
-        self._run, self._capture = run, capture
+    def __init__(self, run: "Run", capture: Capture, stream: torch.cuda.Stream | None = None) -> None:
+        self._run, self._capture, self._stream = run, capture, stream
         self._number = torch.zeros(1, dtype=torch.int64, device=run.device)
         self._plan: EpochPlan[Picks] | None = None
-        self._replays: dict[Phase, Callable[[], Stats]] = {}
-        self._eager: dict[Phase, int] = {}
+        self._phase: Phase | None = None
+        self._replay: Callable[[], Stats] | None = None
+        self._eager = 0
 
     def steps(self, plan: EpochPlan[Picks], phase: Phase) -> Iterator[Stats]:
         """Train the steps of one epoch."""
@@ -43,18 +46,22 @@ class Replay:
         else:
             self._plan.copy_(plan)
         self._number.zero_()
+        if phase != self._phase:
+            self._phase, self._replay, self._eager = phase, None, 0
         for _ in range(plan.steps):
-            yield self._step(phase)
+            with aside(self._stream):
+                stats = self._step(phase)
+            yield stats
 
     def _step(self, phase: Phase) -> Stats:
         if not self._run.asks_the_device_nothing(phase):
             return self._plainly(phase)
-        if phase not in self._replays:
-            self._eager[phase] = self._eager.get(phase, 0) + 1
-            if self._eager[phase] <= EAGER_STEPS:
+        if self._replay is None:
+            self._eager += 1
+            if self._eager <= EAGER_STEPS:
                 return self._plainly(phase)
-            self._replays[phase] = self._capture(lambda: self._plainly(phase))
-        return self._replays[phase]()
+            self._replay = self._capture(lambda: self._plainly(phase))
+        return self._replay()
 
     def _plainly(self, phase: Phase) -> Stats:
         """Train on the step of the plan whose number lies on the device."""
@@ -63,6 +70,19 @@ class Replay:
         self._number += 1
         batch = self._run.images.at(one, 0, streams(self._run.config.method, phase))
         return train_step(self._run, batch, phase)
+
+
+@contextmanager
+def aside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Work on `stream`, after what came before and before what comes after; the host waits for neither."""
+    if stream is None:
+        yield
+        return
+    around = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(around)
+    with torch.cuda.stream(stream):
+        yield
+    around.wait_stream(stream)
 
 
 def captured(step: Callable[[], Stats]) -> Callable[[], Stats]:

@@ -116,6 +116,7 @@ def _provenance(run: Trainee, seconds: float) -> dict[str, Any]:
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "compiled": run.is_compiled,
+        "captured": run.replay is not None,
         "code": store.code_digest(),
         "versions": {
             "csa_core": csa_core.__version__,

@@ -26,7 +26,7 @@ from csa_core.store import Tensors
 from csa_core.train.evaluate import predict, with_ensemble
 from csa_core.train.guard import Guard
 from csa_core.train.memory import check_bank_fits
-from csa_core.train.precision import resolve
+from csa_core.train.precision import allow_tf32, resolve
 from csa_core.train.replay import Replay, captured
 from csa_core.train.schedule import Phase, learning_rate, phase
 from csa_core.train.step import LOSSES, Stats, streams, train_step
@@ -163,7 +163,7 @@ class Run(Trainee):
         self.objective: Any = Objective(self)
         # A graph wants the whole step on one GPU: images in memory, and no other rank to talk to.
         is_whole = device.type == "cuda" and isinstance(dataset, Dataset) and ranks() == 1
-        self.replay = Replay(self, captured) if is_whole else None
+        self.replay = Replay(self, captured, torch.cuda.Stream(device)) if is_whole else None
         if ranks() > 1:
             if config.sync_batch_norm and device.type != "cuda":
                 raise UserError("sync_batch_norm: works on GPUs only; set it to false")
@@ -291,9 +291,7 @@ def choose_device(name: str, precision: str = "float32") -> torch.device:
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"precision: tf32 is for NVIDIA GPUs, not for {device.type}; use float32")
     if device.type == "cuda":
-        multiplication = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = multiplication
-        torch.backends.cudnn.conv.fp32_precision = multiplication  # type: ignore[attr-defined]
+        allow_tf32(precision == "tf32")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -359,7 +359,7 @@ def test_curves_have_no_panel_for_what_was_not_recorded(
     values, _ = collect(table(), SAME["code"])
     figure, drawn = curves(table(), values)
     assert len(figure.axes) == len(set(drawn["quantity"])) == 1 + recorded
-    assert all(line.get_xdata().size for ax in figure.axes for line in ax.lines), "a line without points"
+    assert all(np.size(line.get_xdata()) for ax in figure.axes for line in ax.lines), "a line without points"
     said = capsys.readouterr().err
     assert ("no test accuracy in these histories" in said) is not recorded
 

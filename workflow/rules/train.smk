@@ -20,6 +20,7 @@ rule train:
         device=DEVICE,
         workers=WORKERS,
         compile=PLAN.config.compile,
+        capture=PLAN.config.capture,
         expected=EXPECTED,
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
@@ -34,5 +35,5 @@ rule train:
         " {resources.gpu} --"
         " python -m csa_core train - --data {input.data:q} --split {input.split:q} {params.encoder} --out {params.out:q}"
         " --state {resources.state:q} --device {resources.device} --threads {threads} {resources.workers}"
-        " --compile {resources.compile}"
+        " --compile {resources.compile} --capture {resources.capture}"
         " --code-version {params.code:q} {resources.expected} > {log:q} 2>&1"
