@@ -31,13 +31,11 @@ run_of = partial(or_one_line, PLAN.run_of)
 table_of = partial(or_one_line, PLAN.table_of)
 
 GPUS = devices.present(PLAN.config)
-# What rules name in their shell command by these names, and not as params: it is no reason to run one again.
 DEVICES = ",".join(GPUS)
 # A job sees the devices that it was given and no others.
 DEVICE = "cuda" if GPUS and PLAN.config.device.startswith("cuda") else PLAN.config.device
 WORKERS = "" if PLAN.config.workers is None else f"--workers {PLAN.config.workers}"
 EXPECTED = "" if PLAN.config.code_version else "--expect-code"
-CONFIG = canonical(config | {"codes": PLAN.codes})  # so that no drawing job digests the code again
 CACHE = os.path.abspath(f"{PLAN.state}/cache")
 
 # Where commands find each other, and where they keep caches.
@@ -45,6 +43,9 @@ os.environ.update(
     PATH=f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}",
     PYTHONPATH=ROOT,
     PYTHONSAFEPATH="1",  # not those of a working folder that happens to hold the same names
+    # For what draws. As a param all would be drawn again for any key, as a resource each job would print it. With the
+    # digests of the code, so that no job makes them again.
+    CSA_CONFIG=canonical(config | {"codes": PLAN.codes}),
     # Libraries keep caches in the home folder otherwise, which compute nodes often cannot write to.
     XDG_CACHE_HOME=CACHE,
     MPLCONFIGDIR=f"{CACHE}/matplotlib",

@@ -184,6 +184,12 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="torch.compile the network: auto does it for long runs on a CPU (default: auto)",
     )
+    sub.add_argument(
+        "--capture",
+        choices=("auto", "no"),
+        default="auto",
+        help="replay steps as CUDA graphs: auto does it on one GPU, with images in memory (default: auto)",
+    )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
         "--expect-code",

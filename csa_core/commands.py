@@ -86,6 +86,7 @@ def train(args: argparse.Namespace) -> None:
     launch.keep_compiled(state / "compiled")
     device = _device(args, config.precision)
     from csa_core.data.ranks import rank
+    from csa_core.train.loop import Options
     from csa_core.train.loop import train as train_run
 
     dataset, kept = _inputs(args, config.data)
@@ -94,19 +95,8 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or code_digest(config.method)
     if args.expect_code and code != code_digest(config.method):
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    metrics = train_run(
-        config,
-        dataset,
-        kept,
-        args.out,
-        state,
-        device,
-        code,
-        args.checkpoint_seconds,
-        args.retrain,
-        args.encoder,
-        args.compile,
-    )
+    given = args.checkpoint_seconds, args.retrain, args.encoder, args.compile, args.capture
+    metrics = train_run(config, dataset, kept, Options(args.out, state, device, code, *given))
     if rank() == 0:
         _print_accuracies(metrics)
     return None

@@ -40,6 +40,8 @@ class WorkflowConfig(Strict):
     """CPU threads of one training job; a run of several ranks takes as many for each."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """torch.compile the networks: auto does it for long runs on a CPU."""
+    capture: Literal["auto", "no"] = "auto"
+    """Replay training steps as CUDA graphs: auto does it on one GPU, with images in memory."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """image_list: processes that decode images for each rank; null takes the cores that training leaves idle."""
     code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None

@@ -156,6 +156,10 @@ class SimSiam(Method):
         optimizer.step()
         return stats
 
+    def is_steady(self, phase: str) -> bool:
+        """No: replaying these steps has not been tried."""
+        return False
+
     def row(self, sums: dict[str, float], steps: int) -> dict[str, Any]:
         """Return a line of the history from the sums over the steps of an epoch."""
         return {

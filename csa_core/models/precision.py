@@ -45,6 +45,16 @@ def resolve(precision: str, device: torch.device, model: str, image_size: tuple[
     return "bfloat16" if gains else "float32"
 
 
+def allow_tf32(is_allowed: bool) -> None:
+    """Let GPUs multiply and convolve in TF32, or in full float32, which torch alone does not mean in convolutions.
+
+    By the older names of these switches: after the newer ones (`fp32_precision`) torch refuses to read
+    the older, which torch.compile does.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed
+    torch.backends.cudnn.allow_tf32 = is_allowed
+
+
 def has_bfloat16() -> bool:
     """Whether this processor multiplies in bfloat16: AVX512_BF16 or AMX."""
     return bool(instruction_sets() & {"avx512_bf16", "amx_bf16"})

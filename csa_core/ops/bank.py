@@ -64,8 +64,8 @@ class ContextBank:
         """Append the confident images in order (line 13); at most `volume` a call."""
         order = confident_b.cumsum(0) - 1
         place = ((self._pushed + order) % self.volume).masked_fill(~confident_b, self.volume)
-        self._images_nhwc.index_copy_(0, place, images_bchw.permute(0, 2, 3, 1))
-        self._masks.index_copy_(0, place, masks_b1hw)
+        write_rows(self._images_nhwc, place, images_bchw.permute(0, 2, 3, 1))
+        write_rows(self._masks, place, masks_b1hw)
         self._pushed += confident_b.sum()
 
     def is_ready(self) -> bool:
@@ -108,3 +108,15 @@ class ContextBank:
         self._masks[:-1] = state["masks"]
         self._pushed.copy_(state["pushed"])
         self._is_ready = False
+
+
+def write_rows(target: Tensor, place_b: Tensor, rows: Tensor) -> None:
+    """Write `rows` to the places of `target` along its first dimension.
+
+    Where algorithms have to be deterministic, a GPU's `index_copy_` asks the device whether all places lie
+    inside, which a captured step must not do. Here they do, and `unsafe` leaves the question out.
+    """
+    if target.is_cuda:
+        torch._index_put_impl_(target, [place_b], rows, accumulate=False, unsafe=True)
+    else:
+        target.index_copy_(0, place_b, rows)

@@ -1,13 +1,14 @@
 """The loop: train one run from wherever it stands to its results, through any number of kills.
 
-State lives in `state_root / <digest>`, keyed by configuration, data, split and code. An unfinished
+State lives in `Options.state / <digest>`, keyed by configuration, data, split and code. An unfinished
 run keeps its last two checkpoints there; a finished one keeps its results, from which `--out` is
 filled again at no cost. Where a run continues from, in this order: its finished results, its newest
 sound checkpoint, the start.
 """
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,63 +36,64 @@ from csa_core.train.results import Row, finish, is_finished
 from csa_core.train.run import Run
 
 
-def train(
-    config: RunConfig,
-    dataset: Dataset | ImageList,
-    split: Split,
-    out: Path,
-    state_root: Path,
-    device: torch.device,
-    code: str,
-    checkpoint_seconds: float = 30.0,
-    retrain: bool = False,
-    encoder: Path | None = None,
-    compile_network: str = "no",
-) -> dict[str, Any]:
-    """Train `config` and leave its results in `out`; return the metrics.
+@dataclass(frozen=True)
+class Options:
+    """Where and how a run is trained; what it is stands in its configuration."""
 
-    Args:
-        code: version of the training code that the results are labelled with.
-        checkpoint_seconds: write a checkpoint at the first end of an epoch after this long.
-        retrain: forget finished results and checkpoints of this very run first.
-        encoder: weights of the pre-training run that this run needs, or the folder with them.
-        compile_network: auto, yes or no, see `csa_core.train.compiled`.
+    out: Path
+    """Folder for the results."""
+    state: Path
+    """Folder of the states of all runs."""
+    device: torch.device
+    code: str
+    """Version of the training code that the results are labelled with."""
+    checkpoint_seconds: float = 30.0
+    """Write a checkpoint at the first end of an epoch after this long."""
+    retrain: bool = False
+    """Forget finished results and checkpoints of this very run first."""
+    encoder: Path | None = None
+    """Weights of the pre-training run that this run needs, or the folder with them."""
+    compile: str = "no"
+    """auto, yes or no, see `csa_core.train.compiled`."""
+    capture: str = "auto"
+    """auto replays steps as CUDA graphs where that is possible, no does not."""
+
+
+def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options: Options) -> dict[str, Any]:
+    """Train `config` and leave its results in `options.out`; return the metrics.
 
     Raises:
         UserError: another process trains this run, the encoder is not the one it needs, something is
             not finite, or there is not enough memory or disk.
     """
+    out, device = options.out, options.device
     # What can be found wrong is found before the first step, and not after hours.
-    digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": code}
+    digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": options.code}
     # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
     digests["precision"] = resolve(config.precision, device, config.model, dataset.image_size)
-    weights, weights_digest = read_parent(encoder, config, dataset.digest, split.digest)
+    weights, weights_digest = read_parent(options.encoder, config, dataset.digest, split.digest)
     if weights is not None:
         digests["encoder"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
-    folder = state_root / store.digest(digests)[:24]
+    folder = options.state / store.digest(digests)[:24]
     for each in (folder, out):
         store.make_folder(each)
     # One rank holds the lock, reads and writes; the others train with it.
     with hold(folder) if rank() == 0 else nullcontext():
-        if retrain and rank() == 0:
+        if options.retrain and rank() == 0:
             for path in [*checkpoint.find(folder), folder / "finished.json"]:
                 store.remove(path)
         if not agree(rank() == 0 and is_finished(folder), device):
-            with one_line_when_out_of_memory(config, dataset.image_size), _stream(device):
+            with one_line_when_out_of_memory(config, dataset.image_size):
                 run = Run(config, dataset, split, device, weights)
-                run.is_compiled = compile_where_it_pays(run, compile_network)
-                history, seconds = _train_epochs(run, out, folder, digests, checkpoint_seconds)
+                run.is_compiled = compile_where_it_pays(run, options.compile)
+                run.replay = run.replay if options.capture == "auto" else None
+                history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
         if rank() == 0:
             _publish(folder, out)
         wait()
     return store.read_sealed(out / "metrics.json")
-
-
-def _stream(device: torch.device) -> AbstractContextManager[Any]:
-    """On a GPU work on a stream of the run's own: steps cannot be captured on the default one."""
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _publish(folder: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ step in it, the learning rate and the bank.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,7 +20,7 @@ EAGER_STEPS = 3
 
 
 class Replay:
-    """The steps of one run, captured once a phase and replayed from then on."""
+    """The steps of one run, captured once a phase and replayed until it ends; its graph and memory then go."""
 
     def __init__(
         self,
@@ -27,14 +28,17 @@ class Replay:
         is_steady: Callable[[str], bool],
         device: torch.device,
         capture: Capture,
+        stream: torch.cuda.Stream | None = None,
     ) -> None:
         """Replay `train`, which takes one step of a phase.
 
         Args:
             is_steady: whether the next step of a phase is the same operations as the one before.
             capture: turns a step into what repeats it: `captured` on a GPU.
+            stream: where steps run; the default one captures none.
         """
         self._train, self._is_steady, self._capture = train, is_steady, capture
+        self._stream = stream
         self._number = torch.zeros(1, dtype=torch.int64, device=device)
         self._plan: EpochPlan[Picks] | None = None
         self._phase = ""
@@ -49,7 +53,9 @@ class Replay:
             self._plan.copy_(plan)
         self._number.zero_()
         for _ in range(plan.steps):
-            yield self._step()
+            with aside(self._stream):
+                stats = self._step()
+            yield stats
 
     def _step(self) -> Stats:
         if not self._is_steady(self._phase):
@@ -67,6 +73,19 @@ class Replay:
         one = self._plan.of_step(self._number)
         self._number += 1
         return self._train(one, self._phase)
+
+
+@contextmanager
+def aside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Work on `stream`, after what came before and before what comes after; the host waits for neither."""
+    if stream is None:
+        yield
+        return
+    around = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(around)
+    with torch.cuda.stream(stream):
+        yield
+    around.wait_stream(stream)
 
 
 def captured(step: Callable[[], Stats]) -> Callable[[], Stats]:

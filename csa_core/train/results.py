@@ -93,6 +93,7 @@ def _provenance(run: Run, seconds: float) -> dict[str, Any]:
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "compiled": run.is_compiled,
+        "captured": run.replay is not None,
         "code": code_digest(run.config.method),
         "versions": {
             "csa_core": csa_core.__version__,

@@ -19,7 +19,7 @@ from csa_core.errors import UserError
 from csa_core.evaluation.scores import with_ensemble
 from csa_core.methods import METHODS
 from csa_core.methods.base import Method, Setting, Stats, Watch
-from csa_core.models.precision import place, resolve
+from csa_core.models.precision import allow_tf32, place, resolve
 from csa_core.store import Tensors
 from csa_core.train.guard import Guard
 from csa_core.train.replay import Replay, captured
@@ -56,7 +56,10 @@ class Run:
         self.objective: Any = Objective(self.method, self.network, self.watch)
         # A graph wants the whole step on one GPU: images in memory, and no other rank to talk to.
         is_whole = device.type == "cuda" and isinstance(dataset, Dataset) and ranks() == 1
-        self.replay = Replay(self._step_of, self.method.is_steady, device, captured) if is_whole else None
+        self.replay: Replay | None = None
+        if is_whole:
+            stream = torch.cuda.Stream(device)
+            self.replay = Replay(self._step_of, self.method.is_steady, device, captured, stream)
         if ranks() > 1:
             self._share_gradients()
 
@@ -183,9 +186,7 @@ def choose_device(name: str, precision: str = "float32") -> torch.device:
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"precision: tf32 is for NVIDIA GPUs, not for {device.type}; use float32")
     if device.type == "cuda":
-        multiplication = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = multiplication
-        torch.backends.cudnn.conv.fp32_precision = multiplication  # type: ignore[attr-defined]
+        allow_tf32(precision == "tf32")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

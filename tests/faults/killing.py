@@ -26,7 +26,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.train import checkpoint
-from csa_core.train.loop import train
+from csa_core.train.loop import Options, train
 from tests.conftest import tiny
 
 FILES = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
@@ -80,7 +80,7 @@ def main(method: str, kills: int, folder: Path) -> None:
 
     def run(out: Path, tracer: Tracer | None = None) -> None:
         sys.settrace(tracer)
-        train(config, dataset, split, out, out / "state", torch.device("cpu"), "code", checkpoint_seconds=0)
+        train(config, dataset, split, Options(out, out / "state", torch.device("cpu"), "code", checkpoint_seconds=0))
         sys.settrace(None)
         if tracer:
             (out / "lines.json").write_text(json.dumps(tracer.lines))

@@ -16,7 +16,7 @@ from csa_core.data.sources import read_dataset
 from csa_core.data.split import Split, make_split, read_split, write_split
 from csa_core.errors import UserError
 from csa_core.train import checkpoint
-from csa_core.train.loop import train
+from csa_core.train.loop import Options, train
 from tests.conftest import tiny
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
@@ -42,7 +42,8 @@ def interrupted(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPat
 
 
 def fit(folder: Path, dataset: Dataset, split: Split) -> dict[str, bytes]:
-    train(tiny(), dataset, split, folder / "out", folder / "state", torch.device("cpu"), "code", checkpoint_seconds=0)
+    options = Options(folder / "out", folder / "state", torch.device("cpu"), "code", checkpoint_seconds=0)
+    train(tiny(), dataset, split, options)
     return {name: (folder / "out" / name).read_bytes() for name in SAME}
 
 

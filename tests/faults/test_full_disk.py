@@ -17,7 +17,7 @@ from csa_core import store
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.train.loop import train
+from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, TINY, tiny
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
@@ -47,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 def attempt(out: Path, dataset: Dataset, split: Split, state: Path | None = None, seconds: float = 0) -> str:
     """Train; return what the error says, if there is one."""
     try:
-        train(tiny(), dataset, split, out, state or out / "state", torch.device("cpu"), "code", seconds)
+        train(tiny(), dataset, split, Options(out, state or out / "state", torch.device("cpu"), "code", seconds))
     except UserError as error:
         return str(error)
     return ""

@@ -15,7 +15,7 @@ from csa_core.errors import UserError
 from csa_core.methods.base import Stats
 from csa_core.ops.activation_map import background_mask, object_map
 from csa_core.train import checkpoint, guard
-from csa_core.train.loop import train, train_epoch
+from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
 
@@ -115,7 +115,7 @@ def test_a_run_stops_before_the_optimizer(
     inject: Any, name: str, where: Any, states: Any, dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     def train_it() -> None:
-        train(tiny(), dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0)
+        train(tiny(), dataset, split, Options(tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0))
 
     message, before, after = stopped_at(inject, where, train_it, monkeypatch)
     assert message.startswith(f"{name} is not finite in epoch {where[0]}, step {where[1]} (learning rate")
@@ -136,7 +136,7 @@ def test_pretraining_stops_before_the_optimizer(
     config = tiny(method="simsiam", pretraining=PRETRAINING)
 
     def train_it() -> None:
-        train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0)
+        train(config, dataset, split, Options(tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0))
 
     where = (where[0], min(where[1], 2), where[2])  # an epoch has two full batches
     message, before, after = stopped_at(inject, where, train_it, monkeypatch)
@@ -160,7 +160,7 @@ def test_weights_that_the_last_step_blew_up_are_no_checkpoint(
 
     monkeypatch.setattr("csa_core.train.loop.Run", Faulty)
     with pytest.raises(UserError, match=r"heads.single.bias is not finite in epoch 3, after its last step"):
-        train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0)
+        train(config, dataset, split, Options(tmp_path / "out", tmp_path / "state", CPU, "code", checkpoint_seconds=0))
     (folder,) = (tmp_path / "state").iterdir()
     assert checkpoint.load_newest(folder, {"code": "code"})[1]["epoch"] == 2
 

@@ -11,7 +11,7 @@ import yaml
 from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
-from csa_core.train.loop import train
+from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, tiny_fields
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: object) -> dict[str, bytes]:
-    train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)  # type: ignore[arg-type]
+    train(config, dataset, split, Options(folder / "out", folder / "state", CPU, "code", **options))  # type: ignore[arg-type]
     return results(folder / "out")
 
 

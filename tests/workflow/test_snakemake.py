@@ -24,7 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Everything the workflow makes, of the tiny protocol, trained for real."""
     folder = Folder(tmp_path_factory.mktemp("finished"))
     jobs = folder.jobs()
-    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 36 and jobs["table"] == 11
+    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 40 and jobs["table"] == 11
     done = folder.snakemake()
     assert done.returncode == 0, done.stderr
     return folder
@@ -53,7 +53,7 @@ def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
             if inside.any():
                 assert line["sd_percent"] == pytest.approx(np.std(accuracy, ddof=1))
                 checked += 1
-    assert checked == (2 + 3 + 5) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
+    assert checked == (2 + 3 + 6) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
 
 
 def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
@@ -181,12 +181,12 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("estimate")
-    assert done.returncode == 0 and re.search(r"all +36 +36 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(r"all +40 +40 +0 +0 s", done.stdout), done.stdout
     done = finished.snakemake("status")
-    assert done.returncode == 0 and re.search(r"all +36 +36 +0 +0 +0 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(r"all +40 +40 +0 +0 +0 +0 +0 s", done.stdout), done.stdout
     folder = Folder(tmp_path)
     assert "nothing yet: ask again after one" in folder.snakemake("estimate").stdout
-    assert re.search(r"all +36 +0 +0 +0 +0 +36 +\?", folder.snakemake("status").stdout)
+    assert re.search(r"all +40 +0 +0 +0 +0 +40 +\?", folder.snakemake("status").stdout)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ rule table:
     message:
         "Table results/{wildcards.table}.csv"
     shell:
-        "printf %s {CONFIG:q} | python -m workflow.report.tables {wildcards.table} --config -"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config -'
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -35,7 +35,7 @@ rule partial:
     message:
         "Partial table results/partial/{wildcards.table}.md"
     shell:
-        "printf %s {CONFIG:q} | python -m workflow.report.tables {wildcards.table} --config - --partial"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config - --partial'
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -55,7 +55,7 @@ rule figure:
     message:
         "Figure {wildcards.figure}"
     shell:
-        "printf %s {CONFIG:q} | python -m workflow.report.figures {wildcards.figure} --config -"
+        'printf %s "$CSA_CONFIG" | python -m workflow.report.figures {wildcards.figure} --config -'
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -69,6 +69,9 @@ rule contexts:
         "<results>/figures/contexts.safetensors",
     log:
         "<results>/logs/figures/contexts-data.log",
+    resources:
+        device=DEVICE,
+        workers=WORKERS,
     params:
         run=lambda w, input: os.path.dirname(input.weights),
         root=REFERENCE.config.data.root,
@@ -76,7 +79,7 @@ rule contexts:
         "Contexts that the reference run sees"
     shell:
         "python -m csa_core contexts {params.run:q} --root {params.root:q} --data {input.data:q} --split {input.split:q}"
-        " --device {DEVICE} {WORKERS} --out {output:q} > {log:q} 2>&1"
+        " --device {resources.device} {resources.workers} --out {output:q} > {log:q} 2>&1"
 
 
 rule gallery:
@@ -136,7 +139,7 @@ rule status:
         "results/logs/status.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
-        "printf %s {CONFIG:q} | python -m workflow.status --config - --cores {threads} | tee {log:q}"
+        'printf %s "$CSA_CONFIG" | python -m workflow.status --config - --cores {threads} | tee {log:q}'
 
 
 # Trains nothing and makes no file: prints what is left to train, and about how long it takes.
@@ -145,4 +148,4 @@ rule estimate:
         "<results>/logs/estimate.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
-        "printf %s {CONFIG:q} | python -m workflow.estimate --config - --cores {threads} | tee {log:q}"
+        'printf %s "$CSA_CONFIG" | python -m workflow.estimate --config - --cores {threads} | tee {log:q}'

@@ -14,6 +14,14 @@ rule train:
     threads: lambda w: PLAN.config.threads * run_of(w).ranks
     resources:
         gpu=lambda w: run_of(w).ranks if GPUS else 0,
+        # Text for the command line, here because no change of a resource trains again.
+        devices=DEVICES,
+        state=PLAN.state,
+        device=DEVICE,
+        workers=WORKERS,
+        compile=PLAN.config.compile,
+        capture=PLAN.config.capture,
+        expected=EXPECTED,
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: run_of(w).json,
@@ -23,7 +31,9 @@ rule train:
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "printf %s {params.config:q} | python -m workflow.devices --of={DEVICES:q} --state {PLAN.state:q} {resources.gpu} --"
+        "printf %s {params.config:q} | python -m workflow.devices --of={resources.devices:q} --state {resources.state:q}"
+        " {resources.gpu} --"
         " python -m csa_core train - --data {input.data:q} --split {input.split:q} {params.encoder} --out {params.out:q}"
-        " --state {PLAN.state:q} --device {DEVICE} --threads {threads} {WORKERS} --compile {PLAN.config.compile}"
-        " --code-version {params.code:q} {EXPECTED} > {log:q} 2>&1"
+        " --state {resources.state:q} --device {resources.device} --threads {threads} {resources.workers}"
+        " --compile {resources.compile} --capture {resources.capture}"
+        " --code-version {params.code:q} {resources.expected} > {log:q} 2>&1"

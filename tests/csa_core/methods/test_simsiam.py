@@ -17,7 +17,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.models.simsiam import SimSiamNetwork
-from csa_core.train.loop import train, train_epoch
+from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
 from tests.helpers.runs import results, start, wait_for_checkpoint
@@ -45,7 +45,7 @@ def first_batch(run: Run) -> Batch:
 def plain(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished plain SimSiam run."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    train(simsiam(), dataset, split, out, out / "state", CPU, "code")
+    train(simsiam(), dataset, split, Options(out, out / "state", CPU, "code"))
     return out
 
 

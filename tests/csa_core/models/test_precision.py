@@ -23,7 +23,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.methods.base import Stats
 from csa_core.models import precision
-from csa_core.train.loop import train, train_epoch
+from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
 
@@ -317,7 +317,7 @@ def processor(monkeypatch: pytest.MonkeyPatch, *sets: str) -> None:
 
 
 def fit(config: Any, dataset: Dataset, split: Split, folder: Path, **options: Any) -> dict[str, Any]:
-    return train(config, dataset, split, folder / "out", folder / "state", CPU, "code", **options)
+    return train(config, dataset, split, Options(folder / "out", folder / "state", CPU, "code", **options))
 
 
 class PowerCut(Exception):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csa_core.errors import UserError
-from csa_core.ops.bank import ContextBank, bank_bytes, make_bank
+from csa_core.ops.bank import ContextBank, bank_bytes, make_bank, write_rows
 
 BATCH = 4
 
@@ -73,6 +73,16 @@ def test_a_restored_bank_goes_on_as_the_first(before: int, after: int) -> None:
     assert bank.is_ready() == restored.is_ready()
     for mine, other in zip(bank.state().values(), restored.state().values(), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_rows_are_written_alike_by_both_operations() -> None:
+    """A GPU writes by the operation that asks it nothing; here both are run on the CPU."""
+    for place in (torch.tensor([3, 0, 7, 8, 8]), torch.tensor([8, 8, 8, 8, 8]), torch.tensor([7, 8, 0, 1, 2])):
+        one, other = torch.zeros(9, 2, 5, 3), torch.zeros(9, 2, 5, 3)
+        rows = torch.rand(5, 3, 2, 5).permute(0, 2, 3, 1)
+        write_rows(one, place, rows)
+        torch._index_put_impl_(other, [place], rows, accumulate=False, unsafe=True)
+        assert torch.equal(one[:8], other[:8]), "all but the place that is never read"
 
 
 def test_an_emptied_bank_is_not_full() -> None:

@@ -21,7 +21,7 @@ from csa_core.errors import UserError
 from csa_core.evaluation.scores import score
 from csa_core.train import checkpoint
 from csa_core.train.lock import hold
-from csa_core.train.loop import train, train_epoch
+from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import TINY, Cli, tiny
 from tests.helpers.runs import SAME, fit, results, start, wait_for_checkpoint
@@ -188,7 +188,7 @@ def test_other_data_code_or_configuration_has_its_own_state(dataset: Dataset, sp
     cases = [(tiny(), dataset, split, "a"), (tiny(), dataset, split, "b"), (tiny(threshold=0.1), dataset, split, "a")]
     cases += [(tiny(), other, split, "a"), (tiny(), dataset, fewer, "a")]
     for config, data, kept, code in cases:
-        train(config, data, kept, tmp_path / "out", tmp_path / "state", CPU, code)
+        train(config, data, kept, Options(tmp_path / "out", tmp_path / "state", CPU, code))
     assert len(list((tmp_path / "state").iterdir())) == len(cases)
 
 

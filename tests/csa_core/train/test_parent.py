@@ -12,7 +12,7 @@ from csa_core import store
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
-from csa_core.train.loop import train, train_epoch
+from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import Cli, tiny, tiny_fields
 
@@ -29,7 +29,7 @@ def simsiam(**changes: Any) -> Any:
 def plain(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished plain SimSiam run."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    train(simsiam(), dataset, split, out, out / "state", CPU, "code")
+    train(simsiam(), dataset, split, Options(out, out / "state", CPU, "code"))
     return out
 
 
@@ -51,7 +51,7 @@ def test_fine_tuning_starts_from_the_encoder_and_trains_it(plain: Path, dataset:
 def test_the_encoder_is_part_of_what_a_run_is(plain: Path, dataset: Dataset, split: Split, tmp_path: Path) -> None:
     config = tiny(method="ce", pretrained=True, pretraining=RECIPE)
     out = tmp_path / "out"
-    metrics = train(config, dataset, split, out, tmp_path / "state", CPU, "code", encoder=plain)
+    metrics = train(config, dataset, split, Options(out, tmp_path / "state", CPU, "code", encoder=plain))
     assert metrics["digests"]["encoder"] == store.read_tensors(plain / "weights.safetensors")[2]
     assert config.digest() != tiny(method="ce").digest()
     assert config.digest() != tiny(method="ce", pretrained=True, pretraining=RECIPE | {"lr": 0.01}).digest()
@@ -61,7 +61,7 @@ def test_the_encoder_is_part_of_what_a_run_is(plain: Path, dataset: Dataset, spl
 
 def refused(path: Path | None, config: Any, dataset: Dataset, split: Split, tmp_path: Path) -> str:
     with pytest.raises(UserError) as error:
-        train(config, dataset, split, tmp_path / "out", tmp_path / "state", CPU, "code", encoder=path)
+        train(config, dataset, split, Options(tmp_path / "out", tmp_path / "state", CPU, "code", encoder=path))
     assert not (tmp_path / "out").exists(), "refused before anything is made"
     return str(error.value)
 
@@ -94,7 +94,7 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
     damaged.write_bytes(b"gibberish")
     assert "damaged or not ours" in says(damaged)
     supervised = tmp_path / "ce"
-    train(tiny(method="ce"), dataset, split, supervised, tmp_path / "s", CPU, "code")
+    train(tiny(method="ce"), dataset, split, Options(supervised, tmp_path / "s", CPU, "code"))
     assert "is of a ce run; an encoder comes from method simsiam" in says(supervised)
     assert "is of a ce run" not in says(plain / "metrics.json")
 

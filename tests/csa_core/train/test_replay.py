@@ -6,8 +6,10 @@ to the bit. A value read on the host, a branch on one or a shape that follows on
 in the trace.
 """
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,19 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import gpu
+from csa_core import store
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.methods.base import Stats
 from csa_core.methods.csa import Csa
+from csa_core.models.precision import allow_tf32
+from csa_core.train import loop
 from csa_core.train.loop import train_epoch
 from csa_core.train.replay import Replay
 from csa_core.train.run import Run
 from tests.conftest import TINY, tiny
+from tests.helpers.runs import fit
 
 CPU = torch.device("cpu")
 # Eight steps an epoch: after three plain ones of a phase the others are replayed.
@@ -40,6 +47,7 @@ class Traces:
         self.run = run
         self.traced: list[list[str]] = []
         self.replays = 0
+        self.made: list[weakref.ref[Callable[[], Stats]]] = []
 
     def __call__(self, step: Callable[[], Stats]) -> Callable[[], Stats]:
         memory = self.memory()
@@ -55,6 +63,7 @@ class Traces:
             with torch.no_grad():  # the trace holds the backward pass as operations like any other
                 return graph()
 
+        self.made.append(weakref.ref(replay))
         return replay
 
     def memory(self) -> list[Tensor]:
@@ -100,11 +109,55 @@ def test_replaying_the_operations_of_a_step_trains_the_same_network(
     for epoch in range(config.epochs):
         assert train_epoch(replayed, epoch) == train_epoch(plain, epoch)
     assert len(traces.traced) == phases
+    assert sum(made() is not None for made in traces.made) == 1, "what was captured goes with its phase"
     assert traces.replays >= 48 - 6 * phases - (20 if changes.get("bank_reset") else 0), "few steps were plain ones"
     wanted, state = plain.state(), replayed.state()
     assert all(np.array_equal(wanted[name], state[name]) for name in wanted)
     for names in traces.traced:
         assert not [name for name in names if name.startswith(HOST_ASKS)], "the host asked the device"
+
+
+def test_capture_can_be_turned_off(
+    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Captured(Exception):
+        pass
+
+    def capture(step: Callable[[], Stats]) -> Callable[[], Stats]:
+        raise Captured
+
+    class OnGpu(Run):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.replay = Replay(self, capture)
+
+    monkeypatch.setattr(loop, "Run", OnGpu)
+    with pytest.raises(Captured):
+        fit(tiny(), dataset, split, tmp_path / "captured")
+    off = fit(tiny(), dataset, split, tmp_path / "off", capture="no")
+    assert store.read_json(tmp_path / "off/out/provenance.json")["captured"] is False
+    monkeypatch.undo()
+    assert off == fit(tiny(), dataset, split, tmp_path / "plain")
+
+
+def test_tf32_is_set_where_torch_compile_can_read_it() -> None:
+    """torch refuses to read the older switches after the newer were set; its compiler reads the older ones."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        for is_allowed in (True, False):
+            allow_tf32(is_allowed)
+            assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (is_allowed,) * 2
+            assert torch.get_float32_matmul_precision() == ("high" if is_allowed else "highest")
+            assert (torch.backends.cudnn.conv.fp32_precision == "tf32") is is_allowed  # type: ignore[attr-defined]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_script_for_a_gpu_says_that_there_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "benchmarks.gpu: torch finds no CUDA GPU here; run it on a machine that has one"
 
 
 class Operations(TorchDispatchMode):
