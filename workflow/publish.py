@@ -107,6 +107,8 @@ def draw(folder: Path) -> dict[str, str]:
         save(drawn, str(folder / "figures" / figure))
         store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
+    if not tables_drawn:
+        raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")
     judged = [str(folder / f"{name}.claims.csv") for name in tables_drawn]
     claims.main([*judged, "--out", str(folder / "claims.csv")])
     shown = [str(folder / f"{name}.json") for name in tables_drawn]

@@ -1,0 +1,88 @@
+"""Published results are redrawn from their metrics and histories alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from csa_core.data.sources import load_source
+from csa_core.data.split import make_split
+from csa_core.train.loop import Options, train
+from tests.conftest import ROOT, TINY
+from workflow import publish
+
+PAGE = """# A page
+<!-- published: tiny table1 -->
+what stood here before
+<!-- end -->
+<!-- published: tiny runs -->
+<!-- end -->
+<!-- published: tiny claims -->
+<!-- end -->
+<!-- published: tiny best epoch -->
+<!-- end -->
+<!-- published: elsewhere table1 -->
+stays
+<!-- end -->
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published folder with two finished runs of two seeds, taken from a training's results."""
+    there = tmp_path_factory.mktemp("published")
+    (there / "protocol").mkdir()
+    (there / "protocol/tiny.yaml").write_text(yaml.safe_dump(TINY))
+    folder, results = there / "tiny", there / "results"
+    folder.mkdir()
+    config = {"protocol": str(there / "protocol/tiny.yaml"), "seeds": [1, 2], "code_version": "t-1"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    plan = publish.plan_of(folder)
+    for run in plan.runs_of("table1"):
+        out = results / Path(run.folder).relative_to(folder)
+        dataset = load_source(run.config.data)
+        split = make_split(dataset, run.config.data)
+        train(run.config, dataset, split, Options(out, there / "state", torch.device("cpu"), "t-1"))
+    other = next(iter(results.rglob("metrics.json"))).parent.with_name("seed=9")
+    shutil.copytree(other.with_name("seed=1"), other)
+    assert publish.main(["take", str(folder), str(results)]) == 0
+    return folder
+
+
+def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path) -> None:
+    taken = {path.name for path in published.rglob("seed=*/*")}
+    assert taken == {"metrics.json", "history.csv", "provenance.json"}
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    assert publish.main(["draw", str(published), "--pages", str(page)]) == 0
+    text = page.read_text()
+    assert "what stood here before" not in text and "stays" in text
+    assert "| Ours w/o Q" in text and "Section" in text and "`tiny/csa/bank_batches=0`" in text
+    assert "taking the best of the epochs" in text
+    for name in ("table1.csv", "table1.tex", "claims.csv", "report.html", "figures/curves-baselines.svg"):
+        assert (published / name).exists(), name
+    assert publish.main(["draw", str(published), "--pages", str(page)]) == 0
+    assert page.read_text() == text, "drawn again it is the same"
+
+
+def test_a_block_that_nothing_is_drawn_for_is_named(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- published: tiny tabel1 -->\n<!-- end -->\n")
+    assert publish.main(["draw", str(published), "--pages", str(page)]) == 2
+    assert "'tiny tabel1': nothing of that name is published" in capsys.readouterr().err
+
+
+def test_the_pages_show_what_the_repository_publishes(tmp_path: Path) -> None:
+    pages = []
+    for page in publish.PAGES:
+        pages.append(tmp_path / page.name)
+        shutil.copy2(page, pages[-1])
+    shutil.copytree(ROOT / "results/published", tmp_path / "published")
+    folders = sorted(path.parent for path in (tmp_path / "published").glob("*/config.yaml"))
+    assert publish.main(["draw", *map(str, folders), "--pages", *map(str, pages)]) == 0
+    for page, copy in zip(publish.PAGES, pages, strict=True):
+        assert copy.read_text() == page.read_text(), f"run `make published`: {page.name} is out of date"
