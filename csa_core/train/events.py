@@ -16,6 +16,7 @@ TAGS = {
     "train_accuracy": "accuracy/train",
     "confident": "bank/confident",
     "bank_fill": "bank/fill",
+    "shifted": "bank/shifted",
     "lr": "schedule/lr",
     "projector_std": "projector/std",
     "projector_std_expected": "projector/std_expected",
