@@ -55,11 +55,11 @@ class Trainee:
 
     def features(self, images_bchw: Tensor) -> Tensor:
         """Return the last feature maps, in float32; the body alone computes in the run's precision."""
+        body: Any = self.network.body
         if self.precision != "bfloat16":
-            features: Tensor = self.network.body(images_bchw)
-            return features
+            return body(images_bchw)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, torch.bfloat16):
-            features = self.network.body(images_bchw)
+            features: Tensor = body(images_bchw)
         return features.float()
 
     def place(self, network: nn.Module) -> Any:

@@ -59,10 +59,12 @@ def selection(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_an_archive_and_a_folder_give_the_same_bytes(dataset: Dataset, selection: Path, tmp_path: Path) -> None:
     write_folder(tmp_path, dataset)
     config = of_folder(tmp_path, selection)
-    found = [select(dataset, str(selection)), select(rearranged(dataset), str(selection)), load_source(config)]
+    from_folder = load_source(config)
+    assert isinstance(from_folder, Dataset)
+    found = [select(dataset, str(selection)), select(rearranged(dataset), str(selection)), from_folder]
     kept = make_split(dataset, TAILED)
     for one in found:
-        assert isinstance(one, Dataset) and one.digest == found[0].digest and one.source == "selection"
+        assert one.digest == found[0].digest and one.source == "selection"
         assert np.array_equal(one.train_images, dataset.train_images[kept.indices]), "in the order of the split"
         assert np.array_equal(one.train_labels, dataset.train_labels[kept.indices])
         assert np.array_equal(one.test_images, found[0].test_images) and len(one.test_labels) == 120
