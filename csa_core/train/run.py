@@ -57,7 +57,7 @@ class Trainee:
         """Return the last feature maps, in float32; the body alone computes in the run's precision."""
         body: Any = self.network.body
         if self.precision != "bfloat16":
-            return body(images_bchw)  # type: ignore[no-any-return]
+            return body(images_bchw)
         with torch.autocast(self.device.type, torch.bfloat16):
             features: Tensor = body(images_bchw)
         return features.float()
