@@ -26,16 +26,21 @@ ROOT = Path(__file__).parents[1]
 Times = dict[str, list[float]]
 
 
-def interleaved(steps: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> Times:
-    """Return milliseconds of each candidate in each round, without the first `warmup` rounds."""
+def interleaved(
+    steps: dict[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
+    """Return milliseconds of each candidate in each round by a clock, without the first `warmup` rounds."""
     times: Times = {name: [] for name in steps}
     for _ in range(warmup + rounds):
         for name, step in steps.items():
             _wait()
-            start = time.perf_counter()
+            start = clock()
             step()
             _wait()
-            times[name].append(1000 * (time.perf_counter() - start))
+            times[name].append(1000 * (clock() - start))
     return {name: values[warmup:] for name, values in times.items()}
 
 

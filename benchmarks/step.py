@@ -5,6 +5,7 @@ what no implementation of the method can avoid. Each precision has its own, and 
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network, too: a minute more")
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers of the baseline")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], help="of the step; tf32 goes alone")
+    parser.add_argument("--cpu-time", action="store_true", help="step: CPU time, for one thread on a busy machine")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
@@ -72,7 +74,8 @@ def step(device: torch.device, threads: int, args: argparse.Namespace) -> list[d
     for candidate in steps.values():
         for _ in range(warmup(device)):
             candidate()
-    times = interleaved({name: repeat(each, many) for name, each in steps.items()}, args.rounds)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    times = interleaved({name: repeat(each, many) for name, each in steps.items()}, args.rounds, clock=clock)
     value, first, rows = medians(times), args.precision[0], []
     for name in args.precision:
         row: dict[str, Any] = {"device": device.type, "precision": name, "threads": threads}

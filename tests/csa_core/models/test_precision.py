@@ -136,7 +136,8 @@ def test_losses_and_log_priors_are_float32_to_their_last_digits(method: str, dat
 def test_statistics_of_batch_norm_are_float32(dataset: Dataset, split: Split) -> None:
     run = Run(tiny(precision="bfloat16"), dataset, split, CPU)
     run.network.train()
-    norm, seen = run.network.body.bn, []
+    norm: Any = run.network.get_submodule("body.bn")
+    seen: list[Tensor] = []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     run.method.features(run.network, torch.randn(16, 3, 16, 12))
     assert seen[0].dtype == torch.bfloat16 and norm.running_mean.dtype == norm.running_var.dtype == torch.float32
@@ -151,7 +152,7 @@ def test_weights_gradients_and_momentum_are_float32(trained: tuple[Run, Dispatch
         momentum = run.optimizer.state[weight]["momentum_buffer"]
         assert weight.grad is not None
         assert {weight.dtype, weight.grad.dtype, momentum.dtype} == {torch.float32}, name
-    weight = run.network.body.conv.weight
+    weight = run.network.get_parameter("body.conv.weight")
     for tensor in (weight, run.optimizer.state[weight]["momentum_buffer"]):
         assert not torch.equal(tensor, tensor.bfloat16().float()), "digits that bfloat16 has not"
 

@@ -60,7 +60,13 @@ def test_tensorboard_shows_the_history(
     assert {"loss/train", "schedule/lr"} <= set(shown) and all("/" in tag for tag in shown)
     assert len(shown["loss/train"]) == len(history.splitlines()) - 1
     if not changes:
-        assert {"loss/train_resampling", "accuracy/train", "accuracy/test_resampling", "bank/fill"} <= set(shown)
+        assert {
+            "loss/train_resampling",
+            "accuracy/train",
+            "accuracy/test_resampling",
+            "bank/fill",
+            "bank/shifted",
+        } <= set(shown)
 
 
 def test_a_finished_run_shows_the_same_whenever_it_is_fetched(dataset: Dataset, split: Split, tmp_path: Path) -> None:
@@ -87,7 +93,7 @@ def test_a_run_can_be_watched_killed_and_continued(tmp_path: Path) -> None:
     process.communicate()
     assert beat["process"] == process.pid and beat["host"] == socket.gethostname() and beat["out"] == str(out)
     assert beat["epochs"] == 40 and beat["epoch"] >= 1 and 0 < beat["seconds_per_epoch"] < 10
-    assert 0 <= beat["train_accuracy"] <= 1 and set(beat["digests"]) == {"config", "data", "split", "code"}
+    assert 0 <= beat["train_accuracy"] <= 1 and set(beat["digests"]) == {"config", "data", "split", "code", "precision"}
     rows = (out / PARTIAL).read_text()
     assert len(rows.splitlines()) == 1 + sign_of_life(out / "state")["epoch"]
     assert shown_by_tensorboard(out) == of_history(rows), "live"

@@ -28,7 +28,13 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "T
 def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, list[dict[str, Any]]]:
     """Return tensors and history of a run without batch norm, trained by so many ranks."""
     launcher = [] if ranks == 1 else [*TORCHRUN, "localhost:0"]
-    command = [sys.executable, *launcher, SCRIPT, json.dumps(config | {"ranks": ranks}), str(out)]
+    command = [
+        sys.executable,
+        *launcher,
+        SCRIPT,
+        json.dumps(config | {"ranks": ranks, "precision": "float32"}),
+        str(out),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     tensors, meta, _ = store.read_tensors(out)
