@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from csa_core.config import parse
 from csa_core.data.decode import ListedImages
 from csa_core.data.listed import read_lists, with_workers
-from csa_core.data.plan import plan_epoch
 from csa_core.data.split import make_split
+from csa_core.methods import METHODS, parse
+from csa_core.methods.base import Setting
 from csa_core.vision import torchvision
 
 
@@ -76,6 +76,7 @@ def measure(root: Path, lists: Path, args: argparse.Namespace) -> dict[str, list
     dataset = with_workers(read_lists(config.data), args.workers)
     split = make_split(dataset, config.data)
     images = ListedImages(dataset, split, torch.device("cpu"), 0.0)
+    method = METHODS[config.method](config, Setting(dataset, split, torch.device("cpu"), "float32"))
     v2 = torchvision.transforms.v2
     mean, std = dataset.mean_std
     transform = v2.Compose(
@@ -94,8 +95,7 @@ def measure(root: Path, lists: Path, args: argparse.Namespace) -> dict[str, list
         return sum(len(labels) for _, labels in loader)
 
     def ours(epoch: int) -> int:
-        plan = plan_epoch(config, split.class_counts, epoch, torch.device("cpu"))
-        return sum(len(batch.uniform[1]) for batch in images.batches(plan, {"uniform"}) if batch.uniform)
+        return sum(len(batch.streams["uniform"][1]) for batch in images.batches(method.plan(epoch)))
 
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     for epoch in range(args.rounds + 1):

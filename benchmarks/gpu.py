@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from csa_core.method.bank import bank_bytes
+from csa_core.train.schedule import Phase
+from csa_core.train.step import streams, train_step
 
 from benchmarks.measure import endless, hardware, interleaved, keep, make_dataset, make_run, medians
 from csa_core.data.plan import plan_epoch
-from csa_core.method.bank import bank_bytes
 from csa_core.train.loop import train_epoch
 from csa_core.train.run import Run, choose_device
-from csa_core.train.schedule import Phase
-from csa_core.train.step import streams, train_step
 
 Found = tuple[str, bool | None]
 """What a check found, in words, and whether it is as it should be; None where it is a measurement."""

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from csa_core.config import RunConfig, parse
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import make_split
+from csa_core.methods import parse
 from csa_core.train.results import processor
 from csa_core.train.run import Run
 
@@ -67,7 +67,7 @@ def make_dataset(classes: int = 100, images: int = 10_847, test: int = 1_000, si
 def make_run(dataset: Dataset, device: torch.device, **changes: Any) -> Run:
     """Return a csa run in float32 whose bank fills at its first step, the appendix's otherwise."""
     fields = {"data": {"source": "demo", "profile": "as_is"}, "threshold": 0.0, "lr": 0.01, "warmup_epochs": 0}
-    config: RunConfig = parse(fields | {"precision": "float32"} | changes, "benchmark")
+    config = parse(fields | {"precision": "float32"} | changes, "benchmark")
     run = Run(config, dataset, make_split(dataset, config.data), device)
     run.network.train()
     return run

@@ -23,7 +23,8 @@ from csa_core.store import read_json, read_sealed
 from workflow.plan import Plan, Run
 from workflow.report.collect import HEADINGS, collect
 from workflow.report.declared import plan_option, read_plan
-from workflow.report.summary import paired_interval, standard_error
+from workflow.report.estimates import standard_error
+from workflow.report.summary import paired_interval
 
 MARGIN = 1.0
 """Points of accuracy that count as nothing."""

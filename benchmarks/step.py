@@ -16,13 +16,12 @@ import torch
 from benchmarks.baseline import Images, Plain
 from benchmarks.measure import endless, interleaved, keep, make_dataset, make_run, medians, ratio
 from csa_core.data.augment import plain_batches
-from csa_core.data.plan import plan_epoch
-from csa_core.ops.context_shift import context_shift
+from csa_core.methods.csa import Csa
 from csa_core.models.folded import folded
+from csa_core.ops.context_shift import context_shift
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.replay import EAGER_STEPS, captured
 from csa_core.train.run import Run, choose_device
-from csa_core.train.step import find_contexts
 
 OUT = Path("results/benchmarks")
 TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes")
@@ -97,12 +96,15 @@ def warmup(device: torch.device) -> int:
 
 def floor(run: Run) -> Callable[[], object]:
     """Return forward, backward and optimizer on two batches that lie ready: nothing of the method."""
-    plan = plan_epoch(run.config, run.class_counts, 0, run.device)
-    (x, y), (resampled, their_y) = run.images.batch(plan.uniform[0]), run.images.batch(plan.resampled[0])
+    method = csa_of(run)
+    batch = run.images.at(method.plan(0), 0)
+    (x, y), (resampled, their_y) = batch.streams["uniform"], batch.streams["resampled"]
 
     def plain_step() -> dict[str, torch.Tensor]:
-        loss = run.uniform_loss(run.network.head("uniform", run.features(x)), y)
-        loss = loss + run.resampling_loss(run.network.head("resampling", run.features(resampled)), their_y)
+        network = run.network
+        loss = method.uniform_loss(network.head("uniform", method.features(network, x)), y)
+        features = method.features(network, resampled)
+        loss = loss + method.resampling_loss(network.head("resampling", features), their_y)
         run.update(loss)
         return {}
 
@@ -111,6 +113,12 @@ def floor(run: Run) -> Callable[[], object]:
     for _ in range(EAGER_STEPS):
         plain_step()
     return captured(plain_step)
+
+
+def csa_of(run: Run) -> Csa:
+    """Return the method of a csa run."""
+    assert isinstance(run.method, Csa)
+    return run.method
 
 
 def repeat(step: Callable[[], object], times: int) -> Callable[[], object]:
@@ -127,15 +135,16 @@ def parts(device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """Return what parts of the step cost for a batch of 128, beside the usual way of doing them."""
     dataset = make_dataset()
     run, plain, usual = make_run(dataset, device), Plain(dataset, 128, device), Images(dataset)
-    plan = plan_epoch(run.config, run.class_counts, 0, device)
-    x, y = run.images.batch(plan.uniform[0])
+    method = csa_of(run)
+    picks = method.plan(0).streams["uniform"][0]
+    x, y = run.images.batch(picks)
     features = run.network.body(x).detach()
     logits = run.network.head("uniform", features).detach()
     times = interleaved(
         {
-            "augmentation": lambda: run.images.batch(plan.uniform[0]),
-            "augmentation, usual": lambda: torch.stack([usual[int(i)][0] for i in plan.uniform.index[0]]),
-            "mask and confidence": lambda: find_contexts(run, x, y, features, logits),
+            "augmentation": lambda: run.images.batch(picks),
+            "augmentation, usual": lambda: torch.stack([usual[int(i)][0] for i in picks.index]),
+            "mask and confidence": lambda: method.find_contexts(run.network, x, y, features, logits),
             "mask and confidence, usual": lambda: plain._contexts(x, y),
         },
         rounds,
@@ -186,36 +195,36 @@ def cost(name: str, kinds: list[dict[str, Any]], device: torch.device, rounds: i
         changes = {key: value for key, value in kind.items() if key != "classes"}
         runs.append(make_run(make_dataset(kind.get("classes", 100)), device, **changes))
     for run in runs:
-        for _ in range(run.config.bank_batches):
+        for _ in range(csa_of(run).config.bank_batches):
             bank_operations(run)()  # fills it
     times = interleaved({str(i): endless(run) for i, run in enumerate(runs)}, rounds, warmup(device))
     value = medians(times)
     rows = []
     for i, (kind, run) in enumerate(zip(kinds, runs, strict=True)):
-        row = kind | {"step ms": value[str(i)], "ms an image": value[str(i)] / (2 * run.config.batch_size)}
+        row = kind | {"step ms": value[str(i)], "ms an image": value[str(i)] / (2 * csa_of(run).config.batch_size)}
         rows.append(row | {"relative to the first": ratio(times, str(i), "0")})
     if name != "bank":
         return rows
     times = interleaved({str(i): bank_operations(run) for i, run in enumerate(runs)}, 5 * rounds)
     value = medians(times)
     for i, run in enumerate(runs):
-        megabytes = sum(tensor.nbytes for tensor in run.bank.state().values()) / 1e6 if run.bank else 0.0
+        megabytes = sum(tensor.nbytes for tensor in run.method.state().values()) / 1e6
         rows[i] |= {"push, draw and shift ms": value[str(i)], "bank MB": megabytes}
     return rows
 
 
 def bank_operations(run: Run) -> Callable[[], object]:
     """Return a push of a batch that is confident throughout, a draw and a shift."""
-    plan, bank = plan_epoch(run.config, run.class_counts, 0, run.device), run.bank
+    batch, bank = run.images.at(run.method.plan(0), 0), csa_of(run).bank
     assert bank is not None
-    x, _ = run.images.batch(plan.uniform[0])
+    x, _ = batch.streams["uniform"]
     mask = torch.rand(len(x), 1, *x.shape[2:], device=run.device)
     everyone = torch.ones(len(x), dtype=torch.bool, device=run.device)
 
     def operate() -> None:
         bank.push(x, mask, everyone)
-        contexts, masks = bank.draw(bank.places(plan.slot[0], len(x)))
-        context_shift(x, contexts, masks, plan.mix[0])
+        contexts, masks = bank.draw(bank.places(batch.draws["slot"], len(x)))
+        context_shift(x, contexts, masks, batch.draws["mix"])
 
     return operate
 

@@ -29,8 +29,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from csa_core.store import RESULTS, read_json, read_sealed, sealed  # noqa: E402
 from csa_core.evaluation.scores import pack  # noqa: E402
+from csa_core.store import RESULTS, read_json, read_sealed, sealed  # noqa: E402
 from workflow.plan import Plan, Run  # noqa: E402
 
 PROTOCOL = {
@@ -142,7 +142,7 @@ def train_examples(snakemake: list[str], plan: Plan, folder: Path) -> dict[str, 
     """Train one run of each method, and what the contexts need; return the folders."""
     runs: dict[str, Run] = {}
     for run in plan.all_runs():
-        if run.config.method == "simsiam" or not run.config.pretrained:
+        if not run.config.identity().get("pretrained"):
             runs.setdefault(run.config.method, run)
     targets = [f"{run.folder}/metrics.json" for run in runs.values()]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -170,5 +170,5 @@ def test_the_site_is_built_and_fetches_nothing_from_elsewhere(tmp_path: Path) ->
     for page in tmp_path.rglob("*.html"):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', page.read_text()), page
     reference = (tmp_path / "reference/index.html").read_text()
-    for name in ("csa_core.train.step.train_step", "csa_core.ops.bank.ContextBank", "csa_core.config.RunConfig"):
+    for name in ("csa_core.methods.csa.Csa", "csa_core.ops.bank.ContextBank", "csa_core.config.RunConfig"):
         assert f'id="{name}"' in reference

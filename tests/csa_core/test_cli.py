@@ -90,6 +90,20 @@ def test_a_wrong_key_is_answered_before_torch_is_imported(cli: Cli, run_yaml: Pa
     assert time.monotonic() - start < 10
 
 
+def test_a_file_for_csa_serves_another_method_and_a_key_that_it_lacks_is_refused(
+    cli: Cli, run_yaml: Path, tmp_path: Path
+) -> None:
+    assert "threshold" in TINY
+    short = ("--set", "method=ce", "--set", "epochs=1", "--set", "lr_drops=[]", "--threads", "1")
+    refused = cli("train", run_yaml, "--out", tmp_path / "a", *short, "--set", "threshold=0.3")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and not (tmp_path / "a").exists()
+    assert "threshold: method ce does not read it (csa does); remove it" in refused.stderr
+    done = cli("train", run_yaml, "--out", tmp_path / "a", *short)
+    assert done.returncode == 0, done.stderr
+    trained = json.loads((tmp_path / "a/metrics.json").read_text())["config"]
+    assert trained["method"] == "ce" and "threshold" not in trained and trained["lr"] == TINY["lr"]
+
+
 def test_configuration_from_stdin(cli: Cli, tmp_path: Path) -> None:
     done = cli("split", "-", "--out", tmp_path / "split.json", stdin=json.dumps(TINY))
     assert done.returncode == 0, done.stderr

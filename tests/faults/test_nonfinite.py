@@ -170,9 +170,8 @@ def test_where_nobody_waits_for_the_device_the_weights_rest_from_the_bad_step_on
 ) -> None:
     """What a GPU does: the optimizer itself does nothing, and the end of the epoch names step and tensor."""
     run = Run(tiny(), dataset, split, CPU)
-    watching = guard.Guard(run.network, run.optimizer, torch.device("cpu"))
+    watching = run.guard
     watching._waits = False
-    run.__dict__["guard"] = watching
     train_epoch(run, 0)
     run.network.train()
     watching.start_epoch()
@@ -209,7 +208,7 @@ def test_a_flat_activation_map_gives_a_finite_mask(value: float) -> None:
 def test_watching_costs_no_number(dataset: Dataset, split: Split) -> None:
     """With the guard's check taken out, the weights after two epochs are the same bits."""
     runs = [Run(tiny(), dataset, split, CPU) for _ in range(2)]
-    runs[1].guard.check = lambda: None  # type: ignore[method-assign]
+    runs[1].check = lambda: None  # type: ignore[method-assign]
     for run in runs:
         for epoch in range(2):
             train_epoch(run, epoch)

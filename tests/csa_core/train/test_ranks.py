@@ -45,7 +45,9 @@ def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, li
 def test_two_ranks_train_what_one_trains(kind: str, image_lists: Path, tmp_path: Path) -> None:
     config: dict[str, Any] = TINY | {"lr": 0.005, "epochs": 3, "lr_drops": [2], "threshold": 0.02, "batch_size": 8}
     if kind == "images of lists":
-        config = listed(image_lists, lr=0.002, epochs=3, threshold=0.1, bank_batches=12, bank_start="batch")
+        config = listed(
+            image_lists, lr=0.002, epochs=3, threshold=0.1, bank_batches=12, bank_start="batch", precision="float32"
+        )
     if kind == "one branch":
         config = tiny_fields(**config | {"method": "class_balanced"})
     one, one_rows = by(1, config, tmp_path / "one.safetensors")
