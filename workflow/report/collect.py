@@ -73,7 +73,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
-                kind = metrics["config"].get("method") == "simsiam"  # rwsam's encoder is another than fine-tuning's
+                kind = metrics["config"].get("pretrained", False)  # rwsam's encoder is another than fine-tuning's
                 encoder = metrics["digests"].get("encoder")
             except (KeyError, TypeError):
                 raise UserError(f"{path}: lacks what table row '{row['label']}' needs; {again}") from None
