@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from csa_core.method.bank import bank_bytes
-from csa_core.train.schedule import Phase
-from csa_core.train.step import streams, train_step
 
 from benchmarks.measure import endless, hardware, interleaved, keep, make_dataset, make_run, medians
-from csa_core.data.plan import plan_epoch
+from csa_core.ops.bank import bank_bytes
 from csa_core.train.loop import train_epoch
 from csa_core.train.run import Run, choose_device
 
@@ -69,7 +66,7 @@ def trained(device: torch.device, capture: bool, **changes: Any) -> tuple[Run, l
     """Return a run trained through every phase, and its history."""
     run = make_run(make_dataset(), device, **WHOLE | changes)
     run.replay = run.replay if capture else None
-    return run, [train_epoch(run, epoch) for epoch in range(run.epochs)]
+    return run, [train_epoch(run, epoch) for epoch in range(run.config.total_epochs)]
 
 
 def differing(one: Run, other: Run) -> list[str]:
@@ -82,13 +79,12 @@ def cpu_and_gpu() -> Found:
     """Compare losses and gradients of the first steps of all phases; float32 rounds otherwise, no more."""
     runs = [make_run(make_dataset(), device, precision="float32") for device in (torch.device("cpu"), GPU)]
     worst = 0.0
-    phases: tuple[Phase, ...] = ("warmup", "context_shift", "plain")
-    for step, phase in enumerate(phases):
+    for step, phase in enumerate(("warmup", "context_shift", "plain")):
         values = []
         for run in runs:
-            run.set_learning_rate(0.0)  # so that rounding does not grow
-            plan = plan_epoch(run.config, run.class_counts, 0, run.device)
-            stats = train_step(run, run.images.at(plan, step, streams("csa", phase)), phase)
+            for group in run.optimizer.param_groups:  # so that rounding does not grow
+                group["lr"] = 0.0 * group["lr"]
+            stats = run.method.step(run, run.images.at(run.method.plan(0), step), phase)
             gradients = [p.grad.flatten().cpu() for p in run.network.parameters() if p.grad is not None]
             values.append(torch.cat([torch.stack([stats["loss"].cpu(), stats["resampling_loss"].cpu()]), *gradients]))
         worst = max(worst, float((values[0] - values[1]).norm() / values[0].norm()))
@@ -113,14 +109,14 @@ def twice() -> Found:
 def asks_nothing() -> Found:
     """Let torch raise where a step with context shift waits for the device."""
     run = make_run(make_dataset(), GPU)
-    plan = plan_epoch(run.config, run.class_counts, 0, run.device)
+    plan = run.method.plan(0)
     numbers = torch.arange(4, device=GPU)  # made here: to bring a number to the device is to wait for it
     for step in range(4):
         if step == 3:
             torch.cuda.set_sync_debug_mode("error")
         try:
-            batch = run.images.at(plan.of_step(numbers[step : step + 1]), 0, {"uniform", "resampled"})
-            train_step(run, batch, "context_shift")
+            batch = run.images.at(plan.of_step(numbers[step : step + 1]), 0)
+            run.method.step(run, batch, "context_shift")
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return "nothing", True

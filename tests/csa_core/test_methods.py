@@ -23,7 +23,7 @@ def test_each_method_has_a_configuration_of_its_name(name: str) -> None:
     assert config.model_fields["method"].default == name
     with pytest.raises(UserError, match="method: "):
         parse({"method": f"{name}x"}, "x")
-    assert type(parse({"method": name}, "x")) is config and parse({"method": name}, "x") == config()
+    assert type(parse({"method": name}, "x")) is config and parse({"method": name}, "x").method == name
 
 
 def test_no_two_methods_share_a_configuration() -> None:

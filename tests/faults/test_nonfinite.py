@@ -208,7 +208,7 @@ def test_a_flat_activation_map_gives_a_finite_mask(value: float) -> None:
 def test_watching_costs_no_number(dataset: Dataset, split: Split) -> None:
     """With the guard's check taken out, the weights after two epochs are the same bits."""
     runs = [Run(tiny(), dataset, split, CPU) for _ in range(2)]
-    runs[1].check = lambda: None  # type: ignore[method-assign]
+    runs[1].check = lambda: None
     for run in runs:
         for epoch in range(2):
             train_epoch(run, epoch)

@@ -41,7 +41,9 @@ def test_fine_tuning_from_different_encoders_is_refused(results: Path) -> None:
         path = results / "results/runs" / run / "seed=1/metrics.json"
         content = read_sealed(path)
         content["digests"]["encoder"] = encoder * 64
-        content["config"] |= {"method": method, "seed": 1, "pretraining": {"epochs": 3}}
+        content["config"] |= {"method": method, "seed": 1, "pretrained": True, "pretraining": {"epochs": 3}}
+        if method == "simsiam":
+            del content["config"]["pretrained"]
         path.write_text(json.dumps(sealed(content)))
 
     write_with("demo/csa", "e")

@@ -129,7 +129,7 @@ def test_capture_can_be_turned_off(
     class OnGpu(Run):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            self.replay = Replay(self, capture)
+            self.replay = Replay(self._step_of, self.method.is_steady, CPU, capture)
 
     monkeypatch.setattr(loop, "Run", OnGpu)
     with pytest.raises(Captured):
