@@ -53,7 +53,7 @@ def test_a_typed_path_is_a_run(name: str) -> None:
         ("csa/treshold=0.3", "1", "did you mean 'threshold'"),
         ("csa/threshold=3", "1", "less than or equal to 1"),
         ("csa/threshold", "1", "expected key=value"),
-        ("ce/threshold=0.3", "1", "threshold has no effect"),
+        ("ce/threshold=0.3", "1", "threshold: method ce does not read it"),
         ("csa/bank_batches=0+threshold=0.3", "1", "threshold has no effect"),
         ("cas", "1", "did you mean 'csa'"),
         ("csa/threshold=NaN", "1", "NaN and infinity are no values"),
