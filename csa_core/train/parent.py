@@ -36,9 +36,7 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
         method, identity = label["config"]["method"], label["config"]
         stated = {key: label["digests"][key] for key in ("data", "split")}
     except (KeyError, TypeError):
-        raise UserError(
-            f"{path}: holds no trained weights; name those of a {wanted.method} run"
-        ) from None
+        raise UserError(f"{path}: holds no trained weights; name those of a {wanted.method} run") from None
     if method != wanted.method:
         raise UserError(f"{path}: is of a {method} run; an encoder comes from method {wanted.method}")
     for key, have, want in _differences(identity, wanted.identity()):
