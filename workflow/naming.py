@@ -162,6 +162,9 @@ class Recipe:
             if not equals:
                 raise UserError(f"target {name}: expected key=value, as in csa/threshold=0.3, got '{part}'")
             changes[key] = value_of(value)
+        # A path says what its run reads, and only the profile `selection` reads a selection.
+        if changes.get("data.profile", "selection") != "selection":
+            changes.setdefault("data.selection", None)
         run = self.run(method, changes, int(seed))
         if run.name != f"{self.protocol}/{name}" or str(run.config.seed) != seed:
             raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")

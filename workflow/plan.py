@@ -28,7 +28,8 @@ USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "bank-table2", "bank-t
 class Plan:
     """All that the rules ask: which runs a table needs, and which configuration a path stands for.
 
-    Snakemake asks the same of each job again and again, so that answers are kept: a plan does not change.
+    Snakemake asks the same of each job again and again, so that answers are kept: a plan
+    does not change, but that typed paths bring data sets and splits of their own.
     """
 
     def __init__(

@@ -44,6 +44,13 @@ def test_a_typed_path_is_a_run(name: str) -> None:
     assert plan().run_at(name, "7").folder == f"results/runs/demo/{name}/seed=7"
 
 
+@pytest.mark.parametrize("protocol", ["demo", "short", "paper", "imagenet_lt"])
+def test_the_path_of_every_planned_run_is_that_run(protocol: str) -> None:
+    p = plan(protocol=protocol, seeds=[1])
+    for run in p.all_runs():
+        assert p.run_at(run.name.removeprefix(f"{protocol}/"), "1") == run
+
+
 @pytest.mark.parametrize(
     ("name", "seed", "match"),
     [
