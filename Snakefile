@@ -2,7 +2,6 @@
 import glob
 import os
 import sys
-from functools import partial
 
 from snakemake.utils import min_version
 
@@ -19,7 +18,8 @@ sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical
 from workflow import devices
-from workflow.plan import Plan, or_one_line, retyped
+from workflow.plan import Plan
+from workflow.snake import or_one_line, retyped
 
 for key in workflow.config_settings.config:
     if isinstance(config[key], (dict, list)):
@@ -27,8 +27,17 @@ for key in workflow.config_settings.config:
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
-run_of = partial(or_one_line, PLAN.run_of)
-table_of = partial(or_one_line, PLAN.table_of)
+
+
+def run_of(wildcards):
+    """Return the run that the wildcards `run` and `seed` stand for."""
+    return or_one_line(PLAN.run_at, wildcards.run, wildcards.seed)
+
+
+def table_of(figure):
+    """Return the table whose runs a figure draws."""
+    return or_one_line(PLAN.drawn, figure)[1]
+
 
 GPUS = devices.present(PLAN.config)
 DEVICES = ",".join(GPUS)

@@ -17,7 +17,8 @@ from typing import Literal
 
 from csa_core.errors import UserError
 from csa_core.store import PROGRESS, read_json
-from workflow.plan import Plan, Run
+from workflow.naming import Run
+from workflow.plan import Plan
 
 START_SECONDS = 3.0  # imports and reading the data, a run
 # A sign of life comes at the end of an epoch: older than so many epochs, and so many seconds, is silence.

@@ -310,12 +310,12 @@ def test_declared_claims_name_rows_that_the_default_sweeps_have() -> None:
     import yaml
 
     from tests.conftest import ROOT
-    from workflow.plan import Plan, name_of
+    from workflow.plan import Plan
 
     plan = Plan(yaml.safe_load((ROOT / "config.yaml").read_text()))
     claims = 0
     for name, table in load_tables("paper").items():
-        rows = {name_of(row) for row in plan.rows(name)}
+        rows = {row.name for row in plan.rows(name)}
         for claim in table.claims:
             named = {t.row for t in claim.more + claim.less} | {*claim.apart, *claim.among}
             named |= {claim.row} if claim.row else set()

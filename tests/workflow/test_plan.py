@@ -10,7 +10,7 @@ from csa_core.config import DataConfig
 from csa_core.errors import UserError
 from csa_core.methods.csa import CsaConfig
 from tests.conftest import ROOT
-from workflow.plan import Plan, name_of
+from workflow.plan import Plan
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 
@@ -44,6 +44,13 @@ def test_a_typed_path_is_a_run(name: str) -> None:
     assert plan().run_at(name, "7").folder == f"results/runs/demo/{name}/seed=7"
 
 
+@pytest.mark.parametrize("protocol", ["demo", "short", "paper", "imagenet_lt"])
+def test_the_path_of_every_planned_run_is_that_run(protocol: str) -> None:
+    p = plan(protocol=protocol, seeds=[1])
+    for run in p.all_runs():
+        assert p.run_at(run.name.removeprefix(f"{protocol}/"), "1") == run
+
+
 @pytest.mark.parametrize(
     ("name", "seed", "match"),
     [
@@ -67,6 +74,19 @@ def test_a_typed_path_is_a_run(name: str) -> None:
 def test_a_typed_path_that_is_no_run_says_why(name: str, seed: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
         plan().run_at(name, seed)
+
+
+def test_a_typed_path_brings_its_split_and_a_name_alone_does_not() -> None:
+    p = plan()
+    planned, data = p.splits(), p.data_json("demo")
+    assert planned == ["results/data/demo/exponential-50-split_seed=0.json"]
+    run = p.run("csa", {"data.split_seed": 3}, 7)
+    with pytest.raises(UserError, match="no run uses it, did you mean 'exponential-50-split_seed=0'"):
+        p.split_json(run.data, run.split)
+    assert p.splits() == planned
+    typed = p.run_at("csa/data.split_seed=3", "7")
+    assert typed == run and '"split_seed":3' in p.split_json(run.data, run.split)
+    assert p.data_json(run.data) == data
 
 
 def test_tables_share_runs() -> None:
@@ -107,21 +127,21 @@ def test_the_paper_protocol_is_the_default_configuration() -> None:
 
 
 def test_printed_values_stand_beside_the_paper_protocol_alone() -> None:
-    assert [row["paper"] for row in plan(protocol="paper").rows("table4")][1] == {
+    assert [row.paper for row in plan(protocol="paper").rows("table4")][1] == {
         "all": 45.8, "many": 64.3, "medium": 49.7, "few": 18.2,
     }  # fmt: skip
-    assert plan(protocol="paper").rows("table2")[3]["paper"] == {"all": 44.83}
+    assert plan(protocol="paper").rows("table2")[3].paper == {"all": 44.83}
     for other in (plan(), plan(protocol="paper", overrides={"threshold": 0.7})):
-        assert not any(row["paper"] for table in other.tables for row in other.rows(table))
+        assert not any(row.paper for table in other.tables for row in other.rows(table))
 
 
 def test_where_the_same_images_come_from_does_not_forbid_printed_values() -> None:
     own = {"data.source": "folder", "data.root": "elsewhere"}
     assert plan(protocol="paper", overrides={"data": {"root": "elsewhere"}}).declaration("table4")["paper_heading"]
-    assert plan(protocol="short", overrides=own).rows("table4")[1]["paper"]["all"] == 45.8
+    assert plan(protocol="short", overrides=own).rows("table4")[1].paper["all"] == 45.8
     for other in ({"data.source": "demo"}, own | {"epochs": 40}, {"data.imbalance_ratio": 10}):
         p = plan(protocol="paper", overrides=other | {"lr_drops": []})
-        assert p.declaration("table4")["paper_heading"] is None and not p.rows("table4")[1]["paper"]
+        assert p.declaration("table4")["paper_heading"] is None and not p.rows("table4")[1].paper
 
 
 def test_a_protocol_says_what_heads_the_papers_values(tmp_path: Path) -> None:
@@ -129,7 +149,7 @@ def test_a_protocol_says_what_heads_the_papers_values(tmp_path: Path) -> None:
     assert headings == ["paper", "paper, 200 epochs", None]
     path = tmp_path / "mine.yaml"
     path.write_text("data: {source: demo}\npaper_values: paper, other images")
-    assert plan(protocol=str(path)).rows("table1")[1]["paper"]["all"] == 41.2
+    assert plan(protocol=str(path)).rows("table1")[1].paper["all"] == 41.2
     path.write_text("data: {source: demo}\npaper_values: 3")
     with pytest.raises(UserError, match="paper_values: input should be a valid string"):
         plan(protocol=str(path))
@@ -140,9 +160,9 @@ def test_claims_name_the_papers_rows_whatever_is_swept() -> None:
     few, usual = plan(sweeps=sweeps), plan()
     for table, count in (("table2", 10), ("table3", 7), ("figure1", 10)):
         (claim,) = [c for c in few.declaration(table)["claims"] if c["kind"] == "best"]
-        names = {name_of(row) for row in usual.rows(table)}
+        names = {row.name for row in usual.rows(table)}
         assert len(claim["among"]) == count and set(claim["among"]) == names
-    assert few.rows("table2")[2]["label"] == "0.85"
+    assert few.rows("table2")[2].label == "0.85"
 
 
 def test_a_row_of_more_epochs_drops_its_learning_rate_later() -> None:
@@ -164,7 +184,7 @@ def test_figures_are_named_by_kind_and_table() -> None:
 def test_each_table_has_one_reference_row_at_most_and_the_demo_all_have_one() -> None:
     p = plan()
     for table in p.tables:
-        assert sum(row["reference"] for row in p.rows(table)) == (table != "encoders"), table
+        assert sum(row.reference for row in p.rows(table)) == (table != "encoders"), table
 
 
 SWEEPS = {key: values for key, values in CONFIG["sweeps"].items() if key != "threshold"}

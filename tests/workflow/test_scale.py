@@ -54,7 +54,7 @@ def test_each_configuration_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> N
         calls += 1
         return parse(*args)
 
-    monkeypatch.setattr("workflow.plan.parse", counted)
+    monkeypatch.setattr("workflow.naming.parse", counted)
     counts = []
     for values in (20, 40):
         calls = 0
@@ -76,7 +76,7 @@ def test_a_drawing_job_spells_out_its_own_table_alone(monkeypatch: pytest.Monkey
     full, own = Plan(sweep(50, 2)), Plan(sweep(50, 2), spell_out=())
     assert own.declaration("table4") == full.declaration("table4")
     with monkeypatch.context() as patch:
-        patch.setattr("workflow.plan.parse", lambda *_: pytest.fail("parsed again"))
+        patch.setattr("workflow.naming.parse", lambda *_: pytest.fail("parsed again"))
         assert own.drawing("table4") == full.drawing("table4")
 
 

@@ -20,7 +20,8 @@ from csa_core.errors import UserError
 from tests.conftest import ROOT, TINY
 from workflow import standing, status
 from workflow.declarations import load_tables
-from workflow.plan import Plan, Run
+from workflow.naming import Run
+from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
 
 PRETRAINING = {"epochs": 3, "batch_size": 12, "projector_width": 16, "predictor_width": 4}

@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 from csa_core import store
-from workflow.plan import name_of
 from workflow.report.estimates import Estimate, holm, paired, pooled
 from workflow.report.power import ALPHA, POWER, seeds_needed
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
+from workflow.rows import name_of
 
 SCOPE = "judged alone, no correction over claims; one training split, one test set"
 COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", "seeds", "verdict", "interval"]

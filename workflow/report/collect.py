@@ -8,7 +8,7 @@ import pandas as pd
 
 from csa_core.errors import UserError
 from csa_core.store import canonical, read_sealed
-from workflow.plan import name_of
+from workflow.rows import name_of
 
 GROUPS = ("all", "many", "medium", "few")
 # What a run's encoder depends on; runs that agree in it must have had the same one.

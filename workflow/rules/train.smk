@@ -2,7 +2,7 @@ rule train:
     input:
         data=lambda w: f"<results>/data/{run_of(w).data}/dataset.safetensors",
         split=lambda w: f"<results>/data/{run_of(w).data}/{run_of(w).split}.json",
-        encoder=partial(or_one_line, PLAN.encoder_file),
+        encoder=lambda w: or_one_line(PLAN.encoder_files, run_of(w)),
     output:
         expand(
             "<results>/runs/{protocol}/{{run}}/seed={{seed}}/{file}",

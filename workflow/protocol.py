@@ -1,0 +1,75 @@
+"""Protocols: a file's recipe with the overrides of config.yaml, and which tables and printed values go with it."""
+
+from pathlib import Path
+from typing import Any
+
+from csa_core.config import load_yaml, set_dotted, validate
+from csa_core.errors import UserError, nearest
+from csa_core.methods import METHODS, parse, recipe
+from workflow.declarations import HERE, Protocol, Table, WorkflowConfig, load_tables
+from workflow.naming import Recipe, flat
+
+
+def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
+    """Return the recipe that a configuration asks for, overrides applied, and what else the protocol says.
+
+    Raises:
+        UserError: no such protocol, or one by which not every method can be trained.
+    """
+    path = _file_of(config.protocol)
+    fields = load_yaml(path) or {}
+    if isinstance(fields, dict):
+        own = validate(Protocol, {key: fields.pop(key) for key in Protocol.model_fields if key in fields}, str(path))
+    _check_every_method(fields, str(path))
+    for key in ("method", "seed"):
+        if key in fields or key in config.overrides:
+            raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
+    for key, value in config.overrides.items():
+        fields = set_dotted(fields, key, value)
+    if config.data_root:
+        fields = set_dotted(fields, "data.root", config.data_root)
+    _check_every_method(fields, "config.yaml: overrides" if config.overrides else str(path))
+    return Recipe(path.stem, fields, Path(config.results).as_posix()), own
+
+
+def tables_of(protocol: str, own: Protocol) -> dict[str, Table]:
+    """Return the tables and figures of a protocol by name.
+
+    Raises:
+        UserError: it changes the runs of a table that it has not.
+    """
+    tables = load_tables(protocol)
+    for name in own.tables:
+        if name not in tables:
+            raise UserError(f"protocol {protocol}: tables.{name}: no such table, {nearest(name, tables)}")
+    return tables
+
+
+def paper_heading(config: WorkflowConfig, own: Protocol) -> str | None:
+    """Return what heads the paper's printed values, None where they may not stand beside ours.
+
+    Overrides forbid them, but for those that say where the same images come from.
+    """
+    overrides = flat(config.overrides)
+    is_recipe = overrides.keys() <= {"data.source", "data.root", "data.selection"}
+    return own.paper_values if is_recipe and overrides.get("data.source") not in ("demo", "cifar10") else None
+
+
+def _file_of(protocol: str) -> Path:
+    """Return the file of a protocol, which is named, or given by its path."""
+    known = {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
+    path = known.get(protocol, Path(protocol))
+    if path.stem in known and protocol not in known:
+        raise UserError(f"config.yaml: protocol: {path} has the name of a protocol of the project; rename it")
+    if protocol not in known and path.suffix not in (".yaml", ".yml"):
+        hint = nearest(protocol, known)
+        raise UserError(f"config.yaml: protocol: unknown name '{protocol}', {hint} (or a path ending in .yaml)")
+    return path
+
+
+def _check_every_method(fields: Any, where: str) -> None:
+    """See that every method can be trained by a recipe."""
+    if not isinstance(fields, dict):
+        parse(fields, where)
+    for method in METHODS:
+        parse(recipe(fields, method), where)

@@ -1,0 +1,130 @@
+"""Rows of a table: each declared one with its runs, once for each value where it stands for a sweep."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from csa_core.errors import UserError, nearest
+from csa_core.methods import METHODS
+from workflow.declarations import Row, Table, WorkflowConfig
+from workflow.naming import Recipe, Run, flat, text_of, value_of
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One row as it is drawn."""
+
+    label: str
+    series: str
+    method: str
+    head: str | None
+    """Which head is scored; None is the one that predicts."""
+    reference: bool
+    """Whether all other rows are compared with it."""
+    pool: int | None
+    """Number of the sweep that it is of, None without one."""
+    paper: dict[str, Any]
+    """The paper's values in percent by column."""
+    runs: tuple[Run, ...]
+    """One for each seed."""
+
+    @property
+    def name(self) -> str:
+        """What claims and figures call it."""
+        return name_of(vars(self))
+
+    def declaration(self, code: str) -> dict[str, Any]:
+        """Return all that the row is drawn from, for runs that carry `code`."""
+        shown = {key: getattr(self, key) for key in ("label", "series", "head", "reference", "pool", "paper")}
+        return shown | {"run": self.runs[0].name, "code": code, "digests": [run.digest for run in self.runs]}
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return what claims and figures call a row: its series, if any, and its label."""
+    return f"{row['series']} {row['label']}".strip()
+
+
+def planned_rows(
+    name: str, table: Table, changes: dict[str, Any], recipe: Recipe, config: WorkflowConfig
+) -> list[PlannedRow]:
+    """Return the rows of a table, sweeps spelt out.
+
+    Args:
+        name: the table's.
+        changes: what the protocol changes for the table's runs.
+
+    Raises:
+        UserError: naming the row or the key that cannot be.
+    """
+    reference = recipe.run("csa", changes, config.seeds[0])
+    rows = []
+    for number, row in enumerate(table.rows):
+        fixed = _longer(row, changes | row.changes, recipe, config.seeds[0])
+        for value, own in _spelt_out(name, row, fixed, recipe, config):
+            runs = tuple(recipe.run(row.method, own, seed) for seed in config.seeds)
+            kind = METHODS[row.method]
+            if row.head and row.head not in kind.heads + (("ensemble",) if kind.ensemble else ()):
+                raise UserError(f"{name}: method {row.method} has no head '{row.head}'; remove it from the row")
+            planned = PlannedRow(
+                **_names(name, row, value),
+                method=row.method,
+                head=row.head,
+                reference=runs[0].name == reference.name and row.head in (None, kind.predicts),
+                pool=number if row.sweep else None,
+                paper=row.paper.get(text_of(value), {}) if row.sweep else row.paper,
+                runs=runs,
+            )
+            rows.append(planned)
+    counts = Counter((row.series, row.label) for row in rows)
+    if twice := [row.name for row in rows if counts[row.series, row.label] > 1]:
+        raise UserError(f"{name}: two rows are called '{twice[0]}'; name each value once")
+    return rows
+
+
+def names_of_the_paper(name: str, table: Table) -> list[str]:
+    """Return the names of the rows that the paper has values of, whatever config.yaml sweeps."""
+    names = []
+    for row in table.rows:
+        values = map(value_of, row.paper) if row.sweep else [None] if row.paper else []
+        names += [name_of(_names(name, row, value)) for value in values]
+    return names
+
+
+def _spelt_out(
+    name: str, row: Row, fixed: dict[str, Any], recipe: Recipe, config: WorkflowConfig
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield each value of a row's sweep, as its runs have it, and the changes of these; without a sweep None."""
+    if row.sweep is None:
+        yield None, fixed
+        return
+    if row.sweep not in config.sweeps:
+        raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {name} needs it; list its values there")
+    for given in config.sweeps[row.sweep]:
+        changes = fixed | {row.sweep: given}
+        fields = flat(recipe.run(row.method, changes, config.seeds[0]).config.model_dump(mode="json"))
+        if row.sweep not in fields:
+            raise UserError(f"{name}: sweep {row.sweep} is not one key; {nearest(row.sweep, fields)}")
+        yield fields[row.sweep], changes
+
+
+def _longer(row: Row, changes: dict[str, Any], recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Return a row's changes with epochs and drops of the learning rate times what it says."""
+    if row.epochs_times == 1:
+        return changes
+    config: Any = recipe.run(row.method, changes, seed).config
+    longer: dict[str, Any] = {"epochs": config.epochs * row.epochs_times}
+    if config.lr_schedule == "drops":
+        longer["lr_drops"] = [epoch * row.epochs_times for epoch in config.lr_drops]
+    return changes | longer
+
+
+def _names(name: str, row: Row, value: Any) -> dict[str, Any]:
+    """Return label and series of a row for a value of its sweep."""
+    if row.sweep is None:
+        return {"label": row.label, "series": row.series}
+    parts = value if isinstance(value, list) else [value]
+    try:
+        return {key: getattr(row, key).format(*parts, value=text_of(value)) for key in ("label", "series")}
+    except (KeyError, IndexError, ValueError):
+        raise UserError(f"{name}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} alone") from None
