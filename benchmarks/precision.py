@@ -20,7 +20,8 @@ from scipy.special import stdtr
 from benchmarks.measure import ROOT, keep
 from csa_core.errors import UserError
 from csa_core.store import read_json, read_sealed
-from workflow.plan import Plan, Run
+from workflow.naming import Run
+from workflow.plan import Plan
 from workflow.report.collect import HEADINGS, collect
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.estimates import standard_error

@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 
 from csa_core.evaluation.scores import pack  # noqa: E402
 from csa_core.store import RESULTS, read_json, read_sealed, sealed  # noqa: E402
-from workflow.plan import Plan, Run  # noqa: E402
+from workflow.naming import Run  # noqa: E402
+from workflow.plan import Plan  # noqa: E402
 
 PROTOCOL = {
     "data": {"source": "demo", "imbalance_ratio": 4, "max_class_count": 16},

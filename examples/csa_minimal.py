@@ -7,6 +7,8 @@ out. Only the demo's images come from the package. The tests compare csa_core's 
 `csa_step` below, in float64, weight by weight.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -92,11 +94,11 @@ def csa_step(
     delta: float = DELTA,
     volume: int = VOLUME,
     start: int = VOLUME,
-    see=gradcam,
+    see: Callable[..., Tensor] = gradcam,
     exponent: float = 2.0,
     second_forward: bool = False,
-    loss_u=cross_entropy,
-    loss_b=cross_entropy,
+    loss_u: Callable[..., Tensor] = cross_entropy,
+    loss_b: Callable[..., Tensor] = cross_entropy,
 ) -> Tensor:
     """Return the loss of one step, lines 6 to 28; the bank takes up this step's contexts.
 
@@ -120,7 +122,7 @@ def csa_step(
             logits = network.head("uniform", features)
             network.train()
         confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]  # line 11
-        masks = background(see(features, logits, labels), images.shape[2:], exponent)  # line 12
+        masks = background(see(features, logits, labels), (images.shape[2], images.shape[3]), exponent)  # line 12
         for image, mask, p in zip(images, masks, confidence, strict=True):
             if p >= delta:
                 bank.append((image, mask))  # line 13: first in, first out
@@ -145,7 +147,7 @@ def sgd(network: Network, velocity: dict[str, Tensor], lr: float, momentum: floa
                 continue
             gradient = parameter.grad + decay * parameter
             velocity[name] = momentum * velocity[name] + gradient if name in velocity else gradient
-            parameter -= lr * velocity[name]
+            parameter.sub_(lr * velocity[name])
             parameter.grad = None
 
 
@@ -174,7 +176,9 @@ def main() -> None:
         return ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
 
     x, tests = normalised(pixels), torch.from_numpy(normalised(demo.test_images / 255.0))
-    network, bank, velocity = Network(), [], {}
+    network = Network()
+    bank: list[tuple[Tensor, Tensor]] = []
+    velocity: dict[str, Tensor] = {}
     for epoch in range(EPOCHS):
         phase = "warmup" if epoch < WARMUP else "plain" if epoch >= EPOCHS - PLAIN else "context_shift"
         lr = LR * min(1, (epoch + 1) / RISE) * 0.1 ** sum(epoch >= drop for drop in DROPS)
@@ -183,9 +187,9 @@ def main() -> None:
         for uniform in order:
             # Class-balanced sampling: a class, then one of its images.
             balanced = np.array([rng.choice(np.flatnonzero(labels == k)) for k in rng.integers(0, CLASSES, BATCH)])
-            batches = [(crops(x[i], rng), torch.from_numpy(labels[i])) for i in (uniform, balanced)]
+            one, other = ((crops(x[i], rng), torch.from_numpy(labels[i])) for i in (uniform, balanced))
             slots = torch.from_numpy(rng.permutation(VOLUME)[:BATCH])
-            csa_step(network, bank, *batches, slots, rng.random(), phase).backward()
+            csa_step(network, bank, one, other, slots, rng.random(), phase).backward()
             sgd(network, velocity, lr, MOMENTUM, DECAY)
             del bank[: max(0, (len(bank) - VOLUME) // VOLUME * VOLUME)]  # what a ring has overwritten
         print(f"epoch {epoch + 1}/{EPOCHS}, {phase}", end="\r", flush=True)

@@ -33,17 +33,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for match in BLOCK.finditer(PAGE.read_text()):
         where, text = match["where"] or "", match["text"]
         if where.startswith("in "):
-            path = folder / where.removeprefix("in ")
+            registry = folder / where.removeprefix("in ")
             imported, line = text.strip().splitlines()
-            whole, opening = path.read_text(), "METHODS: dict[str, type[Method]] = {\n"
+            whole, opening = registry.read_text(), "METHODS: dict[str, type[Method]] = {\n"
             whole = whole.replace("from csa_core.methods.csa", f"{imported}\nfrom csa_core.methods.csa", 1)
-            path.write_text(whole.replace(opening, f"{opening}    {line}\n"))
+            registry.write_text(whole.replace(opening, f"{opening}    {line}\n"))
         elif where:
             (folder / where).write_text(text)
     return folder
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     bin_folder = Path(sys.executable).parent
     command = re.sub(r"^csa ", f"{sys.executable} -m csa_core ", command)
     command = re.sub(r"^snakemake ", f"{bin_folder}/snakemake ", command)

@@ -101,8 +101,10 @@ def test_every_number_of_every_covered_file_counts() -> None:
         tree = ast.parse(source)
         told = {id(node) for outer in ast.walk(tree) if is_told(outer) for node in ast.walk(outer)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and type(node.value) in (int, float) and id(node) not in told:
-                before, value = code.meaning(source.encode()), node.value
+            value = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(value, int | float) and not isinstance(value, bool) and id(node) not in told:
+                assert isinstance(node, ast.Constant)
+                before = code.meaning(source.encode())
                 node.value = value + 1
                 assert code.meaning(ast.unparse(tree).encode()) != before, f"{name} line {node.lineno}"
                 node.value = value

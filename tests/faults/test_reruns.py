@@ -10,7 +10,8 @@ from csa_core.config import DataConfig, PretrainingConfig
 from csa_core.methods import METHODS
 from tests.conftest import ROOT
 from tests.helpers.leaves import LEAVES, RUNS
-from workflow.plan import Plan, Run
+from workflow.naming import Run
+from workflow.plan import Plan
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 # Which method, seed and encoder a run has, its path says; they are no protocol's to change.

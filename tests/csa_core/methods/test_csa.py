@@ -5,6 +5,7 @@ written out. In float64, so that the comparison is of the algorithm and not of r
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_steps_equal_the_examples(changes: dict[str, object], dataset: Dataset, 
     network = csa_minimal.Network(4).double()
     network.load_state_dict(run.network.state_dict())
     adjusted = partial(logit_adjusted, split.class_counts, config.logit_adjustment_strength)
-    losses = {"cross_entropy": F.cross_entropy, "logit_adjustment": adjusted}
+    losses: dict[str, Any] = {"cross_entropy": F.cross_entropy, "logit_adjustment": adjusted}
     for group in run.optimizer.param_groups:
         group["lr"] = 0.05
     plan = run.method.plan(0)
