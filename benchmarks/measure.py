@@ -19,8 +19,8 @@ import torch
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import make_split
 from csa_core.methods import parse
-from csa_core.train.results import processor
 from csa_core.train.run import Run
+from csa_core.train.state.results import processor
 
 ROOT = Path(__file__).parents[1]
 Times = dict[str, list[float]]

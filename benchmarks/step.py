@@ -223,7 +223,7 @@ def bank_operations(run: Run) -> Callable[[], object]:
 
     def operate() -> None:
         bank.push(x, mask, everyone)
-        contexts, masks = bank.draw(bank.places(batch.draws["slot"], len(x)))
+        contexts, masks = bank.draw(bank.places(batch.draws["places"], len(x)))
         context_shift(x, contexts, masks, batch.draws["mix"])
 
     return operate

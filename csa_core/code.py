@@ -16,8 +16,9 @@ AROUND = {
     *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py", "errors.py", "store.py"),
     *("data/demo.py", "data/selection.py", "data/sources.py"),
     *("methods/__init__.py", "methods/gallery.py"),
-    *("train/checkpoint.py", "train/events.py", "train/launch.py", "train/live.py", "train/lock.py"),
-    *("train/memory.py", "train/progress.py", "train/results.py"),
+    *("train/launch.py", "train/memory.py"),
+    *("train/monitor/__init__.py", "train/monitor/events.py", "train/monitor/live.py", "train/monitor/progress.py"),
+    *("train/state/__init__.py", "train/state/checkpoint.py", "train/state/lock.py", "train/state/results.py"),
 }
 """What cannot change the numbers of a run: the command line, files, locks, signs of life, and what makes its images."""
 MESSAGES = {"print", "say", "add_note", "warn"}
@@ -47,7 +48,7 @@ def files_of(method: str) -> list[str]:
     return sorted([*others, *(f"methods/{name}" for name in own if f"methods/{name}" not in AROUND)])
 
 
-def meaning(source: bytes) -> str:
+def normalised(source: bytes) -> str:
     """Return what a source file does, as text: its syntax tree without places, bare strings and messages."""
 
     def text(node: Any) -> str:
@@ -72,13 +73,13 @@ def meaning(source: bytes) -> str:
 def _digest(names: list[str]) -> str:
     sha = hashlib.sha256()
     for name in names:
-        sha.update(f"{name}:{_meaning_of(PACKAGE / name)};".encode())
+        sha.update(f"{name}:{_normalised_file(PACKAGE / name)};".encode())
     return sha.hexdigest()
 
 
 @cache
-def _meaning_of(path: Path) -> str:
-    return meaning(path.read_bytes())
+def _normalised_file(path: Path) -> str:
+    return normalised(path.read_bytes())
 
 
 def _below(folder: str) -> list[str]:

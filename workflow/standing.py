@@ -1,7 +1,7 @@
 """Where every planned run stands, told by files alone: no lock is taken, no process and no scheduler is asked.
 
 A run's results say that it is finished; its state says how far it is, and when it last gave a sign
-of life (`csa_core.train.live`); its log says why it failed. So any machine that sees the files can tell.
+of life (`csa_core.train.monitor.live`); its log says why it failed. So any machine that sees the files can tell.
 """
 
 import json
@@ -33,7 +33,7 @@ State = Literal["finished", "running", "stopped", "failed", "pending"]
 
 
 @dataclass
-class Standing:
+class RunStatus:
     """How far one run is."""
 
     run: Run
@@ -56,14 +56,14 @@ class Standing:
 class Survey:
     """All runs, those of each table, and the measured seconds of an epoch by kind of run."""
 
-    runs: list[Standing]
-    tables: dict[str, list[Standing]]
+    runs: list[RunStatus]
+    tables: dict[str, list[RunStatus]]
     pace: dict[str, float]
 
 
 @dataclass
-class Beat:
-    """A run's last sign of life, as `csa_core.train.live` writes it."""
+class Heartbeat:
+    """A run's last sign of life, as `csa_core.train.monitor.live` writes it."""
 
     digests: dict[str, str]
     out: str
@@ -83,10 +83,10 @@ class Beat:
 
 
 @dataclass
-class Trace:
+class StateFolder:
     """What lies in the state of one configuration; without a sign of life its results."""
 
-    beat: Beat | None = None
+    beat: Heartbeat | None = None
     is_held: bool = False
     checkpoint: int = 0
 
@@ -100,17 +100,20 @@ def survey(plan: Plan, now: float) -> Survey:
     runs = plan.all_runs()
     there = {run.folder: digests_of(Path(run.folder, "metrics.json")) for run in runs}
     wanted = {run.folder: (run.digest, plan.code_of(run.config.method)) for run in runs}
-    traces = {} if there == wanted else _traces(Path(plan.state))
-    pace = _pace(runs, there, wanted, traces)
+    state_folders = {} if there == wanted else _state_folders(Path(plan.state))
+    pace = _pace(runs, there, wanted, state_folders)
     # The last sign of life at a run's place may be of another configuration.
-    last = {beat.out: beat for beat in sorted((t.beat for t in traces.values() if t.beat), key=lambda beat: beat.time)}
+    last = {
+        beat.out: beat
+        for beat in sorted((t.beat for t in state_folders.values() if t.beat), key=lambda beat: beat.time)
+    }
     standings = {}
     for run in runs:
         mine, stated = wanted[run.folder], there[run.folder]
         if stated == mine:
-            standing = Standing(run, "finished", epoch=run.epochs, left=0.0)
+            standing = RunStatus(run, "finished", epoch=run.epochs, left=0.0)
         else:
-            standing = _unfinished(run, traces.get(mine), last.get(run.folder), pace[run.kind], now)
+            standing = _unfinished(run, state_folders.get(mine), last.get(run.folder), pace[run.kind], now)
             if stated and standing.state == "pending" and not standing.note:
                 standing.note = "was trained with another configuration or code"
         standings[run.folder] = standing
@@ -118,7 +121,7 @@ def survey(plan: Plan, now: float) -> Survey:
     return Survey(list(standings.values()), tables, pace)
 
 
-def _unfinished(run: Run, trace: Trace | None, last: Beat | None, each: float, now: float) -> Standing:
+def _unfinished(run: Run, trace: StateFolder | None, last: Heartbeat | None, each: float, now: float) -> RunStatus:
     """Return how far a run without results is.
 
     Args:
@@ -126,7 +129,7 @@ def _unfinished(run: Run, trace: Trace | None, last: Beat | None, each: float, n
         each: seconds of an epoch of its kind.
     """
     if trace and not trace.beat:
-        return Standing(run, "pending", "is trained; snakemake has only to fetch it", run.epochs, START_SECONDS)
+        return RunStatus(run, "pending", "is trained; snakemake has only to fetch it", run.epochs, START_SECONDS)
     beat, epoch = (trace.beat, trace.checkpoint) if trace else (None, 0)
     line, is_error, written = _end_of_log(Path(run.log))
     has_ended, silence = True, 0.0
@@ -137,17 +140,17 @@ def _unfinished(run: Run, trace: Trace | None, last: Beat | None, each: float, n
         if not has_ended and silence <= max(SILENT_SECONDS, SILENT_EPOCHS * (own if own == own else LONG_EPOCH)):
             left = max((run.epochs - beat.epoch) * own - silence, 0.0)
             accuracies = beat.train_accuracy, beat.test_accuracy
-            return Standing(run, "running", "", beat.epoch, left, *accuracies, (beat.host, beat.process), silence)
+            return RunStatus(run, "running", "", beat.epoch, left, *accuracies, (beat.host, beat.process), silence)
     left = (run.epochs - epoch) * each + START_SECONDS
     is_of_another = last is not None and last != beat and written - last.time < SILENT_SECONDS
     if is_error and not is_of_another:
-        return Standing(run, "failed", line, epoch, left, ago=now - written)
+        return RunStatus(run, "failed", line, epoch, left, ago=now - written)
     if beat:
         silent = f"no sign of life for {about(silence)} (process {beat.process} on {beat.host})"
         where = f"continues after epoch {epoch}" if epoch else "starts again"
         note = f"{'interrupted' if has_ended else silent}; {where}"
-        return Standing(run, "stopped", note, epoch, left, ago=silence)
-    return Standing(run, "pending", "", epoch, left)
+        return RunStatus(run, "stopped", note, epoch, left, ago=silence)
+    return RunStatus(run, "pending", "", epoch, left)
 
 
 def digests_of(metrics: Path) -> Key | None:
@@ -161,35 +164,35 @@ def digests_of(metrics: Path) -> Key | None:
         return None
 
 
-def _traces(state: Path) -> dict[Key, Trace]:
+def _state_folders(state: Path) -> dict[Key, StateFolder]:
     """Return what lies in each folder of the state, by digests of configuration and code.
 
     The same run on other data has the same ones: who is at it counts more than who has finished, and the latest most.
     """
-    traces: dict[Key, Trace] = {}
+    state_folders: dict[Key, StateFolder] = {}
     for folder in sorted(state.glob("*/")):
         with suppress(OSError, UserError, KeyError, TypeError, ValueError):  # gone meanwhile, or not ours
             names = {path.name for path in folder.iterdir()}
             if PROGRESS in names:
-                beat = Beat(**read_json(folder / PROGRESS))
+                beat = Heartbeat(**read_json(folder / PROGRESS))
                 digests = beat.digests["config"], beat.digests["code"]
                 checkpoint = max((int(name[6:12]) for name in names if CHECKPOINT.fullmatch(name)), default=0)
-                before = traces.get(digests, Trace())
+                before = state_folders.get(digests, StateFolder())
                 if not before.beat or before.beat.time < beat.time:
-                    traces[digests] = Trace(beat, "holder.json" in names, checkpoint)
+                    state_folders[digests] = StateFolder(beat, "holder.json" in names, checkpoint)
             elif "finished.json" in names and (finished := digests_of(folder / "metrics.json")):
-                traces.setdefault(finished, Trace())
-    return traces
+                state_folders.setdefault(finished, StateFolder())
+    return state_folders
 
 
 def _pace(
-    runs: list[Run], there: dict[str, Key | None], wanted: dict[str, Key], traces: dict[Key, Trace]
+    runs: list[Run], there: dict[str, Key | None], wanted: dict[str, Key], state_folders: dict[Key, StateFolder]
 ) -> dict[str, float]:
     """Return the median seconds of an epoch for each kind of run, finished or at it; NaN where none was measured."""
     times: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         times[run.kind]
-        trace = traces.get(wanted[run.folder])
+        trace = state_folders.get(wanted[run.folder])
         if there[run.folder]:
             with suppress(OSError, UserError, KeyError, TypeError, ZeroDivisionError):
                 seconds = read_json(Path(run.folder, "provenance.json"))["seconds"]
@@ -224,7 +227,7 @@ def about(seconds: float) -> str:
     return f"{hours:.1f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
 
 
-def together(standings: list[Standing], jobs: int) -> float:
+def together(standings: list[RunStatus], jobs: int) -> float:
     """Return the seconds that runs take with so many processes side by side."""
     left = [standing.left for standing in standings]
     return max(sum(left) / jobs, max(left, default=0.0))  # no sooner than the longest

@@ -17,7 +17,7 @@ from typing import Any, get_args
 from csa_core.errors import UserError
 from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
-from workflow.standing import Standing, State, Survey, about, measured, survey, together
+from workflow.standing import RunStatus, State, Survey, about, measured, survey, together
 
 STATES: tuple[State, ...] = get_args(State)
 LINES = 10  # of each kind, unless all are asked for
@@ -88,11 +88,11 @@ def report(found: Survey, jobs: int, limit: int) -> list[str]:
 def for_programs(found: Survey, jobs: int) -> dict[str, Any]:
     """Return the same as a JSON object: seconds as numbers, null where they are not known."""
 
-    def entry(standing: Standing) -> dict[str, Any]:
+    def entry(standing: RunStatus) -> dict[str, Any]:
         fields = vars(standing) | {"run": standing.run.folder, "epochs": standing.run.epochs}
         return {key: None if value != value else value for key, value in fields.items()}
 
-    def counts(runs: list[Standing]) -> dict[str, Any]:
+    def counts(runs: list[RunStatus]) -> dict[str, Any]:
         seconds = together(runs, jobs)
         of_states = {state: sum(run.state == state for run in runs) for state in STATES}
         return {"runs": len(runs)} | of_states | {"left": seconds if seconds == seconds else None}
@@ -106,7 +106,7 @@ def for_programs(found: Survey, jobs: int) -> dict[str, Any]:
     }
 
 
-def _cells(standing: Standing) -> list[str]:
+def _cells(standing: RunStatus) -> list[str]:
     """Return one run's line, in cells: how far it is, or why it is not."""
     name = standing.run.folder.partition(f"/{standing.run.name.partition('/')[0]}/")[2]
     if standing.process:

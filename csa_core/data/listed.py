@@ -76,11 +76,11 @@ def read_lists(data: DataConfig) -> ImageList:
     counts = np.bincount(train_labels)
     if (missing := np.flatnonzero(counts == 0)).size:
         raise UserError(
-            f"{data.train_list}: label {missing[0]} has no images, though {len(counts) - 1} has; use 0..K-1"
+            f"{data.train_list}: label {missing[0]} has no images, but label {len(counts) - 1} has; number classes 0 to K - 1"
         )
     test_paths, test_labels, test_sizes = _read_list(Path(str(data.test_list)), root, len(counts))
     if (missing := np.flatnonzero(np.bincount(test_labels, minlength=len(counts)) == 0)).size:
-        raise UserError(f"{data.test_list}: label {missing[0]} has no images, though {data.train_list} has some")
+        raise UserError(f"{data.test_list}: label {missing[0]} has no images there, but some in {data.train_list}")
     if (both := np.intersect1d(train_paths, test_paths)).size:
         raise UserError(f"{data.test_list}: {both[0].decode()} is in {data.train_list} too; take it out of one")
     order = np.argsort(-counts, kind="stable")

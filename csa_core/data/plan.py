@@ -145,7 +145,7 @@ def draw_resampled(rng: np.random.Generator, class_counts: np.ndarray, weights: 
     return first[classes] + (rng.random(size) * class_counts[classes]).astype(np.int64)
 
 
-def draw_slots(rng: np.random.Generator, steps: int, volume: int) -> np.ndarray:
+def draw_places(rng: np.random.Generator, steps: int, volume: int) -> np.ndarray:
     """Draw an order of all places of a bank for each step; (steps, volume) int64."""
     return rng.random((steps, volume)).argsort(axis=1)
 

@@ -52,14 +52,14 @@ def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarra
     return np.concatenate(parts)
 
 
-def add_up(values: Tensor) -> Tensor:
+def sum_over_ranks(values: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks."""
     if ranks() > 1:
         dist.all_reduce(values)
     return values
 
 
-def agree(flag: bool, device: torch.device) -> bool:
+def decided_by_first_rank(flag: bool, device: torch.device) -> bool:
     """Return what rank 0 says."""
     if ranks() == 1:
         return flag

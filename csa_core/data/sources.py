@@ -146,8 +146,8 @@ def _note_two_labels(pixels: Iterable[bytes], labels: Sequence[int], names: Sequ
 def _check_overlap(tested_on: list[tuple[Path, Path | None]]) -> None:
     """See that test images are not training images, pixel by pixel.
 
-    A few are in the best of families (CIFAR-100 itself): these are said. More than one in a hundred
-    make a score of memory.
+    Even CIFAR-100 has a few: a note names them. More than one in a hundred would make a score a test of
+    memory, and are refused.
     """
     both = [(test, train) for test, train in tested_on if train is not None]
     if both:

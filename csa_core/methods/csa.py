@@ -140,9 +140,9 @@ class Csa(Method):
         """
         config = self.config
         volume = max(config.bank_batches, 1) * config.batch_size
-        slots = data.draw_slots(generator("bank"), steps, volume)
-        slots = slots if config.bank_start == "batch" else slots[:, : config.batch_size].copy()
-        return {"slot": slots, "mix": data.draw_mix(generator("mix"), config.mix, steps)}
+        places = data.draw_places(generator("bank"), steps, volume)
+        places = places if config.bank_start == "batch" else places[:, : config.batch_size].copy()
+        return {"places": places, "mix": data.draw_mix(generator("mix"), config.mix, steps)}
 
     def loss(self, network: Any, batch: Batch, phase: str, watch: Watch) -> tuple[Tensor, Stats]:
         """Return the loss of both modules on one batch each (lines 6-28), and scalars for the history.
@@ -169,7 +169,7 @@ class Csa(Method):
         if phase != "warmup" and (bank is None or bank.is_ready()):  # line 18
             resampled, their_labels = batch.streams["resampled"]  # line 7
             if bank:
-                places = bank.places(batch.draws["slot"], self.config.batch_size)
+                places = bank.places(batch.draws["places"], self.config.batch_size)
                 contexts, masks = bank.draw(data.own_rows(places))  # line 19
                 watch("image in the bank", contexts)
                 watch("mask in the bank", masks)

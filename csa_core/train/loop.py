@@ -18,22 +18,22 @@ from csa_core import store
 from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
-from csa_core.data.ranks import add_up, agree, rank, ranks, share_buffers, wait
+from csa_core.data.ranks import decided_by_first_rank, rank, ranks, share_buffers, sum_over_ranks, wait
 from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
 from csa_core.methods.base import Stats
 from csa_core.models.precision import resolve
-from csa_core.train import checkpoint
 from csa_core.train.compiled import compile_where_it_pays
-from csa_core.train.events import EVENTS, events_of
 from csa_core.train.guard import NotFinite
-from csa_core.train.live import PARTIAL, Live
-from csa_core.train.lock import hold
 from csa_core.train.memory import one_line_when_out_of_memory
-from csa_core.train.parent import read_parent
-from csa_core.train.progress import Progress
-from csa_core.train.results import Row, finish, is_finished
+from csa_core.train.monitor.events import EVENTS, events_of
+from csa_core.train.monitor.live import PARTIAL, Live
+from csa_core.train.monitor.progress import Progress
 from csa_core.train.run import Run
+from csa_core.train.state import checkpoint
+from csa_core.train.state.lock import hold
+from csa_core.train.state.parent import read_parent
+from csa_core.train.state.results import Row, finish, is_finished
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
         if options.retrain and rank() == 0:
             for path in [*checkpoint.find(folder), folder / "finished.json"]:
                 store.remove(path)
-        if not agree(rank() == 0 and is_finished(folder), device):
+        if not decided_by_first_rank(rank() == 0 and is_finished(folder), device):
             with one_line_when_out_of_memory(config, dataset.image_size):
                 run = Run(config, dataset, split, device, weights)
                 run.is_compiled = compile_where_it_pays(run, options.compile)
@@ -144,7 +144,7 @@ def _train_epochs(
                 live.epoch()
             run.method.check(history)
             now = time.monotonic()
-            if agree(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
+            if decided_by_first_rank(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
                 if rank() == 0:
                     meta = {"history": history, "seconds": before + now - start, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
@@ -191,7 +191,7 @@ def train_epoch(run: Run, epoch: int) -> Row:
 
 def _over_ranks(totals: Stats) -> dict[str, float]:
     """Return the sums of an epoch over all ranks: counts added up, losses, which are means, averaged."""
-    together = add_up(torch.stack([value.float() for value in totals.values()]))
+    together = sum_over_ranks(torch.stack([value.float() for value in totals.values()]))
     counts = ("correct", "confident")  # every rank says the same of `shifted`, as of a mean
     return {name: float(v) / (1 if name in counts else ranks()) for name, v in zip(totals, together, strict=True)}
 

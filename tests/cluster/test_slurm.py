@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from csa_core.train.events import EVENTS
+from csa_core.train.monitor.events import EVENTS
 from tests.cluster.slurm import Cluster, missing
 from tests.conftest import ROOT, TINY
 

@@ -30,7 +30,7 @@ def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     monkeypatch.setattr(code, "PACKAGE", tmp_path / "csa_core")
 
     def digest(method: str, name: str = "", old: str = "", new: str = "") -> str:
-        for cached in (code.code_digest, code._meaning_of):
+        for cached in (code.code_digest, code._normalised_file):
             cached.cache_clear()
         path = tmp_path / "csa_core" / (name or "errors.py")
         text = path.read_text() if path.exists() else ""
@@ -54,10 +54,10 @@ def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         ("train/loop.py", "continuing after epoch", "going on after epoch"),
         ("cli.py", "", "\nMORE = 1\n"),
         ("commands.py", "", "\nMORE = 1\n"),
-        ("train/live.py", "SECONDS = 5.0", "SECONDS = 9.0"),
-        ("train/lock.py", "", "\nMORE = 1\n"),
-        ("train/events.py", "", "\nMORE = 1\n"),
-        ("train/progress.py", "", "\nMORE = 1\n"),
+        ("train/monitor/live.py", "SECONDS = 5.0", "SECONDS = 9.0"),
+        ("train/state/lock.py", "", "\nMORE = 1\n"),
+        ("train/monitor/events.py", "", "\nMORE = 1\n"),
+        ("train/monitor/progress.py", "", "\nMORE = 1\n"),
         ("train/launch.py", "", "\nMORE = 1\n"),
         ("methods/single.py", "return loss, {", "return 2 * loss, {"),
         ("methods/simsiam.py", "/ 2", "/ 3"),
@@ -104,9 +104,9 @@ def test_every_number_of_every_covered_file_counts() -> None:
             value = node.value if isinstance(node, ast.Constant) else None
             if isinstance(value, int | float) and not isinstance(value, bool) and id(node) not in told:
                 assert isinstance(node, ast.Constant)
-                before = code.meaning(source.encode())
+                before = code.normalised(source.encode())
                 node.value = value + 1
-                assert code.meaning(ast.unparse(tree).encode()) != before, f"{name} line {node.lineno}"
+                assert code.normalised(ast.unparse(tree).encode()) != before, f"{name} line {node.lineno}"
                 node.value = value
 
 

@@ -25,8 +25,8 @@ import csa_core
 from csa_core.data.dataset import Dataset
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
-from csa_core.train import checkpoint
 from csa_core.train.loop import Options, train
+from csa_core.train.state import checkpoint
 from tests.conftest import tiny
 
 FILES = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")

@@ -15,8 +15,8 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.sources import read_dataset
 from csa_core.data.split import Split, make_split, read_split, write_split
 from csa_core.errors import UserError
-from csa_core.train import checkpoint
 from csa_core.train.loop import Options, train
+from csa_core.train.state import checkpoint
 from tests.conftest import tiny
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")

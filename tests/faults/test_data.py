@@ -19,8 +19,8 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.sources import load_source, read_dataset
 from csa_core.data.split import make_split, read_split, write_split
 from csa_core.errors import UserError
-from csa_core.train.checkpoint import load_newest
-from csa_core.train.parent import read_parent
+from csa_core.train.state.checkpoint import load_newest
+from csa_core.train.state.parent import read_parent
 from csa_core.vision import torchvision
 from tests.conftest import tiny
 from tests.helpers.images import folder, folder_of_images, write_cifar10

@@ -14,9 +14,10 @@ from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.methods.base import Stats
 from csa_core.ops.activation_map import background_mask, object_map
-from csa_core.train import checkpoint, guard
+from csa_core.train import guard
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
+from csa_core.train.state import checkpoint
 from tests.conftest import tiny
 
 CPU = torch.device("cpu")

@@ -55,12 +55,12 @@ def test_a_changed_leaf_runs_again_what_reads_it(leaf: str) -> None:
 def test_the_code_digest_is_of_what_the_code_does(change: str) -> None:
     source = (ROOT / "csa_core/methods/csa.py").read_text()
     same = change not in ("x = 1\n", "import os\n")
-    assert (code.meaning((source + change).encode()) == code.meaning(source.encode())) is same
+    assert (code.normalised((source + change).encode()) == code.normalised(source.encode())) is same
 
 
 def test_another_number_or_sign_or_name_is_another_code() -> None:
     meanings = {
-        code.meaning(text.encode())
+        code.normalised(text.encode())
         for text in ("f(1)", "f(2)", "f(1.0)", "f(-1)", "g(1)", "f(x=1)", "f('1')", "f(None)", "f()", "f([])", "f(f'')",
                      "f(f'{1}')", "f(f'{1!r}')", "f(f'{1:x}')", "f(True)", "f(b'1')", "f(1, 1)", "f(*a)", "f(**a)")
     }  # fmt: skip
@@ -69,4 +69,4 @@ def test_another_number_or_sign_or_name_is_another_code() -> None:
 
 def test_layout_and_docstrings_are_no_part_of_the_code_digest() -> None:
     one = 'def f(a, b=2):\n    """Say."""\n    return (a\n            + b)  # sum\n'
-    assert code.meaning(one.encode()) == code.meaning(b"def f(a,b = 2):\n    return a+b")
+    assert code.normalised(one.encode()) == code.normalised(b"def f(a,b = 2):\n    return a+b")

@@ -76,7 +76,7 @@ def test_written_and_read_again(image_lists: Path, tmp_path: Path) -> None:
         ("train", "train/n1000/0.JPEG two", "train.txt: line 3: 'train/n1000/0.JPEG two' has no label"),
         ("train", "train/n1000/0.JPEG -1", "train.txt: line 3: 'train/n1000/0.JPEG -1' has no label"),
         ("train", "train/n1000/0.JPEG 5000", "train.txt: label 5000 of train/n1000/0.JPEG is outside 0..K-1"),
-        ("train", "train/n1000/0.JPEG 12", "train.txt: label 8 has no images, though 12 has; use 0..K-1"),
+        ("train", "train/n1000/0.JPEG 12", "train.txt: label 8 has no images, but label 12 has; number classes 0 to K - 1"),
         ("test", "test/n1000/0.JPEG 8", "test.txt: line 3: label 8 is outside 0..7, the classes of the training list"),
         ("train", "train/n1000/none.JPEG 1", "train/n1000/none.JPEG: no such file; is data.root right?"),
         ("train", "test/n1000/3.JPEG 0", "test.txt: test/n1000/3.JPEG is in "),
@@ -166,7 +166,8 @@ def test_the_ranks_of_a_batch_make_up_the_batch(image_lists: Path) -> None:
         joined = torch.cat([part[step].streams["uniform"][0] for part in parts])
         assert torch.equal(joined, batch.streams["uniform"][0])
         assert parts[0][step].streams.keys() == {"uniform"}, "the other was not asked for"
-        assert all(torch.equal(part[step].draws["slot"], batch.draws["slot"]) for part in parts), "of the whole batch"
+        wanted = batch.draws["places"]
+        assert all(torch.equal(part[step].draws["places"], wanted) for part in parts), "of the whole batch"
 
 
 def test_jitter_changes_colours_and_no_places(image_lists: Path) -> None:

@@ -108,13 +108,13 @@ def test_a_mix_of_one_value_is_that_value() -> None:
 
 
 def test_bank_places_are_drawn_without_repetition_and_all_alike() -> None:
-    slot = plan(counts=np.array([4000]), bank_batches=3).draws["slot"]
+    slot = plan(counts=np.array([4000]), bank_batches=3).draws["places"]
     assert all(len(set(row.tolist())) == 16 for row in slot)
     assert stats.chisquare(np.bincount(slot.flatten(), minlength=48)).pvalue > 0.001
 
 
 def test_a_bank_that_starts_early_has_an_order_of_all_its_places() -> None:
-    early, full = (plan(bank_batches=3, bank_start=start).draws["slot"] for start in ("batch", "full"))
+    early, full = (plan(bank_batches=3, bank_start=start).draws["places"] for start in ("batch", "full"))
     assert all(sorted(row.tolist()) == list(range(48)) for row in early)
     assert torch.equal(early[:, :16], full), "so a full bank is drawn from in the same way"
 

@@ -19,10 +19,10 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
 from csa_core.evaluation.scores import score
-from csa_core.train import checkpoint
-from csa_core.train.lock import hold
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
+from csa_core.train.state import checkpoint
+from csa_core.train.state.lock import hold
 from tests.conftest import TINY, Cli, tiny
 from tests.helpers.runs import SAME, fit, results, start, wait_for_checkpoint
 

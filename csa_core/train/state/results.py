@@ -20,9 +20,9 @@ from csa_core import store
 from csa_core.code import code_digest
 from csa_core.data.ranks import rank
 from csa_core.models.precision import instruction_sets
-from csa_core.train import checkpoint
 from csa_core.train.metrics import make_metrics
 from csa_core.train.run import Run
+from csa_core.train.state import checkpoint
 
 HISTORY = (
     *("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill"),

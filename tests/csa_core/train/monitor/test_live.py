@@ -18,9 +18,9 @@ from csa_core import store
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
-from csa_core.train import live
-from csa_core.train.events import EVENTS, TAGS, events_of
-from csa_core.train.live import PARTIAL
+from csa_core.train.monitor import live
+from csa_core.train.monitor.events import EVENTS, TAGS, events_of
+from csa_core.train.monitor.live import PARTIAL
 from tests.conftest import tiny
 from tests.helpers.runs import fit, start, wait_for_checkpoint
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from csa_core import store
 from csa_core.errors import UserError
-from csa_core.train.events import EVENTS, event_file, record
-from csa_core.train.results import Row, history_csv
+from csa_core.train.monitor.events import EVENTS, event_file, record
 from csa_core.train.run import Run
+from csa_core.train.state.results import Row, history_csv
 
 PARTIAL = "history.partial.csv"
 SECONDS = 5.0

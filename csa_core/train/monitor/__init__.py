@@ -1,0 +1,1 @@
+"""What a run shows while it trains. Nothing of it is read by a training."""
