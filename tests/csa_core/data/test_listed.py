@@ -76,7 +76,11 @@ def test_written_and_read_again(image_lists: Path, tmp_path: Path) -> None:
         ("train", "train/n1000/0.JPEG two", "train.txt: line 3: 'train/n1000/0.JPEG two' has no label"),
         ("train", "train/n1000/0.JPEG -1", "train.txt: line 3: 'train/n1000/0.JPEG -1' has no label"),
         ("train", "train/n1000/0.JPEG 5000", "train.txt: label 5000 of train/n1000/0.JPEG is outside 0..K-1"),
-        ("train", "train/n1000/0.JPEG 12", "train.txt: label 8 has no images, but label 12 has; number classes 0 to K - 1"),
+        (
+            "train",
+            "train/n1000/0.JPEG 12",
+            "train.txt: label 8 has no images, but label 12 has; number classes 0 to K - 1",
+        ),
         ("test", "test/n1000/0.JPEG 8", "test.txt: line 3: label 8 is outside 0..7, the classes of the training list"),
         ("train", "train/n1000/none.JPEG 1", "train/n1000/none.JPEG: no such file; is data.root right?"),
         ("train", "test/n1000/3.JPEG 0", "test.txt: test/n1000/3.JPEG is in "),
