@@ -16,6 +16,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.methods import METHODS, parse, recipe
 from csa_core.methods.base import Setting
+from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -84,7 +85,7 @@ def cli() -> Cli:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             env={**inherited, "PYTHONPATH": str(ROOT), **env},
             cwd=ROOT,
         )

@@ -11,6 +11,7 @@ import pytest
 
 from csa_core.methods import METHODS
 from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
 from workflow.schema import SCHEMA, schema
 
 LAYERS = [
@@ -129,7 +130,7 @@ def test_what_a_method_is_no_other_file_asks_by_its_name(path: Path) -> None:
 @pytest.mark.parametrize("module", ["csa_core.methods", "csa_core.cli", "workflow.plan"])
 def test_configurations_and_plans_come_without_torch(module: str) -> None:
     asked = f"import sys, {module}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "False\n", done.stderr
 
 

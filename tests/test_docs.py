@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
@@ -92,7 +93,7 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
             start_new_session=True,
         )  # fmt: skip
         try:
-            code = process.wait(timeout=8 if stays else 400)
+            code = process.wait(timeout=PATIENCE if stays else 400)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -165,7 +166,7 @@ def _short(text: str) -> str:
 def test_the_site_is_built_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120, env=env)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE, env=env)
     assert done.returncode == 0, done.stderr
     for page in tmp_path.rglob("*.html"):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', page.read_text()), page

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -21,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("csa_core", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     words = ["-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out)]
-    subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=PATIENCE)
     (path,) = out.glob("*.whl")
     return path
 
@@ -35,7 +36,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 def test_the_installed_package_brings_a_command(wheel: Path, tmp_path: Path) -> None:
     install = ["-m", "pip", "install", "--no-deps", "--quiet", "--target", str(tmp_path / "site"), str(wheel)]
-    subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=PATIENCE)
     csa = tmp_path / "site/bin/csa"
     run = {"capture_output": True, "text": True, "cwd": tmp_path, "env": {"PYTHONPATH": str(tmp_path / "site")}}
     shown = subprocess.run([csa, "--help"], **run)  # type: ignore[call-overload]
@@ -62,5 +63,5 @@ def test_the_hooks_are_the_linters() -> None:
 
 def test_the_workflow_is_found_where_the_catalog_looks() -> None:
     words = ["-m", "snakemake", "results/table4.csv", "--snakefile", "workflow/Snakefile", "--dry-run"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

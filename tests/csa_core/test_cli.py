@@ -1,7 +1,6 @@
 """The command line as a person meets it: help that teaches, mistakes answered at once in one line."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -84,10 +83,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(case: str, cli: Cli, run_yaml: Pa
 
 def test_a_wrong_key_is_answered_before_torch_is_imported(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
     run_yaml.write_text("treshold: 1")
-    start = time.monotonic()
     done = cli("train", run_yaml, "--out", tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2 and " torch\n" not in done.stderr and "pydantic" in done.stderr
-    assert time.monotonic() - start < 10
 
 
 def test_a_file_for_csa_serves_another_method_and_a_key_that_it_lacks_is_refused(

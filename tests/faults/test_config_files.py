@@ -22,6 +22,7 @@ MORE = {
 RUN = """
 import contextlib, io, json, sys, time
 from csa_core import cli
+from tests.helpers.patience import PATIENCE
 report = []
 for path in sys.argv[1:]:
     said, start = io.StringIO(), time.perf_counter()
@@ -38,7 +39,9 @@ def test_malformed_files_are_refused_in_one_line_before_torch(tmp_path: Path) ->
     for number, (text, _) in enumerate(cases):
         (tmp_path / f"{number}.yaml").write_text(text)
     paths = [str(tmp_path / f"{number}.yaml") for number in range(len(cases))]
-    done = subprocess.run([sys.executable, "-c", RUN, *paths], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *paths], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     report, with_torch = json.loads(done.stdout)
     assert not with_torch, "torch was imported"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
 
 MANY = pytest.mark.slow
 
@@ -18,7 +19,7 @@ MANY = pytest.mark.slow
 )
 def test_killed_at_any_line_it_ends_with_the_same_bytes(method: str, kills: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.killing", method, str(kills), str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert all(lines > 50 for lines in report["lines"]), "lines in and out of the writing of checkpoints"

@@ -18,6 +18,7 @@ from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.ops.bank import ContextBank, bank_bytes
 from tests.conftest import ROOT, TINY, Cli, tiny
+from tests.helpers.patience import PATIENCE
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
 
@@ -49,7 +50,7 @@ sys.exit(code)
         subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(trainers)
     ]
-    logs = [process.communicate(timeout=300)[1] for process in each]
+    logs = [process.communicate(timeout=PATIENCE)[1] for process in each]
     codes = [process.returncode for process in each]
     assert sorted(codes) == [0] + [2] * (trainers - 1), logs
     holder = f"process {each[codes.index(0)].pid} on {socket.gethostname()} is training this run"
@@ -72,10 +73,10 @@ with hold(Path(sys.argv[1])):
     taking = "import sys\nfrom pathlib import Path\nfrom csa_core.train.state.lock import hold\n" \
         "with hold(Path(sys.argv[1])):\n    print(Path(sys.argv[1], 'holder.json').read_text())"  # fmt: skip
     killed = subprocess.Popen([sys.executable, "-c", holding, str(tmp_path)], cwd=ROOT)
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    assert killed.wait(timeout=PATIENCE) == -signal.SIGKILL
     assert json.loads((tmp_path / "holder.json").read_text())["process"] == killed.pid
     with subprocess.Popen([sys.executable, "-c", taking, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as taker:
-        said = json.loads(taker.communicate(timeout=60)[0])
+        said = json.loads(taker.communicate(timeout=PATIENCE)[0])
     assert taker.returncode == 0 and said == {"process": taker.pid, "host": socket.gethostname()}
     assert not (tmp_path / "holder.json").exists()
 
@@ -111,11 +112,13 @@ def test_a_signal_ends_it_within_a_step_and_says_where_it_will_continue(
     config.write_text(yaml.safe_dump(TINY))
     words = ["train", str(config), "--out", str(tmp_path / "out"), "--threads", "1", "--checkpoint-seconds", "0"]
     command = [sys.executable, "-c", SIGNALLED, str(number), str(epoch), str(step), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 128 + number
     assert done.stderr.splitlines()[-1] == f"csa_core: interrupted; the same command continues {where}"
     assert done.stdout.splitlines()[-1] == f"step {epoch} {step}", "another step was begun"
-    again = subprocess.run([*command[:3], "0", "0", "0", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(
+        [*command[:3], "0", "0", "0", *words], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
     first = again.stdout.splitlines()[0]
     assert again.returncode == 0 and first == f"step {epoch} 1", again.stderr
 
@@ -148,7 +151,7 @@ print((sizes[-1] - sizes[10]) / 1e6)  # 40 epochs of five steps
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process as Linux tells it")
 def test_two_hundred_steps_keep_no_memory() -> None:
-    done = subprocess.run([sys.executable, "-c", GROWTH], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", GROWTH], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 5, f"{done.stdout} MB more after 200 steps"
 

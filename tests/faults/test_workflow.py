@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.helpers.leaves import LEAVES
+from tests.helpers.patience import PATIENCE
 from tests.helpers.workflows import RUN, Folder
 
 pytestmark = pytest.mark.slow
@@ -71,7 +72,7 @@ def test_a_signal_to_snakemake_ends_it_and_the_same_command_goes_on(number: int,
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    assert process.wait(timeout=120) != 0
+    assert process.wait(timeout=PATIENCE) != 0
     assert not (tmp_path / TABLE).exists()
     done = folder.snakemake(TABLE)
     assert done.returncode == 0, done.stderr

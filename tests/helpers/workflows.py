@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import ROOT, TINY
+from tests.helpers.patience import PATIENCE
 from workflow.report.collect import MEASURES
 
 RUN = "results/runs/tiny/csa/seed=1/metrics.json"
@@ -48,7 +49,7 @@ class Folder:
 
     def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run it."""
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=300, cwd=ROOT)
+        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
 
     def jobs(self, *words: str) -> dict[str, int]:
         """Return how many jobs of each rule a dry run announces."""

@@ -15,6 +15,7 @@ from workflow.devices import present
 # Writes one line when it starts and one when it ends: time, what happened, devices.
 JOB = """
 import os, sys, time
+from tests.helpers.patience import PATIENCE
 def say(what):
     with open(sys.argv[1], "a") as file:
         file.write(f"{time.monotonic()} {what} {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}\\n")
@@ -55,7 +56,7 @@ def test_no_two_jobs_share_a_device_unless_asked(
     tmp_path: Path, devices: str, counts: list[int], most: dict[str, int]
 ) -> None:
     jobs = [start(tmp_path, count, devices.replace(" ", "_")) for count in counts]
-    assert [job.wait(timeout=60) for job in jobs] == [0] * len(jobs)
+    assert [job.wait(timeout=PATIENCE) for job in jobs] == [0] * len(jobs)
     assert most_at_once(tmp_path) == {name.replace(" ", "_"): n for name, n in most.items()}
 
 
@@ -67,19 +68,19 @@ def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
     time.sleep(1)
     assert second.poll() is None, "it waits"
     first.kill()
-    assert second.wait(timeout=30) == 0
+    assert second.wait(timeout=PATIENCE) == 0
     first.wait()
 
 
 def test_where_nothing_is_to_be_given_the_command_runs_as_it_is(tmp_path: Path) -> None:
     for count, devices, env in ((0, "0", {}), (1, "", {}), (1, "0", {"SLURM_JOB_ID": "7"})):
-        assert start(tmp_path, count, devices, seconds=0, **env).wait(timeout=30) == 0
+        assert start(tmp_path, count, devices, seconds=0, **env).wait(timeout=PATIENCE) == 0
     assert most_at_once(tmp_path) == {"none": 1} and not (tmp_path / "state").exists()
 
 
 def test_more_devices_than_there_are_is_one_line(tmp_path: Path) -> None:
     job = start(tmp_path, 3, "0,1")
-    assert job.wait(timeout=30) == 2
+    assert job.wait(timeout=PATIENCE) == 2
     assert (
         tmp_path / "said"
     ).read_text() == "devices: 3 GPUs for one run and 2 here (0, 1); lower ranks or list more\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
 from tests.helpers.workflows import Folder
 
 TARGETS = ("table4.csv", "figures/curves-table4.svg", "figures/contexts.png")
@@ -17,7 +18,7 @@ TARGETS = ("table4.csv", "figures/curves-table4.svg", "figures/contexts.png")
 def snakemake(folder: Folder, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "MPL"))} | env
     return subprocess.run(
-        folder.command(*words), capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment
+        folder.command(*words), capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=environment
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, listed
+from tests.helpers.patience import PATIENCE
 from tests.helpers.workflows import Folder
 from workflow.plan import Plan
 
@@ -30,7 +31,9 @@ def folder(path: Path, images: Path) -> Folder:
 
 
 def snakemake(made: Folder, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(made.command(*words), capture_output=True, text=True, timeout=300, cwd=ROOT, env=ENVIRONMENT)
+    return subprocess.run(
+        made.command(*words), capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=ENVIRONMENT
+    )
 
 
 def test_killed_once_it_ends_with_the_same_table(image_lists: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from tests.conftest import ROOT, TINY
+from tests.helpers.patience import PATIENCE
 
 
 def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     (copy / "workflow/tables/mask_exponent.yaml").write_text(table)
     # Step 3.
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "results/mask_exponent.csv"]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     result = pd.read_csv(copy / "results/mask_exponent.csv", dtype={"label": str})
     assert result["label"].unique().tolist() == ["1.0", "2.0"]
@@ -37,14 +38,14 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     # A change of the drawing code draws again and trains nothing; one of the trainer trains again,
     # and one of its comments does not.
     def announced() -> str:
-        done = subprocess.run([*command, "--dry-run"], cwd=copy, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*command, "--dry-run"], cwd=copy, capture_output=True, text=True, timeout=PATIENCE)
         return done.stdout + done.stderr
 
     assert "Nothing to be done" in announced()
     with (copy / "workflow/report/tables.py").open("a") as file:
         file.write("# touched\n")
     assert set(re.findall(r"^(train|table) +\d+$", announced(), re.M)) == {"table"}
-    assert subprocess.run(command, cwd=copy, capture_output=True, timeout=300).returncode == 0
+    assert subprocess.run(command, cwd=copy, capture_output=True, timeout=PATIENCE).returncode == 0
     with (copy / "csa_core/train/step.py").open("a") as file:
         file.write('# touched\n"touched"\n')
     assert "Nothing to be done" in announced()

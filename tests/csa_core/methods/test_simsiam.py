@@ -20,6 +20,7 @@ from csa_core.models.simsiam import SimSiamNetwork
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
+from tests.helpers.patience import PATIENCE
 from tests.helpers.runs import results, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
@@ -166,7 +167,7 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     recipe = RECIPE | {"epochs": 12}
     changes = {"method": "simsiam", "pretraining": recipe}
     whole: subprocess.Popen[str] = start(tmp_path / "whole" / "out", **changes)
-    _, log = whole.communicate(timeout=120)
+    _, log = whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0, log
     out = tmp_path / "killed" / "out"
     process = start(out, **changes)
@@ -175,6 +176,6 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     process = start(out, **changes)
-    _, log = process.communicate(timeout=120)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "continuing after epoch" in log
     assert results(out) == results(tmp_path / "whole" / "out")

@@ -24,6 +24,7 @@ from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
 from csa_core.train.state.lock import hold
 from tests.conftest import TINY, Cli, tiny
+from tests.helpers.patience import PATIENCE
 from tests.helpers.runs import SAME, fit, results, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
@@ -91,7 +92,7 @@ def test_metrics_follow_from_the_predictions(uninterrupted: dict[str, bytes], da
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = start(tmp_path / "whole" / "out")
-    _, log = whole.communicate(timeout=120)
+    _, log = whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0, log
     out = tmp_path / "killed" / "out"
     for epoch in (2, 5, 9):
@@ -102,7 +103,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path) -> N
         assert process.returncode == -signal.SIGKILL
         assert not (out / "metrics.json").exists()
     process = start(out)
-    _, log = process.communicate(timeout=120)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "continuing after epoch" in log
     assert results(out) == results(tmp_path / "whole" / "out")
     assert not list(out.glob("state/*/epoch-*")), "a finished run keeps no checkpoints"
@@ -114,7 +115,7 @@ def test_a_signal_ends_it_with_one_line(number: signal.Signals, tmp_path: Path) 
     process = start(out)
     wait_for_checkpoint(out, 1)
     process.send_signal(number)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     (epoch,) = re.findall(
         r"^csa_core: interrupted; the same command continues from the last checkpoint, after epoch (\d+)$", log, re.M

@@ -18,6 +18,7 @@ from csa_core import store
 from csa_core.data.ranks import gather_rows
 from csa_core.methods import parse
 from tests.conftest import ROOT, TINY, Cli, listed, tiny_fields
+from tests.helpers.patience import PATIENCE
 from tests.helpers.runs import results
 
 SCRIPT = "tests/csa_core/train/rank_script.py"
@@ -35,7 +36,7 @@ def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, li
         json.dumps(config | {"ranks": ranks, "precision": "float32"}),
         str(out),
     ]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     tensors, meta, _ = store.read_tensors(out)
     return tensors, meta["rows"]
@@ -96,7 +97,7 @@ def _parent(folder: Path) -> int:
 def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: Path, tmp_path: Path) -> None:
     config = write(listed(image_lists, ranks=2, epochs=6), tmp_path / "run.yaml")
     whole = start(config, tmp_path / "whole")
-    out, log = whole.communicate(timeout=200)
+    out, log = whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0, log
     assert "<- predicts" in out and out.count("accuracy, %") == 1, "one rank speaks"
     assert "Warning" not in log and log.count("epoch 6/6") == 1
@@ -107,13 +108,13 @@ def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: P
             break
         time.sleep(0.01)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert log.splitlines()[-1].endswith("ended with signal 9; the same command continues from the last checkpoint")
     assert "Traceback" not in log and not (tmp_path / "killed/metrics.json").exists()
 
     process = start(config, tmp_path / "killed")
-    _, log = process.communicate(timeout=200)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "continuing after epoch" in log, log
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     metrics = json.loads((tmp_path / "whole/metrics.json").read_text())
@@ -129,7 +130,7 @@ def test_a_signal_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
         time.sleep(0.01)
     ranks = children(process.pid)
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
     assert log.splitlines()[-1] == "csa_core: interrupted; the same command continues from the last checkpoint"
     assert "Traceback" not in log and not any(Path(f"/proc/{rank}").exists() for rank in ranks)
@@ -144,7 +145,7 @@ def test_a_signal_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
 )
 def test_a_mistake_with_ranks_is_one_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     process = start(write(TINY | changes, tmp_path / "run.yaml"), tmp_path / "out")
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     lines = set(log.splitlines())  # each rank may say it
     assert process.returncode == 2 and len(lines) == 1, log
     assert message in lines.pop()
@@ -165,15 +166,15 @@ def test_torchrun_itself_may_start_the_ranks(tmp_path: Path) -> None:
         "2",
     ]
     command = [sys.executable, *TORCHRUN, "localhost:0", *words]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and (tmp_path / "out/metrics.json").exists(), done.stderr
     done = subprocess.run(
         [*command[: command.index(str(config))], "-", *command[command.index(str(config)) + 1 :]],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL,
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert "csa_core: stdin: torchrun does not share it among its processes" in done.stderr
     config = write(TINY | {"ranks": 4}, config)
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
     assert "ranks: torchrun started 2 processes, the run asks for 4; set ranks: 2" in done.stderr
 
 
@@ -184,7 +185,7 @@ def test_a_broken_image_met_by_a_rank_is_named(image_lists: Path, tmp_path: Path
     path = tmp_path / "images/train/n1000/1.JPEG"
     path.write_bytes(path.read_bytes()[:200])
     process = start(write(listed(tmp_path / "images", ranks=2), tmp_path / "run.yaml"), tmp_path / "out")
-    _, log = process.communicate(timeout=100)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, log
     assert f"csa_core: {path}: cannot be decoded; replace it or take its line out of the list" in log.splitlines()
     assert "Traceback" not in log

@@ -22,6 +22,7 @@ from csa_core.train.monitor import live
 from csa_core.train.monitor.events import EVENTS, TAGS, events_of
 from csa_core.train.monitor.live import PARTIAL
 from tests.conftest import tiny
+from tests.helpers.patience import PATIENCE
 from tests.helpers.runs import fit, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def test_a_run_can_be_watched_killed_and_continued(tmp_path: Path) -> None:
     (out / EVENTS).write_bytes((out / EVENTS).read_bytes()[:-7] + b"torn")
     (out / PARTIAL).unlink()
     process = start(out, epochs=40)
-    _, log = process.communicate(timeout=120)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "continuing after epoch" in log, log
     shown = shown_by_tensorboard(out)
     assert shown == of_history((out / "history.csv").read_text()), "no step twice, none missing"
