@@ -76,8 +76,8 @@ def read_lists(data: DataConfig) -> ImageList:
     counts = np.bincount(train_labels)
     if (missing := np.flatnonzero(counts == 0)).size:
         raise UserError(
-            f"{data.train_list}: label {missing[0]} has no images, but label {len(counts) - 1} has; number classes 0 to "
-            "K - 1"
+            f"{data.train_list}: label {missing[0]} has no images, but label {len(counts) - 1} has; "
+            "number classes 0 to K - 1"
         )
     test_paths, test_labels, test_sizes = _read_list(Path(str(data.test_list)), root, len(counts))
     if (missing := np.flatnonzero(np.bincount(test_labels, minlength=len(counts)) == 0)).size:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.helpers.malformed import MALFORMED
+from tests.helpers.patience import PATIENCE
 
 MORE = {
     "model: ../resnet32": "model: unknown name '../resnet32'",
@@ -22,7 +23,6 @@ MORE = {
 RUN = """
 import contextlib, io, json, sys, time
 from csa_core import cli
-from tests.helpers.patience import PATIENCE
 report = []
 for path in sys.argv[1:]:
     said, start = io.StringIO(), time.perf_counter()

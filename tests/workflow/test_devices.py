@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
 from workflow.declarations import WorkflowConfig
 from workflow.devices import present
 
 # Writes one line when it starts and one when it ends: time, what happened, devices.
 JOB = """
 import os, sys, time
-from tests.helpers.patience import PATIENCE
 def say(what):
     with open(sys.argv[1], "a") as file:
         file.write(f"{time.monotonic()} {what} {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}\\n")
