@@ -1,7 +1,10 @@
-# Each target does its own set-up: it makes .venv and installs the locked versions into it.
+# Each target does its own set-up: it makes .venv and installs the locked versions that it needs, and no more.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DEV := .venv/ready-dev
+# Of pip only errors: its warnings are about the index, and help nobody here.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .PHONY: help all table2 status published test test-faults test-slurm lint docs bench clean
 
@@ -13,6 +16,8 @@ all: $(READY) ## every table of the protocol in config.yaml
 
 table2: $(READY) ## Table 2: ten thresholds, trained
 	$(BIN)/snakemake --cores all results/table2.csv
+	@echo "make: Table 2 is in results/table2.md and results/table2.csv; next: . .venv/bin/activate, then"
+	@echo "make: snakemake --cores all    for every table, figure and claim, and results/report.html"
 
 status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
 	@$(BIN)/python -m workflow.status $(ARGS)
@@ -23,10 +28,10 @@ published: $(READY) ## redraw the published results of real images, in seconds a
 test: lint ## linters, type checker and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test-faults: $(READY) ## every fault as often as the README says, about 15 minutes
+test-faults: $(DEV) ## every fault as often as the README says, about 15 minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow" tests/faults
 
-test-slurm: $(READY) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
+test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
 	@$(BIN)/python -c 'from tests.cluster.slurm import missing; exit(bool(missing()))' || { \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; } || \
 	    { echo "make: test-slurm needs slurmctld, slurmd and munged; apt-get installs them, as root on Debian"; exit 2; }; \
@@ -34,14 +39,14 @@ test-slurm: $(READY) ## Table 2 through a SLURM cluster of one node; installs De
 	    apt-get install --quiet --yes --no-install-recommends slurm-wlm slurmctld slurmd slurm-client munge; }
 	$(BIN)/python -m pytest -m slurm tests/cluster
 
-docs: $(READY) ## the documentation as a site, in site/
+docs: $(DEV) ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
-bench: $(READY) ## how fast: tables on the screen and in results/benchmarks/, about 15 minutes
+bench: $(DEV) ## how fast: tables on the screen and in results/benchmarks/, about 15 minutes
 	$(BIN)/python -m benchmarks.step --compile --threads 1 2
 	$(BIN)/python -m benchmarks.workflow
 
-lint: $(READY) ## linters and type checker alone
+lint: $(DEV) ## linters and type checker alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
@@ -55,6 +60,12 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "make: installing the locked versions into .venv, once"
+	@$(INSTALL) --requirement requirements.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(DEV): $(READY) requirements-dev.lock
+	@echo "make: installing linters, tests and documentation into .venv, once"
+	@$(INSTALL) --requirement requirements.lock --requirement requirements-dev.lock
 	@touch $@

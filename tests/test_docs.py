@@ -62,7 +62,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    (folder / ".venv/ready").touch()
+    for made in ("ready", "ready-dev"):
+        (folder / ".venv" / made).touch()
     for kind, _, text in (block for page in PAGES for block in blocks(page)):
         # As `mine.yaml`, which the next page goes on with.
         if kind == "yaml" and (named := re.match(r"# (\w+\.yaml)\b", text)):
