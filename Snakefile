@@ -19,7 +19,7 @@ sys.path.insert(0, ROOT)
 from csa_core.store import RESULTS, canonical
 from workflow import devices
 from workflow.plan import Plan
-from workflow.snake import or_one_line, retyped
+from workflow.snake import asked, or_one_line, retyped
 
 for key in workflow.config_settings.config:
     if isinstance(config[key], (dict, list)):
@@ -27,17 +27,7 @@ for key in workflow.config_settings.config:
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
-
-
-def run_of(wildcards):
-    """Return the run that the wildcards `run` and `seed` stand for."""
-    return or_one_line(PLAN.run_at, wildcards.run, wildcards.seed)
-
-
-def table_of(figure):
-    """Return the table whose runs a figure draws."""
-    return or_one_line(PLAN.drawn, figure)[1]
-
+run_of, table_of = asked(PLAN)
 
 GPUS = devices.present(PLAN.config)
 DEVICES = ",".join(GPUS)

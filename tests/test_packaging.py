@@ -31,7 +31,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "csa_core").rglob("*.py")}
-    assert names == code | {"csa_core/py.typed"}
+    data = {str(path.relative_to(ROOT)) for path in (ROOT / "csa_core/data/selections").glob("*.txt")}
+    stubs = {str(path.relative_to(ROOT)) for path in (ROOT / "csa_core").rglob("*.pyi")}
+    assert len(data) > 0 and names == code | data | stubs | {"csa_core/py.typed"}
 
 
 def test_the_installed_package_brings_a_command(wheel: Path, tmp_path: Path) -> None:

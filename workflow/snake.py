@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from csa_core.config import parse_yaml
 from csa_core.errors import UserError
+from workflow.naming import Run
+from workflow.plan import Plan
 
 T = TypeVar("T")
 
@@ -20,6 +22,18 @@ def or_one_line(function: Callable[..., T], *args: Any) -> T:
     except UserError as error:
         print(f"snakemake: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def asked(plan: Plan) -> tuple[Callable[[Any], Run], Callable[[str], str]]:
+    """Return what rules ask a plan: the run that the wildcards `run` and `seed` stand for, and a figure's table."""
+
+    def run_of(wildcards: Any) -> Run:
+        return or_one_line(plan.run_at, wildcards.run, wildcards.seed)
+
+    def table_of(figure: str) -> str:
+        return or_one_line(plan.drawn, figure)[1]
+
+    return run_of, table_of
 
 
 def retyped(value: Any) -> Any:

@@ -186,6 +186,14 @@ class Method:
         return evaluation.predict_test_set(network, self.setting.dataset, self.setting.device)
 
     @classmethod
+    def check_possible(cls, config: Any, images: int) -> None:
+        """See, before anything is made, that a run on so many training images can come to a result.
+
+        Raises:
+            UserError: it cannot; the remedy is in the line.
+        """
+
+    @classmethod
     def memory(cls, config: Any, size: tuple[int, int]) -> str:
         """Say what takes memory in a run on images of `size`, by its keys."""
         return f"batch_size {config.batch_size}"

@@ -110,7 +110,6 @@ class Csa(Method):
         size, device = setting.dataset.image_size, setting.device
         self.bank = None
         if config.bank_batches:
-            check_possible(config, len(setting.split.indices))
             start = 1 if config.bank_start == "batch" else config.bank_batches
             self.bank = ops.make_bank(config.bank_batches, start, config.batch_size, size, device)
         prior, strength = ops.log_prior(self.class_counts, device), config.logit_adjustment_strength
@@ -240,6 +239,12 @@ class Csa(Method):
         """Take over a bank."""
         if self.bank:
             self.bank.load({name.removeprefix("bank/"): tensor for name, tensor in state.items()})
+
+    @classmethod
+    def check_possible(cls, config: CsaConfig, images: int) -> None:
+        """See that enough of the training images pass by the bank to fill it."""
+        if config.bank_batches:
+            check_possible(config, images)
 
     @classmethod
     def memory(cls, config: CsaConfig, size: tuple[int, int]) -> str:

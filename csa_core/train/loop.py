@@ -21,6 +21,7 @@ from csa_core.data.listed import ImageList
 from csa_core.data.ranks import decided_by_first_rank, rank, ranks, share_buffers, sum_over_ranks, wait
 from csa_core.data.split import Split, group_of_class
 from csa_core.errors import UserError
+from csa_core.methods import METHODS
 from csa_core.methods.base import Stats
 from csa_core.models.precision import resolve
 from csa_core.train.compiled import compile_where_it_pays
@@ -75,6 +76,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     if weights is not None:
         digests["encoder"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
+    METHODS[config.method].check_possible(config, len(split.indices))
     folder = options.state / store.digest(digests)[:24]
     for each in (folder, out):
         store.make_folder(each)

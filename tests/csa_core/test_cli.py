@@ -111,7 +111,7 @@ def test_data_and_split_files_give_the_run_that_the_source_gives(cli: Cli, run_y
     data, split = tmp_path / "data.safetensors", tmp_path / "split.json"
     assert cli("data", run_yaml, "--out", data).returncode == 0
     assert cli("split", run_yaml, "--data", data, "--out", split).returncode == 0
-    options = ["--set", "epochs=2", "--set", "lr_drops=[]", "--threads", 1]
+    options = ["--set", "epochs=2", "--set", "lr_drops=[]", "--set", "plain_epochs=0", "--threads", 1]
     from_files = cli("train", run_yaml, "--out", tmp_path / "a", "--data", data, "--split", split, *options)
     assert from_files.returncode == 0, from_files.stderr
     assert cli("train", run_yaml, "--out", tmp_path / "b", *options).returncode == 0
@@ -121,12 +121,8 @@ def test_data_and_split_files_give_the_run_that_the_source_gives(cli: Cli, run_y
 def test_weights_are_not_evaluated_on_other_data(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.safetensors"
     assert cli("data", run_yaml, "--out", data).returncode == 0
-    assert (
-        cli(
-            "train", run_yaml, "--out", tmp_path / "a", "--set", "epochs=2", "--set", "lr_drops=[]", "--data", data
-        ).returncode
-        == 0
-    )
+    options = ["--set", "epochs=2", "--set", "lr_drops=[]", "--set", "plain_epochs=0", "--data", data]
+    assert cli("train", run_yaml, "--out", tmp_path / "a", *options).returncode == 0
     tensors, meta, _ = store.read_tensors(data)
     tensors["test_images"][0] ^= 1
     store.write_tensors(data, tensors, meta)

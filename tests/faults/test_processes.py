@@ -167,7 +167,7 @@ def test_out_of_memory_is_one_line_with_batch_and_bank(tmp_path: Path) -> None:
 
 def test_a_bank_that_cannot_fit_is_refused_before_training(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(TINY))
-    large = ("--set", "bank_batches=1024", "--set", "batch_size=65536")
+    large = ("--set", "bank_batches=1024", "--set", "batch_size=65536", "--set", "bank_start=batch")
     done = cli("train", tmp_path / "run.yaml", "--out", tmp_path / "out", *large)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     expected = (1024 * 65536 + 1) * 16 * 16 * 4 * 4

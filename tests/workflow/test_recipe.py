@@ -25,7 +25,7 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     config["sweeps"]["mask_exponent"] = added["mask_exponent"][1:3]
     config |= {"protocol": "tiny.yaml", "seeds": [1]}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    (copy / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"epochs": 2, "lr_drops": []}))
+    (copy / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"epochs": 2, "lr_drops": [], "plain_epochs": 0}))
     (copy / "workflow/tables/mask_exponent.yaml").write_text(table)
     # Step 3.
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "results/mask_exponent.csv"]

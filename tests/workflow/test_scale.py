@@ -37,7 +37,7 @@ def test_five_thousand_runs_have_a_name_each() -> None:
     plan = Plan(sweep(500, 10))
     runs = plan.all_runs()
     folders = [run.folder for run in runs]
-    assert len(folders) == len(set(folders)) == 10 * (500 + 37)
+    assert len(folders) == len(set(folders)) == 10 * (500 + 38)
     assert len({run.json for run in runs}) == len(runs)
     assert len(plan.rows("table2")) == 500 and len(plan.runs_of("table2")) == 5000
     assert folders.count("results/runs/demo/csa/threshold=0.002/seed=9") == 1

@@ -24,7 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Everything the workflow makes, of the tiny protocol, trained for real."""
     folder = Folder(tmp_path_factory.mktemp("finished"))
     jobs = folder.jobs()
-    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 40 and jobs["table"] == 11
+    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 42 and jobs["table"] == 11
     done = folder.snakemake()
     assert done.returncode == 0, done.stderr
     return folder
@@ -181,12 +181,12 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("estimate")
-    assert done.returncode == 0 and re.search(r"all +40 +40 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(r"all +42 +42 +0 +0 s", done.stdout), done.stdout
     done = finished.snakemake("status")
-    assert done.returncode == 0 and re.search(r"all +40 +40 +0 +0 +0 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(r"all +42 +42 +0 +0 +0 +0 +0 s", done.stdout), done.stdout
     folder = Folder(tmp_path)
     assert "nothing yet: ask again after one" in folder.snakemake("estimate").stdout
-    assert re.search(r"all +40 +0 +0 +0 +0 +40 +\?", folder.snakemake("status").stdout)
+    assert re.search(r"all +42 +0 +0 +0 +0 +42 +\?", folder.snakemake("status").stdout)
 
 
 @pytest.mark.parametrize(

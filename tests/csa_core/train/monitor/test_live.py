@@ -66,7 +66,7 @@ def test_tensorboard_shows_the_history(
             "accuracy/train",
             "accuracy/test_resampling",
             "bank/fill",
-            "bank/shifted",
+            "bank/shifted_steps",
         } <= set(shown)
 
 
