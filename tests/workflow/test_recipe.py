@@ -46,9 +46,9 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
         file.write("# touched\n")
     assert set(re.findall(r"^(train|table) +\d+$", announced(), re.M)) == {"table"}
     assert subprocess.run(command, cwd=copy, capture_output=True, timeout=PATIENCE).returncode == 0
-    with (copy / "csa_core/train/step.py").open("a") as file:
+    with (copy / "csa_core/methods/csa.py").open("a") as file:
         file.write('# touched\n"touched"\n')
     assert "Nothing to be done" in announced()
-    with (copy / "csa_core/train/step.py").open("a") as file:
+    with (copy / "csa_core/methods/csa.py").open("a") as file:
         file.write("touched = True\n")
     assert set(re.findall(r"^(train) +(\d+)$", announced(), re.M)) == {("train", "2")}
