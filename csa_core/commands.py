@@ -217,7 +217,7 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
 
     try:
         fields, digests = label["config"], label["digests"]
-        if fields["data"]["source"] == "image_list":  # whose lists are in the data set file
+        if fields["data"].get("source") == "image_list":  # whose lists are in the data set file
             if args.data is None:
                 raise UserError(
                     "--data is missing: name the data set file that `python -m csa_core data` made of the lists"

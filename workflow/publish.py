@@ -21,6 +21,7 @@ from csa_core.config import load_yaml
 from csa_core.errors import UserError
 from workflow.plan import Plan
 from workflow.report.declared import CONFIG
+from workflow.report.verdicts import NOT_RUN
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "results" / "published"
@@ -120,17 +121,21 @@ def draw(folder: Path) -> dict[str, str]:
 def refreshed(text: str, drawn: dict[str, dict[str, str]]) -> str:
     """Return a page with each `<!-- published: FOLDER NAME -->` block as it is drawn now.
 
+    `<!-- published: FOLDER TABLE: COLUMN, COLUMN -->` shows some columns of a table.
+
     Raises:
         UserError: a block names what is not drawn.
     """
 
     def fresh(match: re.Match[str]) -> str:
-        folder, _, name = match["what"].partition(" ")
+        block, _, columns = match["what"].partition(": ")
+        folder, _, name = block.partition(" ")
         if folder not in drawn:
             return match[0]
         if name not in drawn[folder]:
             raise UserError(f"block '{match['what']}': nothing of that name is published; {', '.join(drawn[folder])}")
-        return f"{match[1]}{drawn[folder][name]}\n{match[3]}"
+        body = _only(drawn[folder][name], columns.split(", ")) if columns else drawn[folder][name]
+        return f"{match[1]}{body}\n{match[3]}"
 
     return BLOCK.sub(fresh, text)
 
@@ -140,9 +145,22 @@ def _body(path: Path) -> str:
     return "\n".join(line for line in path.read_text().splitlines() if line.startswith("|"))
 
 
+def _only(table: str, columns: list[str]) -> str:
+    """Return some columns of a Markdown table."""
+    head, rule, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    if missing := [name for name in columns if name not in head]:
+        raise UserError(f"column '{missing[0]}': the table has {', '.join(head)}")
+    places = [head.index(name) for name in columns]
+    lines = [[row[place] for place in places] for row in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _claims(path: Path) -> str:
-    """Return the judged claims as a Markdown table."""
+    """Return the claims that could be judged as a Markdown table, and how many could not."""
     judged = pd.read_csv(path, dtype={"section": str, "note": str}).fillna({"note": ""})
+    there = judged["verdict"] != NOT_RUN
+    left = f"{(~there).sum()} of the {len(judged)} claims wait for runs that are not published yet."
+    judged = judged[there]
     lines = []
     for row in judged.to_dict("records"):
         interval = "" if pd.isna(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]"
@@ -150,7 +168,8 @@ def _claims(path: Path) -> str:
         seeds = "" if pd.isna(row["seeds"]) else int(row["seeds"])
         lines.append([row["section"], row["claim"], estimate, seeds, row["verdict"]])
     heads = ["Section", "Claim", "Points, 95 % interval", "Seeds", "Verdict"]
-    return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
+    table = str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
+    return f"{table}\n\n{left}" if not there.all() else table
 
 
 def _runs(folder: Path) -> str:
@@ -168,7 +187,7 @@ def _runs(folder: Path) -> str:
         seeds = ", ".join(str(seed) for seed, _ in sorted(runs))
         minutes = sum(seconds for _, seconds in runs) / len(runs) / 60
         lines.append([f"`{run}`", seeds, f"{minutes:.0f}", processor, computed])
-    heads = ["Run", "Seeds", "Minutes each", "Processor", "Computed in"]
+    heads = ["Run", "Seeds", "Minutes each, beside other work", "Processor", "Computed in"]
     return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
 
 
