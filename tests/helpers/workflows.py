@@ -13,7 +13,7 @@ from workflow.report.collect import MEASURES
 
 RUN = "results/runs/tiny/csa/seed=1/metrics.json"
 SWEEPS: dict[str, list[Any]] = {
-    "threshold": [0.05, 0.5],
+    "threshold": [0.05, 0.06],
     "bank_batches": [1, 4],
     "mix": [["uniform", 0.0, 1.0], ["beta", 2.0, 2.0]],
     "balance_ratio": [0.0, 1.0],
