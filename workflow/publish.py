@@ -85,6 +85,8 @@ def _draw(args: argparse.Namespace) -> None:
 def draw(folder: Path) -> dict[str, str]:
     """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
     # Seconds to import, and `take` needs none of it.
+    from matplotlib import pyplot
+
     from workflow.report import claims, figures, page, tables
     from workflow.report.collect import collect
     from workflow.report.style import save, use_style
@@ -106,6 +108,7 @@ def draw(folder: Path) -> dict[str, str]:
         values, _ = collect(table, partial=True)
         drawn, numbers = figures.KINDS[kind](table, values)
         save(drawn, str(folder / "figures" / figure))
+        pyplot.close(drawn)
         store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
     if not tables_drawn:
