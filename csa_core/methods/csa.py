@@ -84,8 +84,6 @@ class CsaConfig(Supervised):
         keys = super().unread()
         if self.bank_batches == 0:
             keys |= {"threshold", "bank_reset", "bank_start", "mix", "activation_map", "mask_forward", "mask_exponent"}
-        elif self.bank_batches == 1:  # full as soon as it holds a batch
-            keys |= {"bank_start"}
         if "logit_adjustment" not in (self.uniform_loss, self.resampling_loss):
             keys |= {"logit_adjustment_strength"}
         return keys
