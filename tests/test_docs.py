@@ -96,7 +96,7 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
             start_new_session=True,
         )  # fmt: skip
         try:
-            code = process.wait(timeout=PATIENCE if stays else 400)
+            code = process.wait(timeout=8 if stays else PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
