@@ -162,8 +162,8 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
             raise UserError(f"--set {change}: expected KEY=VALUE, as in --set threshold=0.3")
         fields = set_dotted(fields, key, parse_yaml(value, f"--set {key}"))
     # A file may be a recipe for several methods; what is asked for with --set must have an effect.
-    asked = next((change.partition("=")[2] for change in args.set if change.startswith("method=")), None)
-    if asked in METHODS and isinstance(fields, dict):
+    asked = fields.get("method") if any(change.startswith("method=") for change in args.set) else None
+    if isinstance(asked, str) and asked in METHODS:
         keys = {change.partition("=")[0].partition(".")[0] for change in args.set}
         fields = recipe(fields, asked) | {key: value for key, value in fields.items() if key in keys}
     return parse(fields, where)

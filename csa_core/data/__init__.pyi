@@ -1,5 +1,4 @@
 from .augment import training_images as training_images
-from .plan import EpochPlan as EpochPlan
 from .plan import draw_mix as draw_mix
 from .plan import draw_places as draw_places
 from .plan import plan_epoch as plan_epoch

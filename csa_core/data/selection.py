@@ -7,6 +7,7 @@ the bit, its SHA-256 included.
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +53,7 @@ def select(dataset: Dataset, name: str) -> Dataset:
                 "images, neither resized nor compressed again"
             )
         chosen.append(same.pop(0))
-    order = sorted(range(len(dataset.test_labels)), key=_keys(dataset.test_images, dataset.test_labels).__getitem__)
-    selected = Dataset(
-        "selection",
-        dataset.class_names,
-        dataset.train_images[chosen],
-        dataset.train_labels[chosen],
-        dataset.test_images[order],
-        dataset.test_labels[order],
-    )
+    selected = _selected(dataset, chosen)
     if selected.digest != stated:
         raise UserError(f"{path}: its training images are here, but the test images are others than it was made with")
     return selected
@@ -68,16 +61,28 @@ def select(dataset: Dataset, name: str) -> Dataset:
 
 def write_selection(path: Path, dataset: Dataset, split: Split) -> None:
     """Write the images of a split as a selection, a line each, in the split's order."""
-    images, labels = dataset.train_images[split.indices], dataset.train_labels[split.indices]
-    lines = [f"{dataset.class_names[label]} {pixels}" for label, pixels in _keys(images, labels)]
-    order = sorted(range(len(dataset.test_labels)), key=_keys(dataset.test_images, dataset.test_labels).__getitem__)
-    tests = dataset.test_images[order], dataset.test_labels[order]
-    whole = Dataset("selection", dataset.class_names, images, labels, *tests)
+    whole = _selected(dataset, split.indices)
+    keys = _keys(whole.train_images, whole.train_labels)
+    lines = [f"{dataset.class_names[label]} {pixels}" for label, pixels in keys]
     header = [
         "# A selection of csa_core: the training images, in order, by class and SHA-256 of their H x W x 3 bytes.",
         f"# data {whole.digest}",
     ]
     store.write_bytes(path, ("\n".join(header + lines) + "\n").encode())
+
+
+def _selected(dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Dataset:
+    """Return a data set of some training images, in this order, and of all test images by class and pixels."""
+    tests = _keys(dataset.test_images, dataset.test_labels)
+    order = sorted(range(len(tests)), key=tests.__getitem__)
+    return Dataset(
+        "selection",
+        dataset.class_names,
+        dataset.train_images[indices],
+        dataset.train_labels[indices],
+        dataset.test_images[order],
+        dataset.test_labels[order],
+    )
 
 
 def _keys(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, str]]:

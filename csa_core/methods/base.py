@@ -84,7 +84,7 @@ class Method:
 
     def start_from(self, network: Any, parent: dict[str, Tensor]) -> None:
         """Take over what is needed of the weights of the parent run (`RunConfig.parent`)."""
-        network.body.load_state_dict({k[5:]: tensor for k, tensor in parent.items() if k.startswith("body.")})
+        models.load_body(network.body, parent)
 
     def trained(self, network: Any) -> list[list[nn.Parameter]]:
         """Return the parameters that train, in groups that have gradients all together or not at all."""

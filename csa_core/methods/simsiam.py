@@ -87,7 +87,7 @@ class SimSiam(Method):
     def start_from(self, network: Any, parent: dict[str, Tensor]) -> None:
         """Weigh images by their density among the features of a plain encoder; the network starts anew."""
         plain = models.make_body(self.config.model)
-        plain.load_state_dict({k[5:]: tensor for k, tensor in parent.items() if k.startswith("body.")})
+        models.load_body(plain, parent)
         features = self.probe.training_features(models.place(plain, self.setting.device))
         self.weights = ops.density_weights(features, self.recipe.density_exponent).to(self.setting.device)
 

@@ -11,9 +11,11 @@ from torch import nn
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Compute with running statistics and without gradients, then train on."""
     network.eval()
-    with torch.no_grad():
-        yield
-    network.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train()
 
 
 @contextmanager
@@ -22,6 +24,8 @@ def statistics_at_rest(network: nn.Module) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.track_running_stats = False
-    yield
-    for norm in norms:
-        norm.track_running_stats = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -131,6 +131,11 @@ def make_network(model: str, heads: tuple[str, ...], classes: int, seed: int) ->
         return Network(model, heads, classes)
 
 
+def load_body(body: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a body the weights that a whole network's have under `body.`."""
+    body.load_state_dict({k.removeprefix("body."): tensor for k, tensor in weights.items() if k.startswith("body.")})
+
+
 def _initialise(module: nn.Module) -> None:
     """Draw Kaiming-normal weights for a convolution or linear layer."""
     if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,12 +1,10 @@
 from .activation_map import activation_map as activation_map
 from .activation_map import background_mask as background_mask
 from .activation_map import object_map as object_map
-from .bank import ContextBank as ContextBank
 from .bank import bank_bytes as bank_bytes
 from .bank import make_bank as make_bank
 from .context_shift import context_shift as context_shift
 from .density import density_weights as density_weights
-from .losses import LOSSES as LOSSES
 from .losses import log_prior as log_prior
 from .losses import make_loss as make_loss
 from .sam import ascend as ascend
