@@ -64,12 +64,14 @@ def dataset_json(run: Run) -> str:
 
 
 def files_digest(run: Run) -> str:
-    """Return a digest of names, sizes and times of a folder's images or of lists; of other data sets nothing."""
+    """Return a digest of names, sizes and times of a folder's images, of lists, or of a selection; else nothing."""
     config = run.config.data
-    if config.source not in ("folder", "image_list"):
+    named = (config.train_list, config.test_list, config.selection)
+    files = [Path(path) for path in named if path is not None and Path(path).is_file()]
+    if config.source == "folder":
+        files += sorted(path for path in Path(config.root).glob("t*/*/*") if path.is_file())
+    if not files:
         return ""
-    lists = [Path(str(path)) for path in (config.train_list, config.test_list) if Path(str(path)).is_file()]
-    files = lists or sorted(path for path in Path(config.root).glob("t*/*/*") if path.is_file())
     return digest([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
 
 

@@ -277,3 +277,16 @@ def test_a_mistake_in_a_table_is_one_line(row: str, message: str, tmp_path: Path
     with pytest.raises(UserError) as error:
         plan()
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_selection_whose_file_changes_is_read_again(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+
+    def asked() -> str:
+        data = {"source": "cifar100", "profile": "selection", "selection": str(mine)}
+        return plan(overrides={"data": data}).data_files("selection-mine")
+
+    mine.write_text("one")
+    before = asked()
+    mine.write_text("another")
+    assert before and asked() != before
