@@ -6,6 +6,7 @@ device; time and memory of a step by precision. One table; exit code 1 where a c
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,8 @@ def row(name: str, check: Callable[[], Found]) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     try:
         found, is_right = check()
-    except Exception as error:  # whatever it is, it belongs into the table
+    except Exception as error:  # whatever it is, it belongs into the table, and the next check runs
+        traceback.print_exc()
         found, is_right = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}", False
     return {"check": name, "found": found, "verdict": {True: "ok", False: "FAILED", None: ""}[is_right]}
 

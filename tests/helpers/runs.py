@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, tiny_fields
+from tests.helpers.patience import wait_until
 
 CPU = torch.device("cpu")
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
@@ -38,8 +38,5 @@ def start(out: Path, **changes: object) -> "subprocess.Popen[str]":
 
 
 def wait_for_checkpoint(out: Path, epoch: int) -> None:
-    for _ in range(3000):
-        if any(int(p.stem[6:]) >= epoch for p in out.glob("state/*/epoch-*.safetensors")):
-            return
-        time.sleep(0.01)
-    raise AssertionError("no checkpoint was written")
+    checkpoints = "state/*/epoch-*.safetensors"
+    wait_until(lambda: any(int(path.stem[6:]) >= epoch for path in out.glob(checkpoints)), f"checkpoint {epoch}")

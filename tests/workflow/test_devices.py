@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.helpers.patience import PATIENCE
+from tests.helpers.patience import PATIENCE, wait_until
 from workflow.declarations import WorkflowConfig
 from workflow.devices import present
 
@@ -62,8 +62,7 @@ def test_no_two_jobs_share_a_device_unless_asked(
 
 def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
     first = start(tmp_path, 1, "0", seconds=60)
-    while not (tmp_path / "lines").exists():
-        time.sleep(0.02)
+    wait_until((tmp_path / "lines").exists, "the first job")
     second = start(tmp_path, 1, "0", seconds=0)
     time.sleep(1)
     assert second.poll() is None, "it waits"

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, listed
-from tests.helpers.patience import PATIENCE
+from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.workflows import Folder
 from workflow.plan import Plan
 
@@ -45,10 +44,7 @@ def test_killed_once_it_ends_with_the_same_table(image_lists: Path, tmp_path: Pa
     killed = folder(tmp_path / "killed", image_lists)
     process = subprocess.Popen(killed.command(TABLE), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    for _ in range(9000):
-        if list(killed.path.glob("results/state/*/epoch-*.safetensors")):
-            break
-        time.sleep(0.01)
+    wait_until(lambda: list(killed.path.glob("results/state/*/epoch-*.safetensors")), "a checkpoint")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (killed.path / RUN).exists()

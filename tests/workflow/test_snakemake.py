@@ -16,6 +16,7 @@ import pytest
 import safetensors.numpy
 
 from tests.conftest import ROOT
+from tests.helpers.patience import wait_until
 from tests.helpers.workflows import RUN, SWEEPS, Folder
 
 
@@ -279,10 +280,7 @@ def test_killed_with_everything_it_continues(finished: Folder, tmp_path: Path) -
     folder = Folder(tmp_path)
     process = subprocess.Popen(folder.command("results/table2.csv"), cwd=ROOT, stderr=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    for _ in range(6000):
-        if list(tmp_path.glob("results/state/*/lock")):
-            break
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.glob("results/state/*/lock")), "a run's lock")
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

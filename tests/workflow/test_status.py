@@ -18,6 +18,7 @@ import yaml
 from csa_core import store
 from csa_core.errors import UserError
 from tests.conftest import ROOT, TINY
+from tests.helpers.patience import wait_until
 from workflow import standing, status
 from workflow.declarations import load_tables
 from workflow.naming import Run
@@ -70,11 +71,14 @@ class Sweep:
 
     def wait_for(self, run: Run, epoch: int) -> dict[str, Any]:
         """Wait until a run is so far."""
-        for _ in range(300):
-            if (entry := self.of(run))["state"] == "running" and entry["epoch"] >= epoch:
-                return entry
-            time.sleep(0.05)
-        raise AssertionError(entry)
+        seen: dict[str, Any] = {}
+
+        def is_there() -> bool:
+            seen.update(self.of(run))
+            return seen["state"] == "running" and seen["epoch"] >= epoch
+
+        wait_until(is_there, f"epoch {epoch}")
+        return seen
 
 
 def environment(**env: str) -> dict[str, str]:

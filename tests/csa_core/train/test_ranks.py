@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from csa_core import store
 from csa_core.data.ranks import gather_rows
 from csa_core.methods import parse
 from tests.conftest import ROOT, TINY, Cli, listed, tiny_fields
-from tests.helpers.patience import PATIENCE
+from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.runs import results
 
 SCRIPT = "tests/csa_core/train/rank_script.py"
@@ -103,10 +102,7 @@ def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: P
     assert "Warning" not in log and log.count("epoch 6/6") == 1
 
     process = start(config, tmp_path / "killed")
-    for _ in range(6000):
-        if len(list((tmp_path / "killed").glob("state/*/epoch-*.safetensors"))) > 1:
-            break
-        time.sleep(0.01)
+    wait_until(lambda: len(list((tmp_path / "killed").glob("state/*/epoch-*.safetensors"))) > 1, "two checkpoints")
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
@@ -124,10 +120,7 @@ def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: P
 
 def test_a_signal_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
     process = start(write(TINY | {"ranks": 2, "epochs": 200}, tmp_path / "run.yaml"), tmp_path / "out")
-    for _ in range(6000):
-        if list((tmp_path / "out").glob("state/*/epoch-*.safetensors")):
-            break
-        time.sleep(0.01)
+    wait_until(lambda: list((tmp_path / "out").glob("state/*/epoch-*.safetensors")), "a checkpoint")
     ranks = children(process.pid)
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=PATIENCE)
