@@ -160,7 +160,7 @@ class Method:
         return {"loss": sums["loss"] / steps, "train_accuracy": sums["correct"] / (steps * self.config.batch_size)}
 
     def check(self, history: list[Row]) -> None:
-        """See, after each epoch and before scoring, that what had to be trained by now has been.
+        """See, after each epoch, that what had to be trained by now has been.
 
         Raises:
             UserError: it has not; the remedy is in the line.
