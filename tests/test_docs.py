@@ -6,7 +6,6 @@ that all commands together take minutes. Nothing else is changed, the commands l
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE
+from tests.helpers.project import copy_project
 
 # docs/new-method.md adds files of its own to the project: tests/test_new_method.py follows it.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,11 +45,7 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's folder: the files under version control, those that the pages name, an environment, photos."""
     folder = tmp_path_factory.mktemp("reader")
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_project(folder)
     for path, keys in (
         ("workflow/protocols/demo.yaml", {"epochs": 6, "lr_drops": [5], "lr_warmup_epochs": 1, "evaluate_every": 2}),
         ("docs/examples/demo.yaml", {"epochs": 6, "lr_drops": [5], "lr_warmup_epochs": 1}),

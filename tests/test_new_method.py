@@ -1,7 +1,6 @@
 """docs/new-method.md, followed to the letter in a copy of the project."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.helpers.project import copy_project
 
 PAGE = ROOT / "docs" / "new-method.md"
 BLOCK = re.compile(r"^```(python|sh|yaml)\n(?:# (?P<where>[^\n]+)\n)?(?P<text>.*?)^```$", re.M | re.S)
@@ -19,11 +19,7 @@ BLOCK = re.compile(r"^```(python|sh|yaml)\n(?:# (?P<where>[^\n]+)\n)?(?P<text>.*
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which the page's files and lines have been written, and the demo is short."""
     folder = tmp_path_factory.mktemp("project")
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_project(folder)
     for path in ("workflow/protocols/demo.yaml", "docs/examples/demo.yaml"):
         fields = yaml.safe_load((folder / path).read_text())
         fields |= {"epochs": 4, "lr_drops": [3], "lr_warmup_epochs": 1, "evaluate_every": 0, "warmup_epochs": 1}

@@ -7,6 +7,7 @@ finished since from the results of a training into the folder.
 """
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def plan_of(folder: Path) -> Plan:
     """Return the plan of a published folder: config.yaml of the repository with the folder's over it."""
-    return Plan(load_yaml(CONFIG) | load_yaml(folder / "config.yaml") | {"results": str(folder)}, spell_out=())
+    where = {"results": os.path.relpath(folder)}  # as a person would write it: tables name what is missing
+    return Plan(load_yaml(CONFIG) | load_yaml(folder / "config.yaml") | where, spell_out=())
 
 
 def _take(args: argparse.Namespace) -> None:
@@ -93,13 +95,15 @@ def draw(folder: Path) -> dict[str, str]:
 
     use_style()
     plan = plan_of(folder)
-    blocks, tables_drawn, figures_drawn = {}, [], []
+    blocks, judged, tables_drawn, figures_drawn = {}, [], [], []
     for name in plan.tables:
         if not any(Path(run.folder, "metrics.json").exists() for run in plan.runs_of(name)):
             continue
         tables.write(plan.declaration(name), str(folder / name), partial=True)
-        tables_drawn.append(name)
-        blocks[name] = _body(folder / f"{name}.md")
+        judged.append(str(folder / f"{name}.claims.csv"))
+        if len(store.read_json(folder / f"{name}.json")["rows"]) > 1:  # one row alone compares nothing
+            tables_drawn.append(name)
+            blocks[name] = _body(folder / f"{name}.md")
     for figure in plan.figures:
         kind, name = plan.drawn(figure)
         if name not in tables_drawn:
@@ -111,12 +115,12 @@ def draw(folder: Path) -> dict[str, str]:
         pyplot.close(drawn)
         store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
-    if not tables_drawn:
+    if not judged:
         raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")
-    judged = [str(folder / f"{name}.claims.csv") for name in tables_drawn]
     claims.main([*judged, "--out", str(folder / "claims.csv")])
-    shown = [str(folder / f"{name}.json") for name in tables_drawn]
-    page.main([*shown, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
+    if shown := [str(folder / f"{name}.json") for name in tables_drawn]:
+        page.main([*shown, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
+    print(f"{folder / 'report.html'}: {len(tables_drawn)} tables, {len(figures_drawn)} figures, claims")
     blocks |= {"claims": _claims(folder / "claims.csv"), "runs": _runs(folder), "best epoch": _best_epoch(folder)}
     return blocks
 

@@ -41,7 +41,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     plan = publish.plan_of(folder)
     for run in plan.runs_of("table1"):
-        out = results / Path(run.folder).relative_to(folder)
+        out = results / Path(run.folder).resolve().relative_to(folder)
         dataset = load_source(run.config.data)
         split = make_split(dataset, run.config.data)
         train(run.config, dataset, split, Options(out, there / "state", torch.device("cpu"), "t-1"))

@@ -1,7 +1,6 @@
 """The recipe for a new ablation in CONTRIBUTING.md, followed to the letter."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,13 @@ import yaml
 
 from tests.conftest import ROOT, TINY
 from tests.helpers.patience import PATIENCE
+from tests.helpers.project import copy_project
 
 
 def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     values, table = re.findall(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[:2]
     copy = tmp_path / "project"
-    skip = shutil.ignore_patterns(".*", "results", "data", "build", "*.egg-info", "tests", "__pycache__")
-    shutil.copytree(ROOT, copy, ignore=lambda folder, names: skip(folder, names) if folder == str(ROOT) else [])
+    copy_project(copy)
     # Step 1 and 2, with two of the values and a protocol of seconds so that the test is quick.
     added = yaml.safe_load(values)["sweeps"]
     assert len(added["mask_exponent"]) == 4

@@ -1,19 +1,21 @@
 """The collector refuses what does not belong together; the statistics are the textbook's."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.pyplot import close
 from scipy import stats
 
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
 from workflow.report.collect import GROUPS, MEASURES, collect
-from workflow.report.figures import curves
+from workflow.report.figures import curves, points
 from workflow.report.summary import paired_interval, summarise
 from workflow.report.tables import latex, markdown, tidy, write
 from workflow.report.wording import heading
@@ -318,3 +320,19 @@ def test_results_without_the_balanced_accuracy_are_read(results: Path) -> None:
     values, _ = collect(table())
     balanced = values[values["column"] == "balanced"]
     assert balanced.groupby("label")["value"].count().to_dict() == {"Other": 0, "Ours": 3}
+
+
+def test_a_figure_says_how_many_seeds_it_draws(results: Path) -> None:
+    def said() -> str:
+        shown = table(draw="categories")
+        figure, _ = points(shown, collect(shown, partial=True)[0])
+        close(figure)
+        return str(figure.get_suptitle()).rpartition(", ")[2]
+
+    assert said() == "3 seeds"
+    for seed in (2, 3):
+        shutil.rmtree(results / f"results/runs/demo/ce/seed={seed}")
+    assert said() == "1 to 3 seeds"
+    for seed in (2, 3):
+        shutil.rmtree(results / f"results/runs/demo/csa/seed={seed}")
+    assert said() == "1 seed"

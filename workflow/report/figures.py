@@ -97,7 +97,7 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
             axis[i].set_title(name.capitalize(), fontsize=7)
         figure.supxlabel(table["row_name"], fontsize=7)
     axis[0].set_ylabel("Accuracy, all classes (%)" if column == "all" else f"{HEADINGS[column]} (%)")
-    _face(figure, table)
+    _face(figure, table, values)
     return figure, drawn
 
 
@@ -123,7 +123,7 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     # Accuracies rise away from it.
     axis[-1].legend(loc="lower right" if len(axis) > 1 else "best", ncols=2 if len(names) > 6 else 1)
     _epochs(axis[-1])
-    _face(figure, table)
+    _face(figure, table, values)
     return figure, pd.concat(drawn)
 
 
@@ -152,7 +152,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         axis[0].plot(part["images"], part["mean"], marker=MARKERS[i % 8], ms=3, label=name, **style)
     axis[0].set(xscale="log", xlabel="Training images of the class", ylabel="Test accuracy of the class (%)")
     axis[0].legend(ncols=2 if len(names) > 6 else 1)
-    _face(figure, table)
+    _face(figure, table, values)
     return figure, drawn
 
 
@@ -176,7 +176,7 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
         ax.set_ylim(-3, 103)
     axis[0].legend(title=table["row_name"], ncols=2)
     _epochs(axis[1])
-    _face(figure, table)
+    _face(figure, table, values)
     return figure, pd.concat(drawn)
 
 
@@ -209,7 +209,7 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     axis[1].annotate("0: collapse", (0.99, 0.06), xycoords="axes fraction", ha="right", fontsize=6, color="0.4")
     axis[0].legend()
     _epochs(axis[-1])
-    _face(figure, table)
+    _face(figure, table, values)
     return figure, pd.concat(drawn)
 
 
@@ -268,12 +268,20 @@ def _ordered(i: int, count: int) -> Any:
     return mpl.colormaps["viridis"](0.92 * i / max(count - 1, 1))
 
 
-def _face(figure: Figure, table: dict[str, Any]) -> None:
+def _face(figure: Figure, table: dict[str, Any], values: pd.DataFrame) -> None:
     """Write on the figure what was run, so that it cannot be taken for something else."""
     overrides = ", overridden" if table["overrides"] else ""
     lines = -(-len(table["title"]) // 56)
     title = textwrap.fill(table["title"], len(table["title"]) // lines + 6)  # lines of about one length
-    figure.suptitle(f"{title}\nprotocol {table['protocol']}{overrides}, {len(table['seeds'])} seeds", fontsize=7)
+    seeds = _seeds(values)
+    figure.suptitle(f"{title}\nprotocol {table['protocol']}{overrides}, {seeds}", fontsize=7)
+
+
+def _seeds(values: pd.DataFrame) -> str:
+    """Say how many seeds the rows that are drawn have: `3 seeds`, `1 seed`, `1 to 3 seeds`."""
+    counts = values.groupby("name")["seed"].nunique()
+    ends = dict.fromkeys((str(counts.min()), str(counts.max())))
+    return f"{' to '.join(ends)} seed{'' if counts.max() == 1 else 's'}"
 
 
 def _means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -77,6 +77,7 @@ def _provenance(tables: list[dict[str, Any]], results: Path) -> dict[str, Any]:
     notes = [store.read_json(path.with_name("provenance.json")) for path in sorted(paths)]
     return {
         "runs": len(paths),
+        "seeds": sorted({seed for table in tables for _, runs in table["rows"] for seed, _, _ in runs}),
         "hours": math.fsum(note["seconds"] for note in notes) / 3600,
         "devices": dict(Counter(note["device"] for note in notes).most_common()),
         "threads": sorted({note["threads"] for note in notes}),
