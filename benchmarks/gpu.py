@@ -130,7 +130,7 @@ def memory_of_graphs() -> Found:
     for capture in (False, True):
         run, _ = trained(GPU, capture)
         run.replay = None
-        run.optimizer.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         held.append(torch.cuda.memory_reserved() / 1e6)

@@ -39,14 +39,27 @@ class Setting:
     precision: str
 
 
+class Optimizer(Protocol):
+    """What a step may ask of the optimizer."""
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+
+    def step(self) -> None:
+        """Move each parameter that has a gradient."""
+
+
 class Trainer(Protocol):
     """The part of a training that a step works with."""
 
     network: Any
-    optimizer: torch.optim.Optimizer
     watch: Watch
     objective: Callable[[Batch, str], tuple[Tensor, Stats]]
     """The method's loss, its gradient shared where several ranks train."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What moves the weights."""
 
     def check(self) -> None:
         """See that all that is watched, and all gradients, are finite."""

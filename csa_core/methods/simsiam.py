@@ -141,12 +141,12 @@ class SimSiam(Method):
             trainer.update(losses.mean())
             return stats
         parameters = list(network.parameters())
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         trainer.watch("loss", losses)
         weighted = losses if self.weights is None else self.weights[batch.draws["index"]] * losses
         weighted.mean().backward()
         before = ops.ascend(parameters, self.recipe.sam_radius)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         with models.statistics_at_rest(network):  # they have moved in the first pass
             uphill = trainer.objective(batch, phase)[0].mean()
             trainer.watch("loss at the end of the ascent", uphill)

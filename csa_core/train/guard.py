@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from csa_core.train.sgd import Sgd
+
 
 class NotFinite(Exception):
     """A tensor holds NaN or infinity; `step` counts from 1 in its epoch, 0 is the end of the epoch."""
@@ -22,7 +24,7 @@ class NotFinite(Exception):
 class Guard:
     """Watches the tensors of each step, in the order in which they come about."""
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, optimizer: Sgd, device: torch.device) -> None:
         self._network = network
         # Last layers first: what is wrong in a gradient comes from there.
         self._parameters = list(network.named_parameters())[::-1]
@@ -34,7 +36,7 @@ class Guard:
         self._largest: dict[tuple[str, ...], Tensor] = {}
         # The fused kernel leaves everything as it is where this is 1 (torch's GradScaler does the same).
         self._bad = torch.zeros(1, device=device)
-        optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+        optimizer.found_inf = self._bad
 
     def start_epoch(self) -> None:
         """Count steps from 1 again."""

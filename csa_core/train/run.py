@@ -23,6 +23,7 @@ from csa_core.models.precision import allow_tf32, place, resolve
 from csa_core.store import Tensors
 from csa_core.train.guard import Guard
 from csa_core.train.replay import Replay, captured
+from csa_core.train.sgd import Sgd
 
 
 class Run:
@@ -48,7 +49,7 @@ class Run:
         if parent is not None:
             self.method.start_from(network, {name: torch.from_numpy(array) for name, array in parent.items()})
         self.network = place(network, device)
-        self.optimizer: torch.optim.Optimizer = make_optimizer(self.method, self.network, device)
+        self.optimizer = make_optimizer(self.method, self.network, device)
         self.guard = Guard(self.network, self.optimizer, device)
         """What stops the run before something that is not finite reaches the weights."""
         self.watch: Watch = self.guard.watch
@@ -94,7 +95,7 @@ class Run:
 
     def update(self, loss: Tensor) -> None:
         """Take one optimizer step; a head that the loss does not reach stays as it is."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.watch("loss", loss)
         loss.backward()
         self.check()
@@ -133,7 +134,7 @@ class Run:
         for name, parameter in self.network.named_parameters():
             if name in momentum:
                 buffer = torch.empty_like(parameter).copy_(momentum[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+                self.optimizer.state[parameter] = {"momentum_buffer": buffer}
         self.method.load(part(tensors, "method/"))
 
 
@@ -155,12 +156,12 @@ def part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): torch.from_numpy(a) for key, a in tensors.items() if key.startswith(prefix)}
 
 
-def make_optimizer(method: Method, network: nn.Module, device: torch.device) -> torch.optim.SGD:
-    """Return SGD with momentum, fused: its kernel wants all parameters of a group to have a gradient, or none."""
+def make_optimizer(method: Method, network: nn.Module, device: torch.device) -> Sgd:
+    """Return the optimizer of a method's network."""
     settings: dict[str, Any] = method.sgd()
     if device.type == "cuda":  # a captured step reads the learning rate from the device
         settings["lr"] = torch.tensor(settings["lr"], device=device)
-    return torch.optim.SGD([{"params": group} for group in method.trained(network)], **settings, fused=True)
+    return Sgd(method.trained(network), **settings)
 
 
 def choose_device(name: str, precision: str = "float32") -> torch.device:

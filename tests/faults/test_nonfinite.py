@@ -17,6 +17,7 @@ from csa_core.ops.activation_map import background_mask, object_map
 from csa_core.train import guard
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
+from csa_core.train.sgd import Sgd
 from csa_core.train.state import checkpoint
 from tests.conftest import tiny
 
@@ -192,7 +193,7 @@ def test_where_nobody_waits_for_the_device_the_weights_rest_from_the_bad_step_on
 def test_gradients_that_are_large_are_no_fault() -> None:
     """Their squares overflow float32, they do not."""
     network = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, fused=True)
+    optimizer = Sgd([network.parameters()], 0.1, 0.9, 0.0)
     watching = guard.Guard(network, optimizer, CPU)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 1e30)
@@ -220,7 +221,7 @@ def test_watching_costs_no_number(dataset: Dataset, split: Split) -> None:
 def test_of_several_gradients_the_one_nearest_to_the_loss_is_named() -> None:
     """What goes wrong there goes wrong in all layers before it."""
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1, bias=False))
-    watching = guard.Guard(network, torch.optim.SGD(network.parameters(), lr=0.1, fused=True), CPU)
+    watching = guard.Guard(network, Sgd([network.parameters()], 0.1, 0.9, 0.0), CPU)
     out = network(torch.ones(3, 2))
     out.register_hook(lambda gradient: gradient * torch.nan)
     watching.watch("loss", out.sum())
