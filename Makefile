@@ -6,7 +6,7 @@ DEV := .venv/ready-dev
 # Of pip only errors: its warnings are about the index, and help nobody here.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help all table2 status published test test-faults test-slurm lint docs bench clean
+.PHONY: help all table2 status published test test-long test-faults test-slurm coverage lint docs bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,11 +25,14 @@ status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch
 published: $(READY) ## redraw the published results of real images, in seconds and without training
 	$(BIN)/python -m workflow.publish draw
 
-test: lint ## linters, type checker and all tests
+test: lint ## linters, type checker and tests, about six minutes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+test-long: $(DEV) ## what takes longest of the tests: every command of the documentation, runs killed and continued
+	$(BIN)/python -m pytest --numprocesses auto --dist load -m "long and not slurm"
+
 test-faults: $(DEV) ## every fault as often as the README says, about 15 minutes
-	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow" tests/faults
+	$(BIN)/python -m pytest --numprocesses auto -m "slow or long or not slow" tests/faults
 
 test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
 	@$(BIN)/python -c 'from tests.cluster.slurm import missing; exit(bool(missing()))' || { \
@@ -38,6 +41,13 @@ test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debi
 	  apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install --quiet --yes --no-install-recommends slurm-wlm slurmctld slurmd slurm-client munge; }
 	$(BIN)/python -m pytest -m slurm tests/cluster
+
+coverage: $(DEV) ## which lines and branches no test runs, by package; twice as long as the tests
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest --numprocesses auto --dist load -m "not slow and not slurm"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .coverage.json
+	$(BIN)/python -m tests.coverage .coverage.json
 
 docs: $(DEV) ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict

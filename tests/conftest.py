@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from csa_core.cli import main
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.methods import METHODS, parse, recipe
 from csa_core.methods.base import Setting
+from tests.helpers.inside import run_inside
 from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
@@ -75,7 +77,17 @@ def split(dataset: Dataset) -> Split:
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """Run `python -m csa_core ...` as a person would."""
+    """Run `csa ...` in this process: the same words, answers and exit code."""
+
+    def call(*args: object, stdin: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
+        return run_inside(main, list(map(str, args)), ROOT, stdin, **env)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def process() -> Cli:
+    """Run `python -m csa_core ...` as a person would: where a process of its own is what is tested."""
 
     def call(*args: object, stdin: str | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
         # torch.compile in this process, of another test, names its cache there for its children.

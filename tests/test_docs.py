@@ -102,6 +102,7 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
     return f"{command}\n{(folder / 'said').read_text()[-3000:]}" if code else ""
 
 
+@pytest.mark.long
 def test_the_readmes_python_runs(reader: Path) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (reader / "notebook.py").write_text(script)
@@ -109,6 +110,7 @@ def test_the_readmes_python_runs(reader: Path) -> None:
     assert "'few'" in (reader / "said").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_the_page(page: Path, reader: Path) -> None:
     wrong = []

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.helpers.project import copy_project
 
 PAGE = ROOT / "docs" / "new-method.md"
+pytestmark = pytest.mark.long
 BLOCK = re.compile(r"^```(python|sh|yaml)\n(?:# (?P<where>[^\n]+)\n)?(?P<text>.*?)^```$", re.M | re.S)
 
 

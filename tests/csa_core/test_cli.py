@@ -81,9 +81,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(case: str, cli: Cli, run_yaml: Pa
     assert not (tmp_path / "out").exists(), "something was left half written"
 
 
-def test_a_wrong_key_is_answered_before_torch_is_imported(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
+def test_a_wrong_key_is_answered_before_torch_is_imported(process: Cli, run_yaml: Path, tmp_path: Path) -> None:
     run_yaml.write_text("treshold: 1")
-    done = cli("train", run_yaml, "--out", tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    done = process("train", run_yaml, "--out", tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2 and " torch\n" not in done.stderr and "pydantic" in done.stderr
 
 

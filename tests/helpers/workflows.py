@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import snakemake.cli  # type: ignore[import-untyped]
 import yaml
 
 from tests.conftest import ROOT, TINY
-from tests.helpers.patience import PATIENCE
+from tests.helpers.inside import run_inside
 from workflow.report.collect import MEASURES
 
 RUN = "results/runs/tiny/csa/seed=1/metrics.json"
@@ -42,14 +43,18 @@ class Folder:
         self.config |= changes
         (self.path / "mine.yaml").write_text(yaml.safe_dump(self.config))
 
-    def command(self, *words: str) -> list[str]:
-        """Return the command line; targets come first."""
+    def words(self, *words: str) -> list[str]:
+        """Return what stands behind `snakemake`; targets come first."""
         options = ["--directory", str(self.path), "--configfile", str(self.path / "mine.yaml"), "--cores", "2"]
-        return [sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "Snakefile"), *options]
+        return [*words, "--snakefile", str(ROOT / "Snakefile"), *options]
+
+    def command(self, *words: str) -> list[str]:
+        """Return the command line, for a process that is killed or has an environment of its own."""
+        return [sys.executable, "-m", "snakemake", *self.words(*words)]
 
     def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run it."""
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+        """Run Snakemake in this process, which then need not import it; its jobs have their own."""
+        return run_inside(snakemake.cli.main, self.words(*words), ROOT)
 
     def jobs(self, *words: str) -> dict[str, int]:
         """Return how many jobs of each rule a dry run announces."""

@@ -35,6 +35,7 @@ def snakemake(made: Folder, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.long
 def test_killed_once_it_ends_with_the_same_table(image_lists: Path, tmp_path: Path) -> None:
     whole = folder(tmp_path / "whole", image_lists)
     assert whole.jobs(TABLE) == {"data": 1, "split": 1, "train": 1, "table": 1}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from tests.conftest import ROOT, TINY
@@ -13,6 +14,7 @@ from tests.helpers.patience import PATIENCE
 from tests.helpers.project import copy_project
 
 
+@pytest.mark.long
 def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     values, table = re.findall(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[:2]
     copy = tmp_path / "project"

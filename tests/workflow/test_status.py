@@ -18,6 +18,7 @@ import yaml
 from csa_core import store
 from csa_core.errors import UserError
 from tests.conftest import ROOT, TINY
+from tests.helpers.inside import run_inside
 from tests.helpers.patience import wait_until
 from workflow import standing, status
 from workflow.declarations import load_tables
@@ -59,8 +60,7 @@ class Sweep:
 
     def look(self, *words: str, **env: str) -> str:
         """Return what the command says."""
-        command = [sys.executable, "-m", "workflow.status", "--config", "mine.yaml", *words]
-        done = subprocess.run(command, cwd=self.folder, env=environment(**env), capture_output=True, text=True)
+        done = run_inside(status.main, ["--config", "mine.yaml", *words], self.folder, **env)
         assert done.returncode == 0 and not done.stderr, done.stderr
         return done.stdout
 

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ from csa_core.models.simsiam import SimSiamNetwork
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
-from tests.helpers.patience import PATIENCE
-from tests.helpers.runs import results, start, wait_for_checkpoint
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 3, "batch_size": 12, "lr": 0.05, "projector_width": 24, "predictor_width": 8, "sam": "none"}
@@ -161,21 +157,3 @@ def test_rwsam_weighs_by_the_density_of_the_plain_encoder(plain: Path, dataset: 
 def test_a_batch_larger_than_the_data_is_refused(dataset: Dataset, split: Split) -> None:
     with pytest.raises(UserError, match="pretraining.batch_size: 99 is more than the 36 training images"):
         Run(simsiam(batch_size=99), dataset, split, CPU)
-
-
-def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    recipe = RECIPE | {"epochs": 12}
-    changes = {"method": "simsiam", "pretraining": recipe}
-    whole: subprocess.Popen[str] = start(tmp_path / "whole" / "out", **changes)
-    _, log = whole.communicate(timeout=PATIENCE)
-    assert whole.returncode == 0, log
-    out = tmp_path / "killed" / "out"
-    process = start(out, **changes)
-    wait_for_checkpoint(out, 4)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    process = start(out, **changes)
-    _, log = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0 and "continuing after epoch" in log
-    assert results(out) == results(tmp_path / "whole" / "out")

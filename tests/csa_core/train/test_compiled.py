@@ -19,13 +19,14 @@ from tests.helpers.runs import results
 CPU = torch.device("cpu")
 
 
-def test_a_compiled_run_repeats_itself_and_its_cache_serves_the_next(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_compiled_run_repeats_itself_and_its_cache_serves_the_next(process: Cli, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(TINY))
 
     def train(name: str, choice: str, *more: str) -> dict[str, bytes]:
         words = [config, "--out", tmp_path / name, "--state", tmp_path / "state", "--threads", 1, "--compile", choice]
-        done = cli("train", *words, *more, CSA_RETRAIN="1")
+        done = process("train", *words, *more, CSA_RETRAIN="1")
         assert done.returncode == 0, done.stderr
         return results(tmp_path / name)
 

@@ -90,6 +90,7 @@ def test_metrics_follow_from_the_predictions(uninterrupted: dict[str, bytes], da
         assert metrics["heads"][head] == score(logits[head], dataset.test_labels, metrics["groups"])
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = start(tmp_path / "whole" / "out")
     _, log = whole.communicate(timeout=PATIENCE)

@@ -92,6 +92,7 @@ def _parent(folder: Path) -> int:
         return -1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the ranks through /proc")
 def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: Path, tmp_path: Path) -> None:
     config = write(listed(image_lists, ranks=2, epochs=6), tmp_path / "run.yaml")
