@@ -136,15 +136,16 @@ def parts(device: torch.device, rounds: int) -> list[dict[str, Any]]:
     dataset = make_dataset()
     run, plain, usual = make_run(dataset, device), Plain(dataset, 128, device), Images(dataset)
     method = csa_of(run)
-    picks = method.plan(0).streams["uniform"][0]
-    x, y = run.images.batch(picks)
+    plan = method.plan(0)
+    picks, batch = plan.streams["uniform"][0], run.images.at(plan, 0)
+    x, y = batch.streams["uniform"]
     features = run.network.body(x).detach()
     logits = run.network.head("uniform", features).detach()
     times = interleaved(
         {
             "augmentation": lambda: run.images.batch(picks),
             "augmentation, usual": lambda: torch.stack([usual[int(i)][0] for i in picks.index]),
-            "mask and confidence": lambda: method.find_contexts(run.network, x, y, features, logits),
+            "mask and confidence": lambda: method.find_contexts(run.network, batch, features, logits),
             "mask and confidence, usual": lambda: plain._contexts(x, y),
         },
         rounds,
