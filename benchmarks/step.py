@@ -53,9 +53,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network, too: a minute more")
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers of the baseline")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], help="of the step; tf32 goes alone")
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="step, methods: CPU time, for one thread on a busy machine"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="step, methods: CPU time, for a busy machine")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
