@@ -73,6 +73,7 @@ wildcard_constraints:
 # On a cluster: seconds each, and the data set may need the network, so nobody queues for them.
 localrules:
     all,
+    extra,
     data,
     split,
     prepare,
@@ -89,11 +90,18 @@ localrules:
 
 rule all:
     input:
-        expand("<results>/{table}.csv", table=PLAN.tables),
+        expand("<results>/{table}.csv", table=PLAN.usual),
         expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         "<results>/figures/contexts.png",
         "<results>/claims.csv",
         "<results>/report.html",
+
+
+# What is beside the appendix and takes long: the tables that say `extra: true`.
+rule extra:
+    input:
+        expand("<results>/{table}.csv", table=PLAN.extra),
+        expand("<results>/figures/{figure}.svg", figure=PLAN.extra_figures),
 
 
 include: "workflow/rules/data.smk"

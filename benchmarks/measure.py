@@ -18,7 +18,7 @@ import torch
 
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import make_split
-from csa_core.methods import parse
+from csa_core.methods import parse, recipe
 from csa_core.train.run import Run
 from csa_core.train.state.results import processor
 
@@ -65,9 +65,10 @@ def make_dataset(classes: int = 100, images: int = 10_847, test: int = 1_000, si
 
 
 def make_run(dataset: Dataset, device: torch.device, **changes: Any) -> Run:
-    """Return a csa run in float32 whose bank fills at its first step, the appendix's otherwise."""
-    fields = {"data": {"source": "demo", "profile": "as_is"}, "threshold": 0.0, "lr": 0.01, "warmup_epochs": 0}
-    config = parse(fields | {"precision": "float32"} | changes, "benchmark")
+    """Return a run in float32, the appendix's otherwise: csa, whose bank fills at its first step, or another method."""
+    fields: dict[str, Any] = {"data": {"source": "demo", "profile": "as_is"}, "threshold": 0.0, "lr": 0.01}
+    fields |= {"warmup_epochs": 0, "precision": "float32"} | changes
+    config = parse(recipe(fields, changes.get("method", "csa")), "benchmark")
     run = Run(config, dataset, make_split(dataset, config.data), device)
     run.network.train()
     return run

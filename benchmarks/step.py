@@ -1,4 +1,4 @@
-"""The csa step against its floor and against the usual way, and what it costs: `python -m benchmarks.step`.
+"""The step of csa and of every method against its floor, and what it costs: `python -m benchmarks.step`.
 
 The floor is forward and backward of the two batches and the optimizer step, on images that lie ready:
 what no implementation of the method can avoid. Each precision has its own, and stands beside the first one's, too.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from benchmarks.baseline import Images, Plain
 from benchmarks.measure import endless, interleaved, keep, make_dataset, make_run, medians, ratio
@@ -24,7 +25,23 @@ from csa_core.train.replay import EAGER_STEPS, captured
 from csa_core.train.run import Run, choose_device
 
 OUT = Path("results/benchmarks")
-TABLES = ("step", "parts", "evaluation", "batch", "bank", "classes")
+TABLES = ("step", "methods", "parts", "evaluation", "batch", "bank", "classes")
+# Each method in the epochs in which it does most: with class weights, re-sampled, every step with a box.
+METHODS: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "class_balanced": {},
+    "logit_adjustment": {},
+    "progressive": {},
+    "drs": {"deferred_until": 0},
+    "reweighting": {},
+    "focal": {"reweighting": "always"},
+    "ldam": {"reweighting": "always"},
+    "vs": {"reweighting": "always"},
+    "mixup": {"reweighting": "always"},
+    "remix": {"reweighting": "always"},
+    "cmo": {"reweighting": "always", "loss": "ldam", "unpasted_epochs": [0, 0], "paste_probability": 1.0},
+    "csa": {},
+}
 
 
 def main() -> None:
@@ -36,7 +53,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network, too: a minute more")
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers of the baseline")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], help="of the step; tf32 goes alone")
-    parser.add_argument("--cpu-time", action="store_true", help="step: CPU time, for one thread on a busy machine")
+    parser.add_argument("--cpu-time", action="store_true", help="step, methods: CPU time, for a busy machine")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
@@ -48,6 +65,7 @@ def main() -> None:
     rounds, fewer = args.rounds, max(5, args.rounds // 2)
     make: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "step": lambda: [row for threads in args.threads for row in step(device, threads, args)],
+        "methods": lambda: methods(device, fewer, clock_of(args)),
         "parts": lambda: parts(device, rounds),
         "evaluation": lambda: evaluation(device, rounds),
         **{name: partial(cost, name, kinds, device, fewer) for name, kinds in costs().items()},
@@ -73,8 +91,8 @@ def step(device: torch.device, threads: int, args: argparse.Namespace) -> list[d
     for candidate in steps.values():
         for _ in range(warmup(device)):
             candidate()
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    times = interleaved({name: repeat(each, many) for name, each in steps.items()}, args.rounds, clock=clock)
+    timed = {name: repeat(each, many) for name, each in steps.items()}
+    times = interleaved(timed, args.rounds, clock=clock_of(args))
     value, first, rows = medians(times), args.precision[0], []
     for name in args.precision:
         row: dict[str, Any] = {"device": device.type, "precision": name, "threads": threads}
@@ -89,6 +107,46 @@ def step(device: torch.device, threads: int, args: argparse.Namespace) -> list[d
     return rows
 
 
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """Return what times are of: the wall clock, or CPU time."""
+    return time.process_time if args.cpu_time else time.perf_counter
+
+
+def methods(device: torch.device, rounds: int, clock: Callable[[], float]) -> list[dict[str, Any]]:
+    """Return milliseconds of a step of each method and of its floor, in float32, and their ratio."""
+    dataset = make_dataset()
+    steps: dict[str, Callable[[], object]] = {}
+    for name, changes in METHODS.items():
+        run = make_run(dataset, device, method=name, **changes)
+        steps |= {f"{name} floor": (floor if isinstance(run.method, Csa) else floor_of_one)(run), name: endless(run)}
+    times = interleaved(steps, rounds, warmup(device), clock)
+    value, rows = medians(times), []
+    for name in METHODS:
+        row = {"method": name, "step ms": value[name], "floor ms": value[f"{name} floor"]}
+        rows.append(row | {"step / floor": ratio(times, name, f"{name} floor"), "step / ce": ratio(times, name, "ce")})
+    return rows
+
+
+def floor_of_one(run: Run) -> Callable[[], object]:
+    """Return forward, cross-entropy, backward and optimizer on one batch that lies ready."""
+    x, y = next(iter(run.images.at(run.method.plan(0), 0).streams.values()))
+    return bare(run, lambda: cross_entropy(run.network.head("single", run.method.features(run.network, x)), y))
+
+
+def bare(run: Run, loss: Callable[[], torch.Tensor]) -> Callable[[], object]:
+    """Return a step down the gradient of a loss; on a GPU captured, as the method's is."""
+
+    def plain_step() -> dict[str, torch.Tensor]:
+        run.update(loss())
+        return {}
+
+    if run.device.type != "cuda":
+        return plain_step
+    for _ in range(EAGER_STEPS):
+        plain_step()
+    return captured(plain_step)
+
+
 def warmup(device: torch.device) -> int:
     """Return the steps before the first that counts: a GPU's is captured meanwhile."""
     return 2 if device.type == "cpu" else 2 * EAGER_STEPS
@@ -100,19 +158,13 @@ def floor(run: Run) -> Callable[[], object]:
     batch = run.images.at(method.plan(0), 0)
     (x, y), (resampled, their_y) = batch.streams["uniform"], batch.streams["resampled"]
 
-    def plain_step() -> dict[str, torch.Tensor]:
+    def loss() -> torch.Tensor:
         network = run.network
-        loss = method.uniform_loss(network.head("uniform", method.features(network, x)), y)
+        loss: torch.Tensor = method.uniform_loss(network.head("uniform", method.features(network, x)), y)
         features = method.features(network, resampled)
-        loss = loss + method.resampling_loss(network.head("resampling", features), their_y)
-        run.update(loss)
-        return {}
+        return loss + method.resampling_loss(network.head("resampling", features), their_y)
 
-    if run.device.type != "cuda":
-        return plain_step
-    for _ in range(EAGER_STEPS):
-        plain_step()
-    return captured(plain_step)
+    return bare(run, loss)
 
 
 def csa_of(run: Run) -> Csa:
@@ -136,15 +188,16 @@ def parts(device: torch.device, rounds: int) -> list[dict[str, Any]]:
     dataset = make_dataset()
     run, plain, usual = make_run(dataset, device), Plain(dataset, 128, device), Images(dataset)
     method = csa_of(run)
-    picks = method.plan(0).streams["uniform"][0]
-    x, y = run.images.batch(picks)
+    plan = method.plan(0)
+    picks, batch = plan.streams["uniform"][0], run.images.at(plan, 0)
+    x, y = batch.streams["uniform"]
     features = run.network.body(x).detach()
     logits = run.network.head("uniform", features).detach()
     times = interleaved(
         {
             "augmentation": lambda: run.images.batch(picks),
             "augmentation, usual": lambda: torch.stack([usual[int(i)][0] for i in picks.index]),
-            "mask and confidence": lambda: method.find_contexts(run.network, x, y, features, logits),
+            "mask and confidence": lambda: method.find_contexts(run.network, batch, features, logits),
             "mask and confidence, usual": lambda: plain._contexts(x, y),
         },
         rounds,

@@ -26,7 +26,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 # Keys that came later, and what was done before them: at that value they are left out of a run's identity, so that
 # results from before have the identity that they had.
-LATER = {"bank_start": "full"}
+LATER: dict[str, Any] = {"bank_start": "full", "resampling_prior": "training_set", "uniform_mixup": 0.0}
 
 
 class Strict(BaseModel):

@@ -1,4 +1,4 @@
-"""docs/new-method.md, followed to the letter in a copy of the project."""
+"""docs/new-method.md, followed in a copy of the project, where its method has another name: it is there already."""
 
 import re
 import subprocess
@@ -11,8 +11,9 @@ import yaml
 from tests.conftest import ROOT
 from tests.helpers.project import copy_project
 
-PAGE = ROOT / "docs" / "new-method.md"
 pytestmark = pytest.mark.long
+PAGE = (ROOT / "docs" / "new-method.md").read_text()
+RENAMED = PAGE.replace("drs", "my_drs").replace("Drs", "MyDrs")
 BLOCK = re.compile(r"^```(python|sh|yaml)\n(?:# (?P<where>[^\n]+)\n)?(?P<text>.*?)^```$", re.M | re.S)
 
 
@@ -27,7 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / path).write_text(yaml.safe_dump(fields))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"seeds": [1]}))
-    for match in BLOCK.finditer(PAGE.read_text()):
+    for match in BLOCK.finditer(RENAMED):
         where, text = match["where"] or "", match["text"]
         if where.startswith("in "):
             registry = folder / where.removeprefix("in ")
@@ -48,22 +49,30 @@ def run(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["bash", "-ec", command], cwd=folder, capture_output=True, text=True, env=env)
 
 
+def test_its_file_is_the_shipped_one() -> None:
+    (match,) = [match for match in BLOCK.finditer(PAGE) if (match["where"] or "").startswith("csa_core")]
+    assert (ROOT / match["where"]).read_text() == match["text"]
+    registry = (ROOT / "csa_core/methods/__init__.py").read_text()
+    (lines,) = [match["text"] for match in BLOCK.finditer(PAGE) if (match["where"] or "").startswith("in ")]
+    assert all(line in registry for line in lines.splitlines())
+
+
 def test_its_commands_train_the_new_method(project: Path) -> None:
-    for match in BLOCK.finditer(PAGE.read_text()):
+    for match in BLOCK.finditer(RENAMED):
         if match[1] == "sh":
             done = run(match["text"].strip(), project)
             assert done.returncode == 0, done.stdout + done.stderr
-    table = (project / "results/focal.csv").read_text()
-    assert "Focal loss" in table and "Cross-entropy" in table
-    assert (project / "results/focal/metrics.json").exists()
+    table = (project / "results/my_drs.csv").read_text()
+    assert "Deferred re-sampling" in table and "Cross-entropy" in table
+    assert (project / "results/my_drs/metrics.json").exists()
 
 
 def test_linters_and_types_accept_the_file(project: Path) -> None:
-    name = "csa_core/methods/focal.py"
+    name = "csa_core/methods/my_drs.py"
     for command in (f"ruff check {name}", f"ruff format --check {name}", f"mypy {name}"):
         done = run(command, project)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "focal_exponent" in run("csa keys", project).stdout
+    assert "my_drs" in run("csa keys", project).stdout
 
 
 def test_other_methods_are_not_trained_again(project: Path) -> None:

@@ -70,12 +70,16 @@ class Row(Strict):
     """What the run changes from the protocol."""
     epochs_times: Annotated[int, Field(ge=1)] = 1
     """How many times the protocol's epochs it trains; lr_drops move with them."""
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """csa: what share of the epochs is warm-up, in place of warmup_epochs; one epoch at least has the shift."""
     sweep: str | None = None
     """Key of a run: the row stands for each value under `sweeps` in config.yaml."""
     head: Head | None = None
     """Which head is scored; null is the one that predicts."""
     paper: dict[str, Any] = {}
     """The paper's values in percent by column; by value and column for a sweep. Rows that have some are the paper's."""
+    published: str = ""
+    """What others print of All in percent on CIFAR100-LT with ratio 100, and where, as `42.0 (Remix, Table 1)`."""
 
 
 class Term(Strict):
@@ -142,10 +146,12 @@ class Table(Strict):
     """Sd over seeds, in points of All, that the paper's single runs are taken to have."""
     protocol: str | None = None
     """The one protocol that it is of; a protocol with tables of its own draws no others."""
+    extra: bool = False
+    """Whether it is made by the target `extra` and not by `all`."""
     columns: list[Column | Literal["shifted_steps"]] = ["all", "many", "medium", "few"]
     """Groups of classes and measures that are shown; shifted_steps counts the steps with context shift (csa)."""
-    draw: Literal["no", "categories", "line"] = "no"
-    """Whether its first column is drawn too, over categories or over a number."""
+    draw: Literal["no", "categories", "line", "scatter"] = "no"
+    """Whether its first column is drawn too, over categories, over a number, or as All against Few."""
     rows: Annotated[list[Row], Field(min_length=1)]
     """The rows, in order."""
     claims: list[Claim] = []

@@ -90,17 +90,27 @@ class Plan:
         return list({run.folder: run for row in self.rows(table) for run in row.runs}.values())
 
     def all_runs(self) -> list[Run]:
-        """Return every run that any table needs, and their encoders, each once."""
-        return self.with_encoders([run for table in self.tables for run in self.runs_of(table)])
+        """Return every run that a table of `all` needs, and their encoders, each once."""
+        return self.with_encoders([run for table in self.usual for run in self.runs_of(table)])
 
     # Tables and figures.
+
+    @property
+    def usual(self) -> list[str]:
+        """Names of the tables that `all` makes."""
+        return [name for name, table in self.tables.items() if not table.extra]
+
+    @property
+    def extra(self) -> list[str]:
+        """Names of the tables that are made by `extra` alone."""
+        return [name for name, table in self.tables.items() if table.extra]
 
     @cache  # noqa: B019
     def rows(self, table: str) -> list[PlannedRow]:
         """Return the rows of a table with sweeps spelt out; the paper's values where they may stand there."""
         changes = self._own.tables.get(table, {})
         rows = planned_rows(table, self.tables[table], changes, self.recipe, self.config)
-        return rows if self.paper_heading else [replace(row, paper={}) for row in rows]
+        return rows if self.paper_heading else [replace(row, paper={}, published="") for row in rows]
 
     def declaration(self, table: str) -> dict[str, Any]:
         """Return all that a table is made from; two equal ones give the same table from the same runs.
@@ -131,9 +141,14 @@ class Plan:
 
     @property
     def figures(self) -> list[str]:
-        """Names of the figures that are always drawn: the declared ones, and the usual views."""
+        """Names of the figures that `all` draws: the declared ones, and the usual views."""
         views = [view for view in USUAL_VIEWS if view.partition("-")[2] in self.tables]
-        return [name for name, table in self.tables.items() if table.draw != "no"] + views
+        return [name for name in self.usual if self.tables[name].draw != "no"] + views
+
+    @property
+    def extra_figures(self) -> list[str]:
+        """Names of the declared figures of the extra tables."""
+        return [name for name in self.extra if self.tables[name].draw != "no"]
 
     def drawn(self, figure: str) -> tuple[str, str]:
         """Return what kind of figure it is, and the table whose runs it draws: `figure1`, `curves-table5`.
@@ -142,9 +157,9 @@ class Plan:
             UserError: no such figure.
         """
         kind, _, table = figure.rpartition("-")
-        known = kind in VIEWS if kind else figure in self.figures
+        known = kind in VIEWS if kind else figure in self.figures + self.extra_figures
         if not known or table not in self.tables:
-            raise UserError(f"{figure}: no such figure, {nearest(figure, self.figures)}")
+            raise UserError(f"{figure}: no such figure, {nearest(figure, self.figures + self.extra_figures)}")
         return kind or "points", table
 
     # Code.
@@ -172,7 +187,8 @@ class Plan:
     @cached_property
     def _sources(self) -> Sources:
         """The data sets and splits that runs need: planned ones, and each that was typed."""
-        return Sources(f"{self.results}/data", [self.reference, *self.all_runs()])
+        runs = [run for table in self.extra for run in self.runs_of(table)]
+        return Sources(f"{self.results}/data", [self.reference, *self.all_runs(), *self.with_encoders(runs)])
 
     def splits(self) -> list[str]:
         """Return the split files of all runs; each is made from its data set's file."""

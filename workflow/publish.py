@@ -104,7 +104,7 @@ def draw(folder: Path) -> dict[str, str]:
         if len(store.read_json(folder / f"{name}.json")["rows"]) > 1:  # one row alone compares nothing
             tables_drawn.append(name)
             blocks[name] = _body(folder / f"{name}.md")
-    for figure in plan.figures:
+    for figure in plan.figures + plan.extra_figures:
         kind, name = plan.drawn(figure)
         if name not in tables_drawn:
             continue

@@ -26,6 +26,8 @@ class PlannedRow:
     """Number of the sweep that it is of, None without one."""
     paper: dict[str, Any]
     """The paper's values in percent by column."""
+    published: str
+    """What others print of it, and where."""
     runs: tuple[Run, ...]
     """One for each seed."""
 
@@ -36,7 +38,9 @@ class PlannedRow:
 
     def declaration(self, code: str) -> dict[str, Any]:
         """Return all that the row is drawn from, for runs that carry `code`."""
-        shown = {key: getattr(self, key) for key in ("label", "series", "head", "reference", "pool", "paper")}
+        shown = {
+            key: getattr(self, key) for key in ("label", "series", "head", "reference", "pool", "paper", "published")
+        }
         return shown | {"run": self.runs[0].name, "code": code, "digests": [run.digest for run in self.runs]}
 
 
@@ -73,6 +77,7 @@ def planned_rows(
                 reference=runs[0].name == reference.name and row.head in (None, kind.predicts),
                 pool=number if row.sweep else None,
                 paper=row.paper.get(text_of(value), {}) if row.sweep else row.paper,
+                published=row.published,
                 runs=runs,
             )
             rows.append(planned)
@@ -109,7 +114,11 @@ def _spelt_out(
 
 
 def _longer(row: Row, changes: dict[str, Any], recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return a row's changes with epochs and drops of the learning rate times what it says."""
+    """Return a row's changes with epochs and drops of the learning rate times, and the warm-up the share, it says."""
+    if row.warmup_share is not None:
+        csa: Any = recipe.run(row.method, changes, seed).config
+        most = max(0, csa.epochs - csa.plain_epochs - 1)
+        changes = changes | {"warmup_epochs": min(round(row.warmup_share * csa.epochs), most)}
     if row.epochs_times == 1:
         return changes
     config: Any = recipe.run(row.method, changes, seed).config

@@ -117,7 +117,7 @@ def survey(plan: Plan, now: float) -> Survey:
             if stated and standing.state == "pending" and not standing.note:
                 standing.note = "was trained with another configuration or code"
         standings[run.folder] = standing
-    tables = {t: [standings[run.folder] for run in plan.with_encoders(plan.runs_of(t))] for t in plan.tables}
+    tables = {t: [standings[run.folder] for run in plan.with_encoders(plan.runs_of(t))] for t in plan.usual}
     return Survey(list(standings.values()), tables, pace)
 
 

@@ -155,3 +155,37 @@ def draw_mix(rng: np.random.Generator, mix: tuple[str, float, float], size: int)
     name, a, b = mix
     drawn = rng.uniform(a, b, size) if name == "uniform" else rng.beta(a, b, size)
     return drawn.astype(np.float32)
+
+
+def draw_pairs(
+    generator: Callable[[str], np.random.Generator], alpha: float, steps: int, batch: int
+) -> dict[str, np.ndarray]:
+    """Draw for each step every image's partner, a permutation of the batch, and an image's share from a beta law.
+
+    Returns:
+        `pairs`, (steps, batch) int64, and `share`, (steps,) float32 in [0, 1].
+    """
+    share = draw_mix(generator("mixup"), ("beta", alpha, alpha), steps)
+    return {"pairs": draw_places(generator("pairs"), steps, batch), "share": share}
+
+
+def draw_boxes(
+    rng: np.random.Generator, count: int, alpha: float, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw boxes as CutMix does, and what each leaves of an image.
+
+    A box has the sides of the image times sqrt(1 - lambda), lambda from Beta(alpha, alpha), and a centre that is
+    uniform over the pixels; what sticks out is cut off.
+
+    Returns:
+        Top, bottom, left, right, (count, 4) int64, bottom and right the first pixels beyond; and the share of
+        the pixels outside it, (count,) float32: lambda corrected to the area.
+    """
+    side = np.sqrt(1 - rng.beta(alpha, alpha, count))
+    edges = []
+    for length in size:
+        centre, half = rng.integers(0, length, count), (length * side).astype(np.int64) // 2
+        edges += [np.clip(centre - half, 0, length), np.clip(centre + half, 0, length)]
+    top, bottom, left, right = edges
+    kept = 1 - (bottom - top) * (right - left) / (size[0] * size[1])
+    return np.stack(edges, axis=1), kept.astype(np.float32)

@@ -41,6 +41,17 @@ def own_rows(tensor: Tensor) -> Tensor:
     return tensor if ranks() == 1 else tensor.chunk(ranks())[rank()]
 
 
+def partners(images_bchw: Tensor, labels_b: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return another image with its label for each of this rank's, from the batch of all ranks.
+
+    Args:
+        pairs: the partner of each image by its place, (B,) int64, B the batch of all ranks.
+    """
+    place = own_rows(pairs)
+    # Pixel by pixel, as the images lie in memory.
+    return gather(images_bchw).permute(0, 2, 3, 1)[place].permute(0, 3, 1, 2), gather(labels_b)[place]
+
+
 def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarray:
     """Return (count, ...) from the rows of `own_part(count)` of every rank."""
     if ranks() == 1:

@@ -5,14 +5,32 @@ from typing import Any
 from csa_core.config import RunConfig, validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods.base import Method
+from csa_core.methods.cmo import Cmo
 from csa_core.methods.csa import Csa
+from csa_core.methods.drs import Drs
+from csa_core.methods.focal import Focal
+from csa_core.methods.ldam import Ldam
+from csa_core.methods.mixup import Mixup
+from csa_core.methods.progressive import Progressive
+from csa_core.methods.remix import Remix
+from csa_core.methods.reweighting import Reweighting
 from csa_core.methods.simsiam import SimSiam
 from csa_core.methods.single import ClassBalanced, CrossEntropy, LogitAdjustment
+from csa_core.methods.vs import Vs
 
 METHODS: dict[str, type[Method]] = {
     "ce": CrossEntropy,
     "class_balanced": ClassBalanced,
     "logit_adjustment": LogitAdjustment,
+    "progressive": Progressive,
+    "drs": Drs,
+    "reweighting": Reweighting,
+    "focal": Focal,
+    "ldam": Ldam,
+    "vs": Vs,
+    "mixup": Mixup,
+    "remix": Remix,
+    "cmo": Cmo,
     "csa": Csa,
     "simsiam": SimSiam,
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from csa_core import data, models, ops
-from csa_core.config import Supervised
 from csa_core.methods.base import Method, Row, Setting, Stats, Watch
+from csa_core.methods.keys import FocalKeys, VsKeys, unread_of_losses
 from csa_core.methods.shifted import check, check_possible, counts, remark
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from csa_core.data.batch import Batch
 
-LossName = Literal["cross_entropy", "logit_adjustment"]
+LossName = Literal["cross_entropy", "logit_adjustment", "focal", "vs"]
 Mix = tuple[Literal["uniform", "beta"], float, float]
 
 
-class CsaConfig(Supervised):
+class CsaConfig(VsKeys, FocalKeys):
     """Training with context-shift augmentation. Defaults: the appendix's."""
 
     method: Literal["csa"] = "csa"
@@ -40,8 +40,8 @@ class CsaConfig(Supervised):
     """Shift once the bank is full (Algorithm 1), or once it holds a batch (released code)."""
     mix: Mix = ("uniform", 0.0, 1.0)
     """Distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
-    activation_map: Literal["gradcam", "cam"] = "gradcam"
-    """How the object is found."""
+    activation_map: Literal["gradcam", "cam", "box"] = "gradcam"
+    """How the object is found; box: not at all, a random box stands for it (CutMix's, as CMO pastes it)."""
     mask_exponent: Annotated[float, Field(gt=0)] = 2.0
     """Background mask = (1 - activation map) ** this."""
     mask_forward: Literal["shared", "eval"] = "shared"
@@ -52,8 +52,20 @@ class CsaConfig(Supervised):
     """Loss of the uniform branch (l_u)."""
     resampling_loss: LossName = "cross_entropy"
     """Loss of the re-sampling branch (l_b)."""
-    logit_adjustment_strength: Annotated[float, Field(ge=0)] = 1.0
-    """Logit adjustment: weight of the log prior (tau)."""
+    resampling_prior: Literal["training_set", "sampled"] = "training_set"
+    """Prior of its logit adjustment: n_c (Table 7), or n_c ** (1 - balance_ratio), how often the branch sees c."""
+    uniform_mixup: Annotated[float, Field(ge=0)] = 0.0
+    """mixup on the uniform branch, shares from Beta(this, this) (released code: 1.0), masks then by eval; 0 is none."""
+
+    @field_validator("uniform_loss", "resampling_loss", mode="before")
+    @classmethod
+    def _has_a_linear_head(cls, name: Any) -> Any:
+        if name == "ldam":
+            raise ValueError(
+                "ldam has a cosine head, and Grad-CAM in closed form and the confidence are of a linear one; "
+                "use cross_entropy, logit_adjustment, focal or vs"
+            )
+        return name
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -84,9 +96,13 @@ class CsaConfig(Supervised):
         keys = super().unread()
         if self.bank_batches == 0:
             keys |= {"threshold", "bank_reset", "bank_start", "mix", "activation_map", "mask_forward", "mask_exponent"}
-        if "logit_adjustment" not in (self.uniform_loss, self.resampling_loss):
-            keys |= {"logit_adjustment_strength"}
-        return keys
+        if self.activation_map == "box":
+            keys |= {"mask_exponent"}
+        if self.uniform_mixup:  # the training forward sees mixed images, the masks are of whole ones
+            keys |= {"mask_forward"}
+        if self.resampling_loss not in ("logit_adjustment", "vs"):
+            keys |= {"resampling_prior"}
+        return keys | unread_of_losses(self, self.uniform_loss, self.resampling_loss)
 
     @property
     def cost(self) -> str:
@@ -110,9 +126,11 @@ class Csa(Method):
         if config.bank_batches:
             start = 1 if config.bank_start == "batch" else config.bank_batches
             self.bank = ops.make_bank(config.bank_batches, start, config.batch_size, size, device)
-        prior, strength = ops.log_prior(self.class_counts, device), config.logit_adjustment_strength
-        self.uniform_loss = ops.make_loss(config.uniform_loss, prior, strength)
-        self.resampling_loss = ops.make_loss(config.resampling_loss, prior, strength)
+        self.uniform_loss = ops.make_loss(config.uniform_loss, self.class_counts, device, config)
+        seen = self.class_counts
+        if config.resampling_prior == "sampled":
+            seen = ops.class_weights(seen, config.balance_ratio)
+        self.resampling_loss = ops.make_loss(config.resampling_loss, seen, device, config)
 
     def phase(self, epoch: int) -> str:
         """Name what the steps do: uniform branch alone; both; both without the shift."""
@@ -136,12 +154,19 @@ class Csa(Method):
 
         Of a full bank they are (steps, B); with `bank_start: batch` (steps, V), an order of all places, whose
         first B that hold a context are taken. Every rank has them all: what is taken depends on the bank.
+        With mixup the pairs of the uniform branch; with `activation_map: box` a box for each of its images.
         """
         config = self.config
+        more: dict[str, np.ndarray] = {}
+        if config.uniform_mixup:
+            more |= data.draw_pairs(generator, config.uniform_mixup, steps, config.batch_size)
+        if config.bank_batches and config.activation_map == "box":
+            count, size = steps * config.batch_size, self.setting.dataset.image_size
+            more["boxes"] = data.draw_boxes(generator("box"), count, 1.0, size)[0].reshape(steps, config.batch_size, 4)
         volume = max(config.bank_batches, 1) * config.batch_size
         places = data.draw_places(generator("bank"), steps, volume)
         places = places if config.bank_start == "batch" else places[:, : config.batch_size].copy()
-        return {"places": places, "mix": data.draw_mix(generator("mix"), config.mix, steps)}
+        return {"places": places, "mix": data.draw_mix(generator("mix"), config.mix, steps)} | more
 
     def loss(self, network: Any, batch: Batch, phase: str, watch: Watch) -> tuple[Tensor, Stats]:
         """Return the loss of both modules on one batch each (lines 6-28), and scalars for the history.
@@ -153,12 +178,10 @@ class Csa(Method):
         images, labels = batch.streams["uniform"]  # line 6
 
         # Uniform module (lines 8-16).
-        features = self.features(network, images)
-        logits = network.head("uniform", features)
-        uniform_loss = self.uniform_loss(logits, labels)
+        features, logits, uniform_loss = self.uniform_module(network, batch, phase)
         confident = shifted = resampling_steps = labels.new_zeros(())
         if bank:
-            is_confident, masks = self.find_contexts(network, images, labels, features, logits)
+            is_confident, masks = self.find_contexts(network, batch, features, logits)
             watch("background mask", masks)
             bank.push(data.gather(images), data.gather(masks), data.gather(is_confident))  # line 13
             confident = is_confident.sum()
@@ -187,20 +210,42 @@ class Csa(Method):
             "resampling_steps": resampling_steps,
         }
 
-    def find_contexts(
-        self, network: Any, images: Tensor, labels: Tensor, features: Tensor, logits: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def uniform_module(self, network: Any, batch: Batch, phase: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return feature maps, logits and loss of the uniform module, in pairs where there is mixup.
+
+        As in the released code, the last epochs, `plain`, have no mixup.
+        """
+        images, labels = batch.streams["uniform"]
+        is_mixed = bool(self.config.uniform_mixup) and phase != "plain"
+        if is_mixed:
+            others, their_labels = data.partners(images, labels, batch.draws["pairs"])
+            share = batch.draws["share"]
+            images = ops.mixup(images, others, share)
+        features = self.features(network, images)
+        logits = network.head("uniform", features)
+        loss = self.uniform_loss(logits, labels)
+        if is_mixed:
+            loss = share * loss + (1 - share) * self.uniform_loss(logits, their_labels)
+        return features, logits, loss
+
+    def find_contexts(self, network: Any, batch: Batch, features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return which images are confident, (B,) bool (line 11), and background masks, (B, 1, H, W) (line 12)."""
         config = self.config
-        if config.mask_forward == "eval":  # the released code: a second forward without batch statistics
+        images, labels = batch.streams["uniform"]
+        size = (images.shape[2], images.shape[3])
+        if config.mask_forward == "eval" or config.uniform_mixup:
+            # The released code: a second forward, of whole images and without batch statistics.
             with models.evaluation_mode(network):
                 features = self.features(network, images)
                 logits = network.head("uniform", features)
         features, logits, weight = features.detach(), logits.detach(), network.weight("uniform").detach()
         confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-        activation = ops.activation_map(features, weight, labels, config.activation_map)
-        objects = ops.object_map(activation, (images.shape[2], images.shape[3]))
-        return confidence >= config.threshold, ops.background_mask(objects, config.mask_exponent)
+        if config.activation_map == "box":
+            masks = (~ops.inside(data.own_rows(batch.draws["boxes"]), size)).to(images.dtype)
+        else:
+            activation = ops.activation_map(features, weight, labels, config.activation_map)
+            masks = ops.background_mask(ops.object_map(activation, size), config.mask_exponent)
+        return confidence >= config.threshold, masks
 
     def is_steady(self, phase: str) -> bool:
         """Whether a step is the same operations as the one before: always, once the bank was ready."""

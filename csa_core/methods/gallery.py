@@ -21,11 +21,13 @@ def show_contexts(method: Method, network: Network, count: int) -> tuple[Tensors
     into a re-sampled image of the same epoch. The network is in eval mode.
 
     Raises:
-        UserError: the run is not csa.
+        UserError: the run is not csa, or it finds no objects.
     """
     config, device = method.config, method.setting.device
     if not isinstance(method, Csa):
         raise UserError(f"contexts: the run's method is {config.method}; only csa shifts contexts")
+    if config.activation_map == "box":
+        raise UserError("contexts: the run has activation_map: box; it finds no object that could be shown")
     images, plan = method.images(), method.plan(config.epochs - 1)
     count = min(count, config.batch_size)
     first = next(images.batches(plan))

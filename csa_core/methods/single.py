@@ -9,6 +9,7 @@ from pydantic import Field
 from csa_core import ops
 from csa_core.config import Supervised
 from csa_core.methods.base import Method, Setting, Stats, Watch
+from csa_core.methods.keys import LogitAdjustmentKeys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,12 +32,10 @@ class ClassBalancedConfig(Supervised):
     """Class c is drawn in proportion to n_c ** (1 - this) (gamma)."""
 
 
-class LogitAdjustmentConfig(Supervised):
+class LogitAdjustmentConfig(LogitAdjustmentKeys):
     """Training with the log prior added to the logits."""
 
     method: Literal["logit_adjustment"] = "logit_adjustment"
-    logit_adjustment_strength: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the log prior (tau)."""
 
 
 class CrossEntropy(Method):
@@ -46,11 +45,12 @@ class CrossEntropy(Method):
 
     def __init__(self, config: Any, setting: Setting) -> None:
         super().__init__(config, setting)
-        self.criterion = self.make_criterion()
+        self.criterion = ops.make_loss(self.loss_name(), self.class_counts, setting.device, config)
+        """The loss of (logits, labels), see `csa_core.ops.losses`."""
 
-    def make_criterion(self) -> Any:
-        """Return the loss of (logits, labels)."""
-        return ops.make_loss("cross_entropy", ops.log_prior(self.class_counts, self.setting.device))
+    def loss_name(self) -> str:
+        """Name the loss among `csa_core.ops.losses.LOSSES`."""
+        return "cross_entropy"
 
     def loss(self, network: Any, batch: Batch, phase: str, watch: Watch) -> tuple[Tensor, Stats]:
         """Return the loss of the one branch, and scalars for the history."""
@@ -75,7 +75,6 @@ class LogitAdjustment(CrossEntropy):
 
     Config: ClassVar[type[Supervised]] = LogitAdjustmentConfig
 
-    def make_criterion(self) -> Any:
-        """Return the loss of (logits, labels)."""
-        prior = ops.log_prior(self.class_counts, self.setting.device)
-        return ops.make_loss("logit_adjustment", prior, self.config.logit_adjustment_strength)
+    def loss_name(self) -> str:
+        """Name the loss."""
+        return "logit_adjustment"

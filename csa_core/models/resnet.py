@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, relu_
-from torch.nn.functional import pad
+from torch.nn.functional import linear, normalize, pad
 
 # ResNet-10 is ResNet-18 with one block a stage.
 TORCHVISION: dict[str, Any] = {
@@ -97,18 +97,39 @@ def make_body(model: str) -> ResNet | TorchvisionResNet:
     return TorchvisionResNet(**TORCHVISION[model])
 
 
+class CosineHead(nn.Module):
+    """A head without bias whose logits are `scale` times the cosine between feature and class weight (LDAM)."""
+
+    def __init__(self, inputs: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        # Of unit length, every direction as likely: as in the released code of LDAM.
+        self.weight = nn.Parameter(normalize(torch.randn(classes, inputs), dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs) to (B, classes)."""
+        return self.scale * linear(normalize(x, dim=1), normalize(self.weight, dim=1))
+
+
 class Network(nn.Module):
     """A body and one linear head a branch, all on the same pooled features.
 
     The heads are called `single` (one-branch methods), or `uniform` (f_u) and `resampling` (f_b).
+    With a `cosine_scale` they are cosine heads of that scale.
     """
 
-    def __init__(self, model: str, heads: tuple[str, ...], classes: int) -> None:
+    def __init__(self, model: str, heads: tuple[str, ...], classes: int, cosine_scale: float | None = None) -> None:
         super().__init__()
         # The body first: methods with one head and with two then start from the same body.
         self.body = make_body(model)
         width = self.body.features
-        self.heads = nn.ModuleDict({name: nn.Linear(width, classes).apply(_initialise) for name in heads})
+
+        def head() -> nn.Module:
+            if cosine_scale is not None:
+                return CosineHead(width, classes, cosine_scale)
+            return nn.Linear(width, classes).apply(_initialise)
+
+        self.heads = nn.ModuleDict({name: head() for name in heads})
 
     def head(self, name: str, features_bchw: Tensor) -> Tensor:
         """Return the logits (B, K) of one head: global average pooling, then linear."""
@@ -124,11 +145,13 @@ class Network(nn.Module):
         return {name: self.head(name, features) for name in self.heads}
 
 
-def make_network(model: str, heads: tuple[str, ...], classes: int, seed: int) -> Network:
+def make_network(
+    model: str, heads: tuple[str, ...], classes: int, seed: int, cosine_scale: float | None = None
+) -> Network:
     """Build a network whose initial weights depend on `seed` alone, and touch no global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Network(model, heads, classes)
+        return Network(model, heads, classes, cosine_scale)
 
 
 def load_body(body: nn.Module, weights: dict[str, Tensor]) -> None:

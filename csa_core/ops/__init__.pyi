@@ -5,8 +5,14 @@ from .bank import bank_bytes as bank_bytes
 from .bank import make_bank as make_bank
 from .context_shift import context_shift as context_shift
 from .density import density_weights as density_weights
+from .losses import effective_number_weights as effective_number_weights
 from .losses import log_prior as log_prior
 from .losses import make_loss as make_loss
+from .mixing import class_sizes as class_sizes
+from .mixing import inside as inside
+from .mixing import mixup as mixup
+from .mixing import paste as paste
+from .mixing import remix_share as remix_share
 from .sam import ascend as ascend
 from .sam import restore as restore
 from .sampling import class_weights as class_weights

@@ -9,9 +9,9 @@ from csa_core.methods import DEFAULT, METHODS, parent_of, parse, recipe
 OWN = {
     "threshold": {"csa"},
     "warmup_epochs": {"csa"},
-    "balance_ratio": {"csa", "class_balanced"},
-    "logit_adjustment_strength": {"csa", "logit_adjustment"},
-    "lr": {"csa", "ce", "class_balanced", "logit_adjustment"},
+    "balance_ratio": {"csa", "class_balanced", "drs", "cmo"},
+    "logit_adjustment_strength": {"csa", "logit_adjustment", "vs", "mixup", "remix", "cmo"},
+    "lr": set(METHODS) - {"simsiam"},
     "pretraining": set(METHODS),
     "seed": set(METHODS),
 }

@@ -9,7 +9,17 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "csa, adjusted": ("csa", {"resampling_loss": "logit_adjustment"}),
     "ce": ("ce", {}),
     "class_balanced": ("class_balanced", {}),
+    "csa, box": ("csa", {"activation_map": "box"}),
     "logit_adjustment": ("logit_adjustment", {}),
+    "progressive": ("progressive", {}),
+    "drs": ("drs", {}),
+    "drw": ("reweighting", {"reweighting": "deferred"}),
+    "class-balanced focal": ("focal", {"reweighting": "always"}),
+    "ldam": ("ldam", {}),
+    "vs": ("vs", {}),
+    "mixup": ("mixup", {}),
+    "remix": ("remix", {}),
+    "cmo with ldam-drw": ("cmo", {"loss": "ldam", "reweighting": "deferred"}),
     "ce, pretrained": ("ce", {"pretrained": True}),
     "simsiam": ("simsiam", {"pretraining.sam": "none"}),
     "sam": ("simsiam", {"pretraining.sam": "sam"}),
@@ -17,7 +27,8 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 ALL = set(RUNS)
 SUPERVISED = ALL - {"simsiam", "sam", "rwsam"}
-CSA = {"csa", "csa without bank", "csa, adjusted"}
+CSA = {"csa", "csa without bank", "csa, adjusted", "csa, box"}
+CMO = {"cmo with ldam-drw"}
 BANK = CSA - {"csa without bank"}
 PRETRAINED = {"ce, pretrained", "simsiam", "sam", "rwsam"}
 # Leaf: another value, and the runs that read the leaf (by hand, from what each method does).
@@ -45,13 +56,29 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "bank_reset": ("epoch", BANK),
     "bank_start": ("batch", BANK),
     "mix": (["beta", 5.0, 5.0], BANK),
-    "activation_map": ("cam", BANK),
-    "mask_exponent": (1.5, BANK),
+    "activation_map": ("cam", BANK - {"csa, box"}),
+    "mask_exponent": (1.5, BANK - {"csa, box"}),
     "mask_forward": ("eval", BANK),
-    "balance_ratio": (0.6, CSA | {"class_balanced"}),
+    "balance_ratio": (0.6, CSA | CMO | {"class_balanced", "drs"}),
     "uniform_loss": ("logit_adjustment", CSA),
     "resampling_loss": ("logit_adjustment", CSA - {"csa, adjusted"}),
-    "logit_adjustment_strength": (0.7, {"logit_adjustment", "csa, adjusted"}),
+    "logit_adjustment_strength": (0.7, {"logit_adjustment", "csa, adjusted", "vs"}),
+    "resampling_prior": ("sampled", {"csa, adjusted"}),
+    "uniform_mixup": (0.5, CSA),
+    "loss": ("vs", {"mixup", "remix"}),
+    "focal_exponent": (2.0, {"class-balanced focal"}),
+    "vs_exponent": (0.3, {"vs"}),
+    "ldam_margin": (0.4, CMO | {"ldam"}),
+    "ldam_scale": (20.0, CMO | {"ldam"}),
+    "reweighting": ("always", {"ldam", "vs", "mixup", "remix"}),
+    "effective_number_beta": (0.99, CMO | {"drw", "class-balanced focal"}),
+    "deferred_until": (20, CMO | {"drw", "drs"}),
+    "mixup_alpha": (0.4, {"mixup", "remix"}),
+    "remix_ratio": (2.0, {"remix"}),
+    "remix_limit": (0.4, {"remix"}),
+    "paste_probability": (0.7, CMO),
+    "paste_alpha": (0.5, CMO),
+    "unpasted_epochs": ([2, 1], CMO),
     "data.profile": ("step", ALL),
     "data.selection": ("some", ALL),
     "data.imbalance_ratio": (20, ALL),

@@ -60,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw the first column of a table over its rows: by category, or along a number, a line a series."""
+    """Draw the first column of a table over its rows: by category, along a number, a line a series, or against Few."""
+    if table["draw"] == "scatter":
+        return scatter(table, values)
     column = table["columns"][0]
     shown = values[values["column"] == column].assign(percent=lambda v: 100 * v["value"])
     drawn = _means(shown, ["series", "label"])
@@ -97,6 +99,39 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
             axis[i].set_title(name.capitalize(), fontsize=7)
         figure.supxlabel(table["row_name"], fontsize=7)
     axis[0].set_ylabel("Accuracy, all classes (%)" if column == "all" else f"{HEADINGS[column]} (%)")
+    _face(figure, table, values)
+    return figure, drawn
+
+
+def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw All against Few, a point a row with its intervals, named beside it; a colour a series."""
+    means = {}
+    for column in ("all", "few"):
+        shown = values[(values["column"] == column) & values["value"].notna()]
+        means[column] = _means(shown.assign(percent=100 * shown["value"]), ["series", "label"])
+    if not len(means["few"]):
+        raise UserError(f"{table['name']}: draw: scatter needs few-shot classes, and there are none")
+    drawn = means["all"].merge(means["few"], on=["series", "label", "seeds"], suffixes=("_all", "_few"))
+    figure, axes = plt.subplots(figsize=(1.6 * WIDTH, 1.4 * WIDTH), layout="constrained")
+    series = list(dict.fromkeys(drawn["series"]))
+    for i, name in enumerate(series):
+        part = drawn[drawn["series"] == name]
+        # A single seed has no interval: its reach is drawn as nothing.
+        reach = {
+            column: np.abs(part[[f"low_{column}", f"high_{column}"]].to_numpy().T - part[f"mean_{column}"].to_numpy())
+            for column in means
+        }
+        colour = _style(i, len(series))["color"]
+        bars = {"fmt": MARKERS[i % 8], "color": colour, "lw": 0.5, "label": name}
+        axes.errorbar(part["mean_all"], part["mean_few"], reach["few"], reach["all"], **bars)
+        for line in part.to_dict("records"):
+            place = (line["mean_all"], line["mean_few"])
+            beside = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 5, "color": colour}
+            axes.annotate(line["label"], place, **beside)
+    axes.set_xlabel("Accuracy, all classes (%)")
+    axes.set_ylabel(f"{HEADINGS['few']} (%)")
+    if len(series) > 1:
+        axes.legend()
     _face(figure, table, values)
     return figure, drawn
 

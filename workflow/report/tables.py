@@ -141,6 +141,8 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
             line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column], "difference", "low", "high")
         if "all" in by_column and summary["pooled_low_percent"].notna().any():
             line["All − ref., pooled"] = _bounds(by_column["all"], "pooled_low", "pooled_high")
+        if any(row.get("published") for row in table["rows"]):
+            line["All, published by others"] = table["rows"][first["row"]].get("published", "")
         for column in printed:
             line[f"{HEADINGS[column]}, {table['paper_heading']}"] = _printed(by_column[column])
             if is_compared:

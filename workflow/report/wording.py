@@ -17,6 +17,10 @@ POOLED = (
     "Pooled: the 95 % interval of the same difference with the spread of all rows of the sweep taken together "
     "({:g} degrees of freedom in place of {:g}); it assumes that all rows spread alike and that no seed favours some."
 )
+PUBLISHED = (
+    "Published by others: mostly of one run each, of other schedules and learning rates, often of the best test epoch; "
+    "for orientation, and no difference is taken."
+)
 EXPLAINED = {
     "balanced": "Balanced: mean of the accuracies of the classes.",
     "shifted_steps": "Shifted steps: training steps with context shift, mean over seeds.",
@@ -63,4 +67,6 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame) -> str:
         )
         if table["paper_heading"] == COMPARABLE:
             texts.append("− paper: 95 % interval of the difference from our standard error and that ± (Welch).")
+    if any(row.get("published") for row in table["rows"]):
+        texts.append(PUBLISHED)
     return " ".join(texts + [text for column, text in EXPLAINED.items() if column in table["columns"]])

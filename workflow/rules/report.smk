@@ -103,7 +103,7 @@ rule gallery:
 
 rule claims:
     input:
-        claims=expand("<results>/{table}.claims.csv", table=PLAN.tables),
+        claims=expand("<results>/{table}.claims.csv", table=PLAN.usual),
         code=REPORT_CODE,
     output:
         report("<results>/claims.csv", category="Claims", caption="../captions/claims.rst"),
@@ -117,7 +117,7 @@ rule claims:
 
 rule page:
     input:
-        tables=expand("<results>/{table}.json", table=PLAN.tables),
+        tables=expand("<results>/{table}.json", table=PLAN.usual),
         figures=expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         contexts="<results>/figures/contexts.png",
         provenance=[f"{run.folder}/provenance.json" for run in PLAN.all_runs()],

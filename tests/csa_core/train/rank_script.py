@@ -13,6 +13,7 @@ from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.methods import parse
 from csa_core.methods.csa import Csa
+from csa_core.methods.reweighting import Reweighting
 from csa_core.train import launch
 from csa_core.train.loop import train_epoch
 from csa_core.train.run import Run
@@ -47,6 +48,8 @@ def main(config_text: str, out: str) -> None:
     run.images.normalise = lambda pixels: normalise(pixels).double()
     if isinstance(run.method, Csa) and (bank := run.method.bank):
         bank._images_nhwc, bank._masks = bank._images_nhwc.double(), bank._masks.double()
+    if isinstance(run.method, Reweighting):
+        run.method.weights = run.method.weights.double()
     rows = [train_epoch(run, epoch) for epoch in range(config.epochs)]
     run.images.normalise = normalise
     run.network.float()

@@ -39,6 +39,23 @@ METHODS: dict[str, dict[str, Any]] = {
     "sam": {"method": "simsiam", "pretraining.sam": "sam"},
     "rwsam": {"method": "simsiam"},
 }
+# Methods and options that came later, each by itself, so that the digests above are as they were.
+LATER: dict[str, dict[str, Any]] = {
+    "progressive": {"method": "progressive"},
+    "drs": {"method": "drs"},
+    "reweighting": {"method": "reweighting"},
+    "drw": {"method": "reweighting", "reweighting": "deferred"},
+    "focal, class-balanced": {"method": "focal", "reweighting": "always"},
+    "ldam-drw": {"method": "ldam", "reweighting": "deferred"},
+    "vs": {"method": "vs"},
+    "mixup": {"method": "mixup"},
+    "remix-drw": {"method": "remix", "reweighting": "deferred"},
+    "cmo": {"method": "cmo"},
+    "cmo with ldam-drw": {"method": "cmo", "loss": "ldam", "reweighting": "deferred"},
+    "csa, sampled prior": {"resampling_loss": "logit_adjustment", "resampling_prior": "sampled", "balance_ratio": 0.5},
+    "csa, mixup": {"uniform_mixup": 1.0},
+    "csa, box": {"activation_map": "box"},
+}
 LISTS = {"data.train_list": "a/train.txt", "data.test_list": "a/test.txt"}
 SOURCES: dict[str, dict[str, Any]] = {
     "cifar100": {},
@@ -94,6 +111,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "ce": {"method": "ce"},
     "class_balanced": {"method": "class_balanced"},
     "logit_adjustment": {"method": "logit_adjustment"},
+    **LATER,
     "simsiam": {"method": "simsiam", "pretraining": RECIPE | {"sam": "none"}},
     "sam": {"method": "simsiam", "pretraining": RECIPE | {"sam": "sam"}},
     "rwsam": {"method": "simsiam", "pretraining": RECIPE | {"sam": "rwsam"}},
@@ -140,6 +158,11 @@ def test_a_configuration_has_the_digest_that_it_had() -> None:
     assert found == golden("configurations", found)
 
 
+def test_what_came_later_keeps_its_digest_from_then_on() -> None:
+    found = {name: parse(fields, "test").digest() for name, fields in LATER.items()}
+    assert found == golden("later configurations", found)
+
+
 @pytest.fixture(scope="module")
 def trained(dataset: Dataset, split: Split) -> dict[str, tuple[list[float], dict[str, str]]]:
     """The first losses of each run, and a digest of each part of its last state."""
@@ -176,4 +199,5 @@ def test_weights_momentum_and_bank_are_the_same_to_the_bit(
     known = golden("states", {processor(): states})
     if processor() not in known:
         pytest.skip(f"no states of {processor()} are written down; their losses were compared")
-    assert states == known[processor()]
+    # Runs that are newer than what is written down of this processor are left out.
+    assert {name: states[name] for name in known[processor()]} == known[processor()]

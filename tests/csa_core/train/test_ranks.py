@@ -41,19 +41,27 @@ def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, li
     return tensors, meta["rows"]
 
 
-@pytest.mark.parametrize("kind", ["images in memory", "images of lists", "one branch"])
+ONE_BRANCH: dict[str, dict[str, Any]] = {
+    "one branch": {"method": "class_balanced"},
+    "pairs with class weights": {"method": "remix", "loss": "ldam", "reweighting": "always"},
+}
+
+
+@pytest.mark.parametrize("kind", ["images in memory", "mixup and boxes", "images of lists", *ONE_BRANCH])
 def test_two_ranks_train_what_one_trains(kind: str, image_lists: Path, tmp_path: Path) -> None:
     config: dict[str, Any] = TINY | {"lr": 0.005, "epochs": 3, "lr_drops": [2], "threshold": 0.02, "batch_size": 8}
     if kind == "images of lists":
         config = listed(
             image_lists, lr=0.002, epochs=3, threshold=0.1, bank_batches=12, bank_start="batch", precision="float32"
         )
-    if kind == "one branch":
-        config = tiny_fields(**config | {"method": "class_balanced"})
+    if kind == "mixup and boxes":
+        config |= {"uniform_mixup": 1.0, "activation_map": "box"}
+    if kind in ONE_BRANCH:
+        config = tiny_fields(**config | ONE_BRANCH[kind])
     one, one_rows = by(1, config, tmp_path / "one.safetensors")
     two, two_rows = by(2, config, tmp_path / "two.safetensors")
     assert one.keys() == two.keys()
-    if kind != "one branch":
+    if kind not in ONE_BRANCH:
         assert int(one["method/bank/pushed"]) > 0 and one_rows[1]["resampling_loss"] > 0, "else the bank was not tested"
     for name, tensor in one.items():
         np.testing.assert_allclose(two[name], tensor, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -97,6 +97,14 @@ def as_on_a_gpu(config: Any, dataset: Dataset) -> Run:
         ({"method": "ce"}, 1),
         ({"method": "class_balanced", "balance_ratio": 0.5}, 1),
         ({"method": "logit_adjustment"}, 1),
+        ({"uniform_mixup": 1.0, "activation_map": "box"}, 3),
+        ({"method": "progressive"}, 1),
+        ({"method": "drs", "deferred_until": 3}, 2),
+        ({"method": "ldam", "reweighting": "deferred", "deferred_until": 3}, 2),
+        ({"method": "focal", "reweighting": "always"}, 1),
+        ({"method": "vs"}, 1),
+        ({"method": "remix", "reweighting": "always"}, 1),
+        ({"method": "cmo", "unpasted_epochs": [0, 3]}, 2),
     ],
 )
 def test_replaying_the_operations_of_a_step_trains_the_same_network(
