@@ -7,7 +7,7 @@ given takes the default below, which is the appendix's CIFAR100-LT recipe.
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -133,6 +133,9 @@ class PretrainingConfig(Strict):
 
 class RunConfig(Strict):
     """What every run's configuration holds; each method adds its own keys (`csa_core.methods`)."""
+
+    borrowed: ClassVar[frozenset[str]] = frozenset()
+    """Keys that it has for the run that it starts from alone; they are that one's method's."""
 
     method: str
     """Which method trains: `python -m csa_core keys` lists them with their keys."""

@@ -6,6 +6,8 @@ from csa_core.config import RunConfig, validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods.base import Method
 from csa_core.methods.csa import Csa
+from csa_core.methods.post_hoc import LogitAdjusted, TauNormalised
+from csa_core.methods.second_stage import ClassifierRetraining, LearnedScales
 from csa_core.methods.simsiam import SimSiam
 from csa_core.methods.single import ClassBalanced, CrossEntropy, LogitAdjustment
 
@@ -15,6 +17,10 @@ METHODS: dict[str, type[Method]] = {
     "logit_adjustment": LogitAdjustment,
     "csa": Csa,
     "simsiam": SimSiam,
+    "crt": ClassifierRetraining,
+    "lws": LearnedScales,
+    "post_hoc_adjustment": LogitAdjusted,
+    "tau_normalisation": TauNormalised,
 }
 DEFAULT = "csa"
 
@@ -32,13 +38,15 @@ def parse(fields: Any, where: str) -> RunConfig:
     if isinstance(fields, dict):
         for key in fields:
             if key not in config.model_fields and (owners := readers(key)):
-                raise UserError(f"{where}: {key}: method {name} does not read it ({', '.join(owners)} does); remove it")
+                who = f"{', '.join(owners)} {'do' if len(owners) > 1 else 'does'}"
+                raise UserError(f"{where}: {key}: method {name} does not read it ({who}); remove it")
     return validate(config, fields, where)
 
 
 def readers(key: str) -> list[str]:
-    """Return the methods that have a key."""
-    return [name for name, method in METHODS.items() if key in method.Config.model_fields]
+    """Return the methods that have a key of their own."""
+    configs = {name: method.Config for name, method in METHODS.items()}
+    return [name for name, config in configs.items() if key in config.model_fields.keys() - config.borrowed]
 
 
 def recipe(fields: dict[str, Any], method: str) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Method:
     ensemble: ClassVar[bool] = False
     """Whether the mean of the heads' logits is scored, too."""
 
+    @classmethod
+    def scored_as(cls, config: Any) -> type[Method]:
+        """Return the method whose `heads`, `predicts` and `ensemble` a run has: this one or a first stage's."""
+        return cls
+
     def __init__(self, config: Any, setting: Setting) -> None:
         self.config, self.setting = config, setting
         self.class_counts: np.ndarray = setting.split.class_counts
@@ -80,7 +85,7 @@ class Method:
     def network(self) -> Any:
         """Build the network: a body, and one linear head for each of `heads`."""
         classes = len(self.setting.dataset.class_names)
-        return models.make_network(self.config.model, self.heads, classes, self.config.seed)
+        return models.make_network(self.config.model, self.scored_as(self.config).heads, classes, self.config.seed)
 
     def start_from(self, network: Any, parent: dict[str, Tensor]) -> None:
         """Take over what is needed of the weights of the parent run (`RunConfig.parent`)."""

@@ -7,6 +7,8 @@ from .context_shift import context_shift as context_shift
 from .density import density_weights as density_weights
 from .losses import log_prior as log_prior
 from .losses import make_loss as make_loss
+from .post_hoc import adjusted as adjusted
+from .post_hoc import tau_normalised as tau_normalised
 from .sam import ascend as ascend
 from .sam import restore as restore
 from .sampling import class_weights as class_weights

@@ -74,7 +74,7 @@ class Run:
             warnings.simplefilter("ignore", FutureWarning)
             # A phase may leave a head without a gradient.
             self.objective = nn.parallel.DistributedDataParallel(
-                self.objective, broadcast_buffers=False, find_unused_parameters=len(self.method.heads) > 1
+                self.objective, broadcast_buffers=False, find_unused_parameters=len(self.network.heads) > 1
             )
 
     def steps(self, epoch: int) -> Iterator[Stats]:
@@ -113,7 +113,7 @@ class Run:
     def test_logits(self, final: bool = False) -> dict[str, np.ndarray]:
         """Return (N, K) logits on the test set by head, their ensemble among them; every rank works on its part."""
         logits = self.method.logits(self.network, final)
-        return with_ensemble(logits) if self.method.ensemble else logits
+        return with_ensemble(logits) if self.method.scored_as(self.config).ensemble else logits
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""

@@ -8,21 +8,23 @@ import yaml
 from csa_core import code
 from csa_core.config import DataConfig, PretrainingConfig
 from csa_core.methods import METHODS
+from csa_core.methods.second_stage import StageConfig
 from tests.conftest import ROOT
 from tests.helpers.leaves import LEAVES, RUNS
 from workflow.naming import Run
 from workflow.plan import Plan
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-# Which method, seed and encoder a run has, its path says; they are no protocol's to change.
-NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam"}
+# Which method, seed, encoder and first stage a run has, its path says; they are no protocol's to change.
+NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam", "first_stage"}
 
 
 def test_the_list_has_every_leaf() -> None:
     keys = {key for method in METHODS.values() for key in method.Config.model_fields}
-    leaves = keys - {"data", "pretraining"}
+    leaves = keys - {"data", "pretraining", "second_stage"}
     leaves |= {f"data.{key}" for key in DataConfig.model_fields}
     leaves |= {f"pretraining.{key}" for key in PretrainingConfig.model_fields}
+    leaves |= {f"second_stage.{key}" for key in StageConfig.model_fields}
     assert leaves == LEAVES.keys() | NAMED_BY_THE_PATH
 
 

@@ -14,10 +14,18 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "simsiam": ("simsiam", {"pretraining.sam": "none"}),
     "sam": ("simsiam", {"pretraining.sam": "sam"}),
     "rwsam": ("simsiam", {}),
+    "crt": ("crt", {}),
+    "crt on csa": ("crt", {"first_stage": "csa"}),
+    "lws": ("lws", {}),
+    "post_hoc_adjustment": ("post_hoc_adjustment", {}),
+    "post_hoc_adjustment of csa": ("post_hoc_adjustment", {"first_stage": "csa"}),
+    "tau_normalisation": ("tau_normalisation", {}),
 }
 ALL = set(RUNS)
 SUPERVISED = ALL - {"simsiam", "sam", "rwsam"}
-CSA = {"csa", "csa without bank", "csa, adjusted"}
+ADJUSTED_AFTER = {"post_hoc_adjustment", "post_hoc_adjustment of csa"}
+SECOND_STAGE = {"crt", "crt on csa", "lws"}
+CSA = {"csa", "csa without bank", "csa, adjusted", "crt on csa", "post_hoc_adjustment of csa"}
 BANK = CSA - {"csa without bank"}
 PRETRAINED = {"ce, pretrained", "simsiam", "sam", "rwsam"}
 # Leaf: another value, and the runs that read the leaf (by hand, from what each method does).
@@ -52,6 +60,12 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "uniform_loss": ("logit_adjustment", CSA),
     "resampling_loss": ("logit_adjustment", CSA - {"csa, adjusted"}),
     "logit_adjustment_strength": (0.7, {"logit_adjustment", "csa, adjusted"}),
+    "post_hoc_strength": (0.5, ADJUSTED_AFTER),
+    "norm_exponent": (0.5, {"tau_normalisation"}),
+    "second_stage.epochs": (7, SECOND_STAGE),
+    "second_stage.lr": (0.05, SECOND_STAGE),
+    "second_stage.lr_drops": ([3], SECOND_STAGE),
+    "second_stage.weight_decay": (1.0e-3, SECOND_STAGE),
     "data.profile": ("step", ALL),
     "data.selection": ("some", ALL),
     "data.imbalance_ratio": (20, ALL),
