@@ -95,7 +95,8 @@ class Run:
         if data.profile in ("as_is", "selection"):
             return data.profile
         largest = f"-from-{data.max_class_count}" if data.max_class_count else ""
-        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-split_seed={data.split_seed}"
+        which = data.subset if data.subset == "conventional" else f"split_seed={data.split_seed}"
+        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-{which}"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that its answers can be kept

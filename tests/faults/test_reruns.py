@@ -15,8 +15,8 @@ from workflow.naming import Run
 from workflow.plan import Plan
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-# Which method, seed, encoder and first stage a run has, its path says; they are no protocol's to change.
-NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam", "first_stage"}
+# Which method, seed, encoder, first stage and archive a run has, its path says; they are no protocol's to change.
+NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam", "first_stage", "data.subset"}
 
 
 def test_the_list_has_every_leaf() -> None:

@@ -317,6 +317,18 @@ def test_curves_have_no_panel_for_what_was_not_recorded(
     assert ("no test accuracy in these histories" in said) is not recorded
 
 
+def test_runs_that_train_nothing_have_no_curve(results: Path) -> None:
+    for path in results.glob("results/runs/demo/*/seed=*"):
+        history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "test_accuracy_single": [0.4, 0.5]})
+        (history[:0] if path.parent.name == "ce" else history).to_csv(path / "history.csv", index=False)
+    figure, drawn = curves(table(), collect(table())[0])
+    close(figure)
+    assert set(drawn["name"]) == {"Ours"} and len(drawn) == 4 and drawn["mean"].notna().all()
+    alone = table(rows=table()["rows"][1:])
+    with pytest.raises(UserError, match="table0: none of its runs trains an epoch"):
+        curves(alone, collect(alone)[0])
+
+
 def test_results_without_the_balanced_accuracy_are_read(results: Path) -> None:
     for path in results.glob("results/runs/demo/ce/seed=*/metrics.json"):
         content = read_sealed(path)
