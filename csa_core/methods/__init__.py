@@ -6,6 +6,7 @@ from csa_core.config import RunConfig, validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods.base import Method
 from csa_core.methods.csa import Csa
+from csa_core.methods.mislas import Mislas
 from csa_core.methods.post_hoc import LogitAdjusted, TauNormalised
 from csa_core.methods.second_stage import ClassifierRetraining, LearnedScales
 from csa_core.methods.simsiam import SimSiam
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "simsiam": SimSiam,
     "crt": ClassifierRetraining,
     "lws": LearnedScales,
+    "mislas": Mislas,
     "post_hoc_adjustment": LogitAdjusted,
     "tau_normalisation": TauNormalised,
 }

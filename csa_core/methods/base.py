@@ -95,6 +95,10 @@ class Method:
         """Return the parameters that train, in groups that have gradients all together or not at all."""
         return [list(module.parameters()) for module in (network.body, *network.heads.values())]
 
+    def rate_factors(self) -> list[float]:
+        """Return what the learning rate is multiplied by in each group of `trained`; empty: in none."""
+        return []
+
     def sgd(self) -> dict[str, float]:
         """Return the settings of SGD: lr, momentum, weight_decay."""
         return {key: getattr(self.config, key) for key in ("lr", "momentum", "weight_decay")}

@@ -5,6 +5,7 @@ from .bank import bank_bytes as bank_bytes
 from .bank import make_bank as make_bank
 from .context_shift import context_shift as context_shift
 from .density import density_weights as density_weights
+from .label_aware import label_aware_loss as label_aware_loss
 from .losses import log_prior as log_prior
 from .losses import make_loss as make_loss
 from .post_hoc import adjusted as adjusted

@@ -103,11 +103,12 @@ class Run:
     def set_learning_rate(self, epoch: int) -> float:
         """Train on with the learning rate of an epoch; on a GPU it stays where a captured step reads it."""
         rate = self.method.learning_rate(epoch)
-        for group in self.optimizer.param_groups:
+        groups = self.optimizer.param_groups
+        for group, factor in zip(groups, self.method.rate_factors() or [1.0] * len(groups), strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(factor * rate)
             else:
-                group["lr"] = rate
+                group["lr"] = factor * rate
         return rate
 
     def test_logits(self, final: bool = False) -> dict[str, np.ndarray]:
@@ -158,9 +159,10 @@ def part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
 def make_optimizer(method: Method, network: nn.Module, device: torch.device) -> torch.optim.SGD:
     """Return SGD with momentum, fused: its kernel wants all parameters of a group to have a gradient, or none."""
     settings: dict[str, Any] = method.sgd()
-    if device.type == "cuda":  # a captured step reads the learning rate from the device
-        settings["lr"] = torch.tensor(settings["lr"], device=device)
-    return torch.optim.SGD([{"params": group} for group in method.trained(network)], **settings, fused=True)
+    groups: list[dict[str, Any]] = [{"params": group} for group in method.trained(network)]
+    if device.type == "cuda":  # a captured step reads the learning rate from the device, each group its own
+        groups = [group | {"lr": torch.tensor(settings["lr"], device=device)} for group in groups]
+    return torch.optim.SGD(groups, **settings, fused=True)
 
 
 def choose_device(name: str, precision: str = "float32") -> torch.device:

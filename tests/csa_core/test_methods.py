@@ -7,7 +7,7 @@ from csa_core.errors import UserError
 from csa_core.methods import DEFAULT, METHODS, parent_of, parse, recipe
 
 # Keys that one method alone reads, or two, by hand.
-STAGED = {"crt", "lws", "post_hoc_adjustment", "tau_normalisation"}
+STAGED = {"crt", "lws", "mislas", "post_hoc_adjustment", "tau_normalisation"}
 OWN = {
     "threshold": {"csa"},
     "warmup_epochs": {"csa"},
@@ -15,6 +15,7 @@ OWN = {
     "logit_adjustment_strength": {"csa", "logit_adjustment"},
     "lr": {"csa", "ce", "class_balanced", "logit_adjustment"} | STAGED,
     "second_stage": {"crt", "lws"},
+    "mislas": {"mislas"},
     "first_stage": STAGED,
     "pretraining": set(METHODS),
     "seed": set(METHODS),

@@ -8,6 +8,7 @@ import yaml
 from csa_core import code
 from csa_core.config import DataConfig, PretrainingConfig
 from csa_core.methods import METHODS
+from csa_core.methods.mislas import CalibrationConfig
 from csa_core.methods.second_stage import StageConfig
 from tests.conftest import ROOT
 from tests.helpers.leaves import LEAVES, RUNS
@@ -21,10 +22,11 @@ NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining
 
 def test_the_list_has_every_leaf() -> None:
     keys = {key for method in METHODS.values() for key in method.Config.model_fields}
-    leaves = keys - {"data", "pretraining", "second_stage"}
+    leaves = keys - {"data", "pretraining", "second_stage", "mislas"}
     leaves |= {f"data.{key}" for key in DataConfig.model_fields}
     leaves |= {f"pretraining.{key}" for key in PretrainingConfig.model_fields}
     leaves |= {f"second_stage.{key}" for key in StageConfig.model_fields}
+    leaves |= {f"mislas.{key}" for key in CalibrationConfig.model_fields}
     assert leaves == LEAVES.keys() | NAMED_BY_THE_PATH
 
 
