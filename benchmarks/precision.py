@@ -86,7 +86,8 @@ def compare(plan: Plan, method: str, pair: list[list[Run]]) -> list[dict[str, An
         UserError: no seed is finished in both, or the two are not two precisions.
     """
     rows = [
-        {"label": runs[0].name, "series": "", "head": None, "run": runs[0].name, "digests": [r.digest for r in runs]}
+        {"label": runs[0].name, "series": "", "head": None, "run": runs[0].name}
+        | {"digests": [run.digest for run in runs], "parents": [run.parent_digest for run in runs]}
         for runs in pair
     ]
     table = {"name": f"precision, {method}", "seeds": plan.config.seeds, "results": plan.results, "rows": rows}

@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
     sub.add_argument("--split", type=Path, help="split file (default: made on the way)")
     sub.add_argument(
-        "--encoder", type=Path, help="pre-training run to start from, where pretrained or rwsam asks for it"
+        "--parent", type=Path, help="finished run to start from: a pre-training, or the first stage of a method of two"
     )
     sub.add_argument(
         "--state",

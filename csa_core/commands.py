@@ -95,7 +95,7 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or code_digest(config.method)
     if args.expect_code and code != code_digest(config.method):
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    given = args.checkpoint_seconds, args.retrain, args.encoder, args.compile, args.capture
+    given = args.checkpoint_seconds, args.retrain, args.parent, args.compile, args.capture
     metrics = train_run(config, dataset, kept, Options(args.out, state, device, code, *given))
     if rank() == 0:
         _print_accuracies(metrics)

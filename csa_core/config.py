@@ -7,7 +7,7 @@ given takes the default below, which is the appendix's CIFAR100-LT recipe.
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from csa_core.errors import UserError, nearest
 from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
+ARCHIVES = ("cifar10", "cifar100")  # whose images have the order that they were published in
 Profile = Literal["exponential", "step", "as_is", "selection"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
 COMPILE_CHOICES = ("auto", "yes", "no")
@@ -58,8 +59,10 @@ class DataConfig(Strict):
     """Largest class over smallest class, written 100 and not 0.01; not read by as_is."""
     max_class_count: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Images of the largest class; null takes all that the first class has; not read by as_is."""
+    subset: Literal["by_seed", "conventional"] = "by_seed"
+    """Which images are kept: by split_seed; or conventional, those of the field's codes (cifar10, cifar100 alone)."""
     split_seed: Seed = 0
-    """Which images are kept; never the training seed."""
+    """Which images are kept; never the training seed. Not read by the conventional subset."""
     groups: Literal["by_count", "cifar100_paper", "cifar10_field"] = "by_count"
     """many/medium/few: by_count (>100, 20-100, <20), cifar100_paper (36, 35, 29 classes), cifar10_field (3, 4, 3)."""
 
@@ -72,6 +75,11 @@ class DataConfig(Strict):
             raise ValueError("profile: selection and selection: FILE go together; give both or neither")
         if self.profile == "selection" and self.source == "image_list":
             raise ValueError("profile: selection is for images in memory; an image_list names its images already")
+        if self.subset == "conventional" and not (self.profile == "exponential" and self.source in ARCHIVES):
+            raise ValueError(
+                f"subset: conventional is for profile exponential and source {' or '.join(ARCHIVES)}, not for "
+                f"{self.profile} and {self.source}: it needs the original order of the images; use subset: by_seed"
+            )
         return self
 
     @property
@@ -87,6 +95,8 @@ class DataConfig(Strict):
         unread = {"root", "train_list", "test_list"}
         if self.profile in ("as_is", "selection"):
             unread |= {"imbalance_ratio", "max_class_count", "split_seed"}
+        # A key that came later: left out of the identity where it changes nothing.
+        unread |= {"subset"} if self.subset == "by_seed" else {"split_seed"}
         if self.profile == "selection":  # the same images, whichever source they come from
             unread |= {"source", "image_size"}
         elif self.source not in ("folder", "image_list"):
@@ -133,6 +143,9 @@ class PretrainingConfig(Strict):
 
 class RunConfig(Strict):
     """What every run's configuration holds; each method adds its own keys (`csa_core.methods`)."""
+
+    borrowed: ClassVar[frozenset[str]] = frozenset()
+    """Keys that it has for the run that it starts from alone; they are that one's method's."""
 
     method: str
     """Which method trains: `python -m csa_core keys` lists them with their keys."""

@@ -43,6 +43,12 @@ class Run:
         """Digest of the configuration."""
         return self.config.digest()
 
+    @cached_property
+    def parent_digest(self) -> str | None:
+        """Digest of the configuration of the run that it starts from, None where it starts from none."""
+        parent = parent_of(self.config)
+        return None if parent is None else parent.digest()
+
     @property
     def data_fields(self) -> dict[str, Any]:
         """The keys of `data` that its jobs read; images of lists are read again by every job, from where they lie."""
@@ -89,7 +95,8 @@ class Run:
         if data.profile in ("as_is", "selection"):
             return data.profile
         largest = f"-from-{data.max_class_count}" if data.max_class_count else ""
-        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-split_seed={data.split_seed}"
+        which = data.subset if data.subset == "conventional" else f"split_seed={data.split_seed}"
+        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-{which}"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that its answers can be kept
@@ -170,8 +177,8 @@ class Recipe:
             raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")
         return run
 
-    def encoder_of(self, run: Run) -> Run | None:
-        """Return the pre-training run whose encoder a run needs, None where it needs none."""
+    def parent_of(self, run: Run) -> Run | None:
+        """Return the run that a run starts from, None where it starts from none."""
         config = parent_of(run.config)
         return None if config is None else self._named(config)
 

@@ -69,19 +69,19 @@ class Plan:
         self._sources.add(run)
         return run
 
-    def encoder_files(self, run: Run) -> list[str]:
+    def parent_files(self, run: Run) -> list[str]:
         """Return the weights that a run starts from: one file, or none."""
-        encoder = self.recipe.encoder_of(run)
-        return [encoder.weights] if encoder else []
+        parent = self.recipe.parent_of(run)
+        return [parent.weights] if parent else []
 
-    def with_encoders(self, runs: list[Run]) -> list[Run]:
+    def with_parents(self, runs: list[Run]) -> list[Run]:
         """Return runs and all that they need trained before, each once."""
         needed: dict[str, Run] = {}
         for run in runs:
             step: Run | None = run
             while step and step.folder not in needed:
                 needed[step.folder] = step
-                step = self.recipe.encoder_of(step)
+                step = self.recipe.parent_of(step)
         return list(needed.values())
 
     @cache  # noqa: B019 - one plan a process
@@ -90,8 +90,8 @@ class Plan:
         return list({run.folder: run for row in self.rows(table) for run in row.runs}.values())
 
     def all_runs(self) -> list[Run]:
-        """Return every run that a table of `all` needs, and their encoders, each once."""
-        return self.with_encoders([run for table in self.usual for run in self.runs_of(table)])
+        """Return every run that a table of `all` needs, and those that they start from, each once."""
+        return self.with_parents([run for table in self.usual for run in self.runs_of(table)])
 
     # Tables and figures.
 
@@ -188,7 +188,7 @@ class Plan:
     def _sources(self) -> Sources:
         """The data sets and splits that runs need: planned ones, and each that was typed."""
         runs = [run for table in self.extra for run in self.runs_of(table)]
-        return Sources(f"{self.results}/data", [self.reference, *self.all_runs(), *self.with_encoders(runs)])
+        return Sources(f"{self.results}/data", [self.reference, *self.all_runs(), *self.with_parents(runs)])
 
     def splits(self) -> list[str]:
         """Return the split files of all runs; each is made from its data set's file."""

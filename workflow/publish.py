@@ -204,6 +204,8 @@ def _best_epoch(folder: Path) -> str:
     for path in sorted(folder.rglob("metrics.json")):
         head = store.read_sealed(path)["predicts"]
         history = pd.read_csv(path.with_name("history.csv"))
+        if f"test_accuracy_{head}" not in history:  # scored once, at its end
+            continue
         accuracy = history[f"test_accuracy_{head}"].dropna()
         added.append(100 * (accuracy.max() - accuracy.iloc[-1]))
     gain = pd.Series(added)

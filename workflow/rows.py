@@ -38,10 +38,10 @@ class PlannedRow:
 
     def declaration(self, code: str) -> dict[str, Any]:
         """Return all that the row is drawn from, for runs that carry `code`."""
-        shown = {
-            key: getattr(self, key) for key in ("label", "series", "head", "reference", "pool", "paper", "published")
-        }
-        return shown | {"run": self.runs[0].name, "code": code, "digests": [run.digest for run in self.runs]}
+        keys = ("label", "series", "head", "reference", "pool", "paper", "published")
+        shown = {key: getattr(self, key) for key in keys}
+        digests = {"digests": [run.digest for run in self.runs], "parents": [run.parent_digest for run in self.runs]}
+        return shown | {"run": self.runs[0].name, "code": code} | digests
 
 
 def name_of(row: dict[str, Any]) -> str:
@@ -67,7 +67,7 @@ def planned_rows(
         fixed = _longer(row, changes | row.changes, recipe, config.seeds[0])
         for value, own in _spelt_out(name, row, fixed, recipe, config):
             runs = tuple(recipe.run(row.method, own, seed) for seed in config.seeds)
-            kind = METHODS[row.method]
+            kind = METHODS[row.method].scored_as(runs[0].config)
             if row.head and row.head not in kind.heads + (("ensemble",) if kind.ensemble else ()):
                 raise UserError(f"{name}: method {row.method} has no head '{row.head}'; remove it from the row")
             planned = PlannedRow(

@@ -113,11 +113,12 @@ def survey(plan: Plan, now: float) -> Survey:
         if stated == mine:
             standing = RunStatus(run, "finished", epoch=run.epochs, left=0.0)
         else:
-            standing = _unfinished(run, state_folders.get(mine), last.get(run.folder), pace[run.kind], now)
+            each = pace[run.kind] if run.epochs else 0.0  # what trains no epoch has no pace
+            standing = _unfinished(run, state_folders.get(mine), last.get(run.folder), each, now)
             if stated and standing.state == "pending" and not standing.note:
                 standing.note = "was trained with another configuration or code"
         standings[run.folder] = standing
-    tables = {t: [standings[run.folder] for run in plan.with_encoders(plan.runs_of(t))] for t in plan.usual}
+    tables = {t: [standings[run.folder] for run in plan.with_parents(plan.runs_of(t))] for t in plan.usual}
     return Survey(list(standings.values()), tables, pace)
 
 

@@ -66,14 +66,22 @@ def class_counts(profile: str, available: np.ndarray, ratio: float, largest: int
 
 
 def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
-    """Choose the kept images: the first n_k of a permutation per class, so splits are nested."""
+    """Choose the kept images: the first n_k of a permutation per class, so splits are nested.
+
+    The conventional subset is that of the code of LDAM-DRW (Cao et al., 2019) and of the many that took it over:
+    NumPy's legacy generator, seeded with 0, shuffles the images of each class, in their original order, one class
+    after the other.
+    """
     classes = len(dataset.class_names)
     available = np.bincount(dataset.train_labels, minlength=classes)
     counts = class_counts(data.profile, available, data.imbalance_ratio, data.max_class_count)
     indices = []
+    shared = np.random.RandomState(0)
     for k in range(classes):
         members = np.flatnonzero(dataset.train_labels == k)
-        if data.profile not in ("as_is", "selection"):
+        if data.subset == "conventional":
+            shared.shuffle(members)
+        elif data.profile not in ("as_is", "selection"):
             members = keyed_generator(data.split_seed, "split", k).permutation(members)
         indices.append(members[: counts[k]])
     return _split(np.concatenate(indices), counts, recipe(data), dataset.digest)
@@ -82,6 +90,9 @@ def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
 def recipe(data: DataConfig) -> dict[str, Any]:
     """Return the keys of `data` that decide a split."""
     fields = data.model_dump(mode="json", include={"profile", "imbalance_ratio", "max_class_count", "split_seed"})
+    if data.subset == "conventional":
+        del fields["split_seed"]
+        return fields | {"subset": data.subset}
     return {"profile": data.profile} if data.profile in ("as_is", "selection") else fields
 
 

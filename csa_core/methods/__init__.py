@@ -10,10 +10,13 @@ from csa_core.methods.csa import Csa
 from csa_core.methods.drs import Drs
 from csa_core.methods.focal import Focal
 from csa_core.methods.ldam import Ldam
+from csa_core.methods.mislas import Mislas
 from csa_core.methods.mixup import Mixup
+from csa_core.methods.post_hoc import LogitAdjusted, TauNormalised
 from csa_core.methods.progressive import Progressive
 from csa_core.methods.remix import Remix
 from csa_core.methods.reweighting import Reweighting
+from csa_core.methods.second_stage import ClassifierRetraining, LearnedScales
 from csa_core.methods.simsiam import SimSiam
 from csa_core.methods.single import ClassBalanced, CrossEntropy, LogitAdjustment
 from csa_core.methods.vs import Vs
@@ -33,6 +36,11 @@ METHODS: dict[str, type[Method]] = {
     "cmo": Cmo,
     "csa": Csa,
     "simsiam": SimSiam,
+    "crt": ClassifierRetraining,
+    "lws": LearnedScales,
+    "mislas": Mislas,
+    "post_hoc_adjustment": LogitAdjusted,
+    "tau_normalisation": TauNormalised,
 }
 DEFAULT = "csa"
 
@@ -50,13 +58,15 @@ def parse(fields: Any, where: str) -> RunConfig:
     if isinstance(fields, dict):
         for key in fields:
             if key not in config.model_fields and (owners := readers(key)):
-                raise UserError(f"{where}: {key}: method {name} does not read it ({', '.join(owners)} does); remove it")
+                who = f"{', '.join(owners)} {'do' if len(owners) > 1 else 'does'}"
+                raise UserError(f"{where}: {key}: method {name} does not read it ({who}); remove it")
     return validate(config, fields, where)
 
 
 def readers(key: str) -> list[str]:
-    """Return the methods that have a key."""
-    return [name for name, method in METHODS.items() if key in method.Config.model_fields]
+    """Return the methods that have a key of their own."""
+    configs = {name: method.Config for name, method in METHODS.items()}
+    return [name for name, config in configs.items() if key in config.model_fields.keys() - config.borrowed]
 
 
 def recipe(fields: dict[str, Any], method: str) -> dict[str, Any]:

@@ -84,6 +84,11 @@ class Method:
     ensemble: ClassVar[bool] = False
     """Whether the mean of the heads' logits is scored, too."""
 
+    @classmethod
+    def scored_as(cls, config: Any) -> type[Method]:
+        """Return the method whose `heads`, `predicts` and `ensemble` a run has: this one or a first stage's."""
+        return cls
+
     def __init__(self, config: Any, setting: Setting) -> None:
         self.config, self.setting = config, setting
         self.class_counts: np.ndarray = setting.split.class_counts
@@ -93,7 +98,7 @@ class Method:
     def network(self) -> Any:
         """Build the network: a body, and one linear head for each of `heads`."""
         classes = len(self.setting.dataset.class_names)
-        return models.make_network(self.config.model, self.heads, classes, self.config.seed)
+        return models.make_network(self.config.model, self.scored_as(self.config).heads, classes, self.config.seed)
 
     def start_from(self, network: Any, parent: dict[str, Tensor]) -> None:
         """Take over what is needed of the weights of the parent run (`RunConfig.parent`)."""
@@ -102,6 +107,10 @@ class Method:
     def trained(self, network: Any) -> list[list[nn.Parameter]]:
         """Return the parameters that train, in groups that have gradients all together or not at all."""
         return [list(module.parameters()) for module in (network.body, *network.heads.values())]
+
+    def rate_factors(self) -> list[float]:
+        """Return what the learning rate is multiplied by in each group of `trained`; empty: in none."""
+        return []
 
     def sgd(self) -> dict[str, float]:
         """Return the settings of SGD: lr, momentum, weight_decay."""

@@ -3,6 +3,7 @@ from .modes import evaluation_mode as evaluation_mode
 from .modes import statistics_at_rest as statistics_at_rest
 from .precision import features as features
 from .precision import place as place
+from .resnet import ScaledLinear as ScaledLinear
 from .resnet import load_body as load_body
 from .resnet import make_body as make_body
 from .resnet import make_network as make_network

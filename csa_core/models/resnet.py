@@ -111,6 +111,19 @@ class CosineHead(nn.Module):
         return self.scale * linear(normalize(x, dim=1), normalize(self.weight, dim=1))
 
 
+class ScaledLinear(nn.Module):
+    """A linear head whose logits are each multiplied by a scale of their class, 1 at first."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.scale = nn.Parameter(torch.ones(linear.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C) to logits (B, K)."""
+        return self.scale * self.linear(x)
+
+
 class Network(nn.Module):
     """A body and one linear head a branch, all on the same pooled features.
 

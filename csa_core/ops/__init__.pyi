@@ -5,6 +5,7 @@ from .bank import bank_bytes as bank_bytes
 from .bank import make_bank as make_bank
 from .context_shift import context_shift as context_shift
 from .density import density_weights as density_weights
+from .label_aware import label_aware_loss as label_aware_loss
 from .losses import effective_number_weights as effective_number_weights
 from .losses import log_prior as log_prior
 from .losses import make_loss as make_loss
@@ -13,6 +14,8 @@ from .mixing import inside as inside
 from .mixing import mixup as mixup
 from .mixing import paste as paste
 from .mixing import remix_share as remix_share
+from .post_hoc import adjusted as adjusted
+from .post_hoc import tau_normalised as tau_normalised
 from .sam import ascend as ascend
 from .sam import restore as restore
 from .sampling import class_weights as class_weights

@@ -52,8 +52,8 @@ class Options:
     """Write a checkpoint at the first end of an epoch after this long."""
     retrain: bool = False
     """Forget finished results and checkpoints of this very run first."""
-    encoder: Path | None = None
-    """Weights of the pre-training run that this run needs, or the folder with them."""
+    parent: Path | None = None
+    """Weights of the run that this run starts from, or the folder with them."""
     compile: str = "no"
     """auto, yes or no, see `csa_core.train.compiled`."""
     capture: str = "auto"
@@ -64,7 +64,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     """Train `config` and leave its results in `options.out`; return the metrics.
 
     Raises:
-        UserError: another process trains this run, the encoder is not the one it needs, something is
+        UserError: another process trains this run, the parent is not the one it starts from, something is
             not finite, or there is not enough memory or disk.
     """
     out, device = options.out, options.device
@@ -72,9 +72,9 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": options.code}
     # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
     digests["precision"] = resolve(config.precision, device, config.model, dataset.image_size)
-    weights, weights_digest = read_parent(options.encoder, config, dataset.digest, split.digest)
+    weights, weights_digest = read_parent(options.parent, config, dataset.digest, split.digest)
     if weights is not None:
-        digests["encoder"] = weights_digest
+        digests["parent"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
     METHODS[config.method].check_possible(config, len(split.indices))
     folder = options.state / store.digest(digests)[:24]

@@ -20,7 +20,7 @@ def make_metrics(
     digests: dict[str, str],
 ) -> dict[str, Any]:
     """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
-    groups, method = group_of_class(config.data.groups, split.class_counts), METHODS[config.method]
+    groups, method = group_of_class(config.data.groups, split.class_counts), METHODS[config.method].scored_as(config)
     scored = with_ensemble(logits) if method.ensemble else logits
     return {
         "digests": digests,

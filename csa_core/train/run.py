@@ -75,7 +75,7 @@ class Run:
             warnings.simplefilter("ignore", FutureWarning)
             # A phase may leave a head without a gradient.
             self.objective = nn.parallel.DistributedDataParallel(
-                self.objective, broadcast_buffers=False, find_unused_parameters=len(self.method.heads) > 1
+                self.objective, broadcast_buffers=False, find_unused_parameters=len(self.network.heads) > 1
             )
 
     def steps(self, epoch: int) -> Iterator[Stats]:
@@ -104,17 +104,18 @@ class Run:
     def set_learning_rate(self, epoch: int) -> float:
         """Train on with the learning rate of an epoch; on a GPU it stays where a captured step reads it."""
         rate = self.method.learning_rate(epoch)
-        for group in self.optimizer.param_groups:
+        groups = self.optimizer.param_groups
+        for group, factor in zip(groups, self.method.rate_factors() or [1.0] * len(groups), strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(factor * rate)
             else:
-                group["lr"] = rate
+                group["lr"] = factor * rate
         return rate
 
     def test_logits(self, final: bool = False) -> dict[str, np.ndarray]:
         """Return (N, K) logits on the test set by head, their ensemble among them; every rank works on its part."""
         logits = self.method.logits(self.network, final)
-        return with_ensemble(logits) if self.method.ensemble else logits
+        return with_ensemble(logits) if self.method.scored_as(self.config).ensemble else logits
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""

@@ -18,7 +18,8 @@ class Sgd:
         self, groups: Iterable[Iterable[nn.Parameter]], lr: float | Tensor, momentum: float, weight_decay: float
     ) -> None:
         """Train `groups` of parameters, each of which has gradients all together or not at all."""
-        self.param_groups: list[dict[str, Any]] = [{"params": list(group), "lr": lr} for group in groups]
+        rates = ((list(group), lr.clone() if isinstance(lr, Tensor) else lr) for group in groups)
+        self.param_groups: list[dict[str, Any]] = [{"params": group, "lr": rate} for group, rate in rates]
         self.state: dict[nn.Parameter, dict[str, Any]] = {}
         self._settings: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "fused": True}
         self._settings |= {"dampening": 0.0, "nesterov": False, "maximize": False}

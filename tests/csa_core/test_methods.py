@@ -1,20 +1,27 @@
 """The methods by their names: whose keys are whose, and what is refused."""
 
 import pytest
+from pydantic import BaseModel
 
 from csa_core.errors import UserError
 from csa_core.methods import DEFAULT, METHODS, parent_of, parse, recipe
 
 # Keys that one method alone reads, or two, by hand.
+STAGED = {"crt", "lws", "mislas", "post_hoc_adjustment", "tau_normalisation"}
 OWN = {
     "threshold": {"csa"},
     "warmup_epochs": {"csa"},
     "balance_ratio": {"csa", "class_balanced", "drs", "cmo"},
     "logit_adjustment_strength": {"csa", "logit_adjustment", "vs", "mixup", "remix", "cmo"},
     "lr": set(METHODS) - {"simsiam"},
+    "second_stage": {"crt", "lws"},
+    "mislas": {"mislas"},
+    "first_stage": STAGED,
     "pretraining": set(METHODS),
     "seed": set(METHODS),
 }
+# Those that a run may have for its first stage.
+BORROWED = dict.fromkeys(["threshold", "warmup_epochs", "balance_ratio", "logit_adjustment_strength"], STAGED)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -34,9 +41,11 @@ def test_no_two_methods_share_a_configuration() -> None:
 @pytest.mark.parametrize("key", OWN)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_key_of_another_method_is_refused_by_name(name: str, key: str) -> None:
-    value = METHODS["csa"].Config.model_fields[key].default
-    fields = {"method": name, key: value.model_dump(mode="json") if key == "pretraining" else value}
-    if name in OWN[key]:
+    value = next(
+        method.Config.model_fields[key].default for method in METHODS.values() if key in method.Config.model_fields
+    )
+    fields = {"method": name, key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value}
+    if name in OWN[key] | BORROWED.get(key, set()):
         assert getattr(parse(fields, "x"), key) == value
         return
     with pytest.raises(UserError) as error:
@@ -56,7 +65,7 @@ def test_a_recipe_keeps_what_a_method_reads(name: str) -> None:
     kept = recipe(fields, name)
     assert kept.pop("method") == name and fields["method"] == "csa"
     assert kept.pop("tresh") == 0.3, "a key of nobody is left for `parse` to refuse"
-    assert kept.keys() == {key for key, owners in OWN.items() if name in owners}
+    assert kept.keys() == {key for key, owners in OWN.items() if name in owners | BORROWED.get(key, set())}
     assert all(kept[key] is fields[key] for key in kept)
 
 

@@ -8,21 +8,25 @@ import yaml
 from csa_core import code
 from csa_core.config import DataConfig, PretrainingConfig
 from csa_core.methods import METHODS
+from csa_core.methods.mislas import CalibrationConfig
+from csa_core.methods.second_stage import StageConfig
 from tests.conftest import ROOT
 from tests.helpers.leaves import LEAVES, RUNS
 from workflow.naming import Run
 from workflow.plan import Plan
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-# Which method, seed and encoder a run has, its path says; they are no protocol's to change.
-NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam"}
+# Which method, seed, encoder, first stage and archive a run has, its path says; they are no protocol's to change.
+NAMED_BY_THE_PATH = {"method", "seed", "pretrained", "data.source", "pretraining.sam", "first_stage", "data.subset"}
 
 
 def test_the_list_has_every_leaf() -> None:
     keys = {key for method in METHODS.values() for key in method.Config.model_fields}
-    leaves = keys - {"data", "pretraining"}
+    leaves = keys - {"data", "pretraining", "second_stage", "mislas"}
     leaves |= {f"data.{key}" for key in DataConfig.model_fields}
     leaves |= {f"pretraining.{key}" for key in PretrainingConfig.model_fields}
+    leaves |= {f"second_stage.{key}" for key in StageConfig.model_fields}
+    leaves |= {f"mislas.{key}" for key in CalibrationConfig.model_fields}
     assert leaves == LEAVES.keys() | NAMED_BY_THE_PATH
 
 

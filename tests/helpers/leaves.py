@@ -24,10 +24,19 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "simsiam": ("simsiam", {"pretraining.sam": "none"}),
     "sam": ("simsiam", {"pretraining.sam": "sam"}),
     "rwsam": ("simsiam", {}),
+    "crt": ("crt", {}),
+    "crt on csa": ("crt", {"first_stage": "csa"}),
+    "lws": ("lws", {}),
+    "mislas": ("mislas", {}),
+    "post_hoc_adjustment": ("post_hoc_adjustment", {}),
+    "post_hoc_adjustment of csa": ("post_hoc_adjustment", {"first_stage": "csa"}),
+    "tau_normalisation": ("tau_normalisation", {}),
 }
 ALL = set(RUNS)
 SUPERVISED = ALL - {"simsiam", "sam", "rwsam"}
-CSA = {"csa", "csa without bank", "csa, adjusted", "csa, box"}
+ADJUSTED_AFTER = {"post_hoc_adjustment", "post_hoc_adjustment of csa"}
+SECOND_STAGE = {"crt", "crt on csa", "lws"}
+CSA = {"csa", "csa without bank", "csa, adjusted", "csa, box", "crt on csa", "post_hoc_adjustment of csa"}
 CMO = {"cmo with ldam-drw"}
 BANK = CSA - {"csa without bank"}
 PRETRAINED = {"ce, pretrained", "simsiam", "sam", "rwsam"}
@@ -79,6 +88,18 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "paste_probability": (0.7, CMO),
     "paste_alpha": (0.5, CMO),
     "unpasted_epochs": ([2, 1], CMO),
+    "post_hoc_strength": (0.5, ADJUSTED_AFTER),
+    "norm_exponent": (0.5, {"tau_normalisation"}),
+    "second_stage.epochs": (7, SECOND_STAGE),
+    "second_stage.lr": (0.05, SECOND_STAGE),
+    "second_stage.lr_drops": ([3], SECOND_STAGE),
+    "second_stage.weight_decay": (1.0e-3, SECOND_STAGE),
+    "mislas.epochs": (7, {"mislas"}),
+    "mislas.lr": (0.05, {"mislas"}),
+    "mislas.head_lr_factor": (0.5, {"mislas"}),
+    "mislas.weight_decay": (1.0e-3, {"mislas"}),
+    "mislas.smooth_head": (0.3, {"mislas"}),
+    "mislas.smooth_tail": (0.05, {"mislas"}),
     "data.profile": ("step", ALL),
     "data.selection": ("some", ALL),
     "data.imbalance_ratio": (20, ALL),

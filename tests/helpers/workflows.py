@@ -81,6 +81,7 @@ def table(**changes: Any) -> dict[str, Any]:
             "run": run,
             "code": SAME["code"],
             "digests": [f"{run}-{seed}" for seed in ACCURACY],
+            "parents": [None] * len(ACCURACY),
         }
         for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
     ]

@@ -28,7 +28,7 @@ def test_extra_tables_are_no_part_of_all() -> None:
     p = plan()
     assert set(p.extra) == EXTRA == set(p.tables) - set(p.usual)
     usual = {run.folder for run in p.all_runs()}
-    assert usual == {run.folder for name in p.usual for run in p.with_encoders(p.runs_of(name))}
+    assert usual == {run.folder for name in p.usual for run in p.with_parents(p.runs_of(name))}
     more = {run.folder for name in EXTRA for run in p.runs_of(name)} - usual
     assert len(more) == 3 * 24
     assert "methods" not in p.figures and p.extra_figures == ["methods"] and p.drawn("methods") == ("points", "methods")

@@ -38,24 +38,25 @@ def test_summary_is_the_textbooks(results: Path) -> None:
     assert np.isnan(summary.loc[(0, "many")]["mean"]), "a group without classes is empty"
 
 
-def test_fine_tuning_from_different_encoders_is_refused(results: Path) -> None:
-    def write_with(run: str, encoder: str, method: str = "csa") -> None:
+def test_runs_that_started_from_different_runs_of_one_configuration_are_refused(results: Path) -> None:
+    def write_with(run: str, parent: str) -> None:
         path = results / "results/runs" / run / "seed=1/metrics.json"
         content = read_sealed(path)
-        content["digests"]["encoder"] = encoder * 64
-        content["config"] |= {"method": method, "seed": 1, "pretrained": True, "pretraining": {"epochs": 3}}
-        if method == "simsiam":
-            del content["config"]["pretrained"]
+        content["digests"]["parent"] = parent * 64
         path.write_text(json.dumps(sealed(content)))
 
+    def rows(*parents: str) -> list[dict[str, Any]]:
+        return [row | {"parents": [parent, None, None]} for row, parent in zip(table()["rows"], parents, strict=True)]
+
     write_with("demo/csa", "e")
-    write_with("demo/ce", "f", method="ce")
-    with pytest.raises(UserError, match=r"encoder digest differs from that of .*demo/csa/seed=1/metrics.json"):
-        collect(table())
-    write_with("demo/ce", "f", method="simsiam")  # rwSAM's own encoder is another
-    collect(table())
-    write_with("demo/ce", "e", method="ce")
-    collect(table())
+    with pytest.raises(UserError, match=r"demo/ce/seed=1/metrics.json: lacks what table row 'Other' needs"):
+        collect(table(rows=rows("encoder", "encoder")))
+    write_with("demo/ce", "f")
+    with pytest.raises(UserError, match=r"parent digest differs from that of .*demo/csa/seed=1/metrics.json"):
+        collect(table(rows=rows("encoder", "encoder")))
+    collect(table(rows=rows("encoder", "another")))
+    write_with("demo/ce", "e")
+    collect(table(rows=rows("encoder", "encoder")))
 
 
 def test_one_seed_has_no_sd_and_no_interval() -> None:
@@ -108,6 +109,10 @@ def test_the_test_set_has_an_error_of_its_own(results: Path) -> None:
     assert "test_images" not in pd.read_csv("t.seeds.csv")
 
 
+def one_seed(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {key: row[key][:1] for key in ("digests", "parents")}
+
+
 def test_the_papers_one_number_has_a_spread_too(results: Path) -> None:
     summary, text = drawn(paper_sd=0.34)
     ours = summary[(summary["label"] == "Ours") & (summary["column"] == "all")].iloc[0]
@@ -118,7 +123,7 @@ def test_the_papers_one_number_has_a_spread_too(results: Path) -> None:
     assert ours["from_paper_high_percent"] == pytest.approx(45.2 + half)
     assert "| 45.8 ± 0.34" in text and f"+45.2 [+{45.2 - half:.1f}, +{45.2 + half:.1f}]" in text
     assert "± 0.34 is the sd over seeds of public CIFAR100-LT runs" in text
-    _, text = drawn(seeds=[1], paper_sd=0.34, rows=[row | {"digests": row["digests"][:1]} for row in table()["rows"]])
+    _, text = drawn(seeds=[1], paper_sd=0.34, rows=[one_seed(row) for row in table()["rows"]])
     assert "| 45.8 ± 0.34" in text and "+44.2 " in text and "+44.2 [" not in text
 
 
@@ -310,6 +315,18 @@ def test_curves_have_no_panel_for_what_was_not_recorded(
     assert all(np.size(line.get_xdata()) for ax in figure.axes for line in ax.lines), "a line without points"
     said = capsys.readouterr().err
     assert ("no test accuracy in these histories" in said) is not recorded
+
+
+def test_runs_that_train_nothing_have_no_curve(results: Path) -> None:
+    for path in results.glob("results/runs/demo/*/seed=*"):
+        history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "test_accuracy_single": [0.4, 0.5]})
+        (history[:0] if path.parent.name == "ce" else history).to_csv(path / "history.csv", index=False)
+    figure, drawn = curves(table(), collect(table())[0])
+    close(figure)
+    assert set(drawn["name"]) == {"Ours"} and len(drawn) == 4 and drawn["mean"].notna().all()
+    alone = table(rows=table()["rows"][1:])
+    with pytest.raises(UserError, match="table0: none of its runs trains an epoch"):
+        curves(alone, collect(alone)[0])
 
 
 def test_results_without_the_balanced_accuracy_are_read(results: Path) -> None:

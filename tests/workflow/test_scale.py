@@ -63,7 +63,7 @@ def test_each_configuration_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> N
         counts.append(calls)
         for _ in range(3):
             for name in plan.tables:
-                plan.declaration(name), plan.drawing(name), plan.runs_of(name), plan.with_encoders(plan.runs_of(name))
+                plan.declaration(name), plan.drawing(name), plan.runs_of(name), plan.with_parents(plan.runs_of(name))
         assert calls == counts[-1], "asking again parses nothing"
         for _ in range(2):  # what the rules ask of each job
             for run in runs:

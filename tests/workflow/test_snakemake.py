@@ -156,7 +156,7 @@ def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> No
             digest = json.loads(file.metadata()["csa"])["sha256"]
         for method in ("ce", "class_balanced", "csa"):
             metrics = json.loads((runs / method / f"pretrained=true/seed={seed}/metrics.json").read_text())
-            assert metrics["digests"]["encoder"] == digest
+            assert metrics["digests"]["parent"] == digest
     assert "simsiam" not in finished.read("results/logs/runs/tiny/ce/seed=1.log").decode()
 
 

@@ -11,8 +11,6 @@ from csa_core.store import canonical, read_sealed
 from workflow.rows import name_of
 
 GROUPS = ("all", "many", "medium", "few")
-# What a run's encoder depends on; runs that agree in it must have had the same one.
-ENCODED = ("data", "model", "seed", "pretraining")
 MEASURES = ("balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece")
 HEADINGS = {
     "all": "All",
@@ -56,7 +54,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
     for number, row in enumerate(table["rows"]):
         code = row["code"]
-        for seed, config in zip(table["seeds"], row["digests"], strict=True):
+        for seed, config, parent in zip(table["seeds"], row["digests"], row["parents"], strict=True):
             path = folder_of(table, row, seed) / "metrics.json"
             if partial and not _is_of(path, {"config": config, "code": code}):
                 missing[str(path.parent)] = None
@@ -73,18 +71,16 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
-                kind = metrics["config"].get("pretrained", False)  # rwsam's encoder is another than fine-tuning's
-                encoder = metrics["digests"].get("encoder")
+                started_from = metrics["digests"]["parent"] if parent else None
             except (KeyError, TypeError):
                 raise UserError(f"{path}: lacks what table row '{row['label']}' needs; {again}") from None
             for key, wanted in (("config", config), ("code", code)):
                 if stated[key] != wanted:
                     raise UserError(f"{path}: {key} digest is {stated[key][:12]}, expected {wanted[:12]}; {again}")
-            # Rows may ask for different data; runs that ask for the same must have had the same.
+            # Rows may ask for different data or parents; runs that ask for the same must have had the same.
             checked = [(asked, key, stated[key]) for key in ("data", "split")]
-            if encoder:
-                same = canonical([kind] + [metrics["config"].get(key) for key in ENCODED])
-                checked.append((same, "encoder", encoder))
+            if parent:
+                checked.append((parent, "parent", started_from))
             for asked, key, value in checked:
                 first, where = common.setdefault((asked, key), (value, path))
                 if first != value:
@@ -106,7 +102,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
         )
     facts["missing"] = list(missing)
     facts["computed"] = list(computed.values())
-    shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "encoder"}
+    shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "parent"}
     facts["digests"] = shown | _codes(table)
     return pd.DataFrame(lines), facts
 

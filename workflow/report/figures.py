@@ -341,8 +341,10 @@ def _histories(table: dict[str, Any], values: pd.DataFrame, *columns: str) -> pd
             raise UserError(f"{path}: cannot be read; delete its folder and run snakemake again") from None
         parts.append(history.rename(columns={accuracy: "test_accuracy"}).reindex(columns=["epoch", *columns]))
     lengths = [len(part) for part in parts]
+    if not any(lengths):
+        raise UserError(f"{table['name']}: none of its runs trains an epoch, so none has a curve; choose another table")
     names, seeds = (np.repeat(runs[key].to_numpy(), lengths) for key in ("name", "seed"))
-    return pd.concat(parts, ignore_index=True).assign(name=names, seed=seeds)
+    return pd.concat([part for part in parts if len(part)], ignore_index=True).assign(name=names, seed=seeds)
 
 
 def _runs(values: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@ rule train:
     input:
         data=lambda w: f"<results>/data/{run_of(w).data}/dataset.safetensors",
         split=lambda w: f"<results>/data/{run_of(w).data}/{run_of(w).split}.json",
-        encoder=lambda w: or_one_line(PLAN.encoder_files, run_of(w)),
+        parent=lambda w: or_one_line(PLAN.parent_files, run_of(w)),
     output:
         expand(
             "<results>/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
@@ -27,13 +27,13 @@ rule train:
         config=lambda w: run_of(w).json,
         code=lambda w: PLAN.code_of(run_of(w).config.method),
         out=lambda w, output: os.path.dirname(output[0]),
-        encoder=lambda w, input: f"--encoder '{input.encoder}'" if input.encoder else "",
+        parent=lambda w, input: f"--parent '{input.parent}'" if input.parent else "",
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "printf %s {params.config:q} | python -m workflow.devices --of={resources.devices:q} --state {resources.state:q}"
         " {resources.gpu} --"
-        " python -m csa_core train - --data {input.data:q} --split {input.split:q} {params.encoder} --out {params.out:q}"
+        " python -m csa_core train - --data {input.data:q} --split {input.split:q} {params.parent} --out {params.out:q}"
         " --state {resources.state:q} --device {resources.device} --threads {threads} {resources.workers}"
         " --compile {resources.compile} --capture {resources.capture}"
         " --code-version {params.code:q} {resources.expected} > {log:q} 2>&1"

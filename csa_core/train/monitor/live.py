@@ -56,7 +56,7 @@ class Live:
         Raises:
             UserError: one cannot be written.
         """
-        done, head = len(self._history), self._run.method.predicts
+        done, head = len(self._history), self._run.method.scored_as(self._run.config).predicts
         tested = (row[f"test_accuracy_{head}"] for row in reversed(self._history) if f"test_accuracy_{head}" in row)
         epochs = len(self._ends) - 1
         store.write_json(

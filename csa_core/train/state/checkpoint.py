@@ -24,7 +24,7 @@ def find(folder: Path) -> list[Path]:
 def load_newest(folder: Path, digests: dict[str, str]) -> tuple[store.Tensors, dict[str, Any], list[str]]:
     """Return the newest sound checkpoint, `({}, {}, ...)` if there is none, and a line for each that is not.
 
-    A damaged one is removed. One of another configuration, data set, split, encoder or code is kept under
+    A damaged one is removed. One of another configuration, data set, split, parent or code is kept under
     another name.
     """
     damaged = []

@@ -10,25 +10,25 @@ from csa_core.methods import parent_of
 
 
 def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> tuple[store.Tensors | None, str]:
-    """Return the weights of the encoder that `config` needs and their SHA-256; (None, "") if it needs none.
+    """Return the weights of the run that `config` starts from and their SHA-256; (None, "") if it starts from none.
 
     Args:
-        path: weights.safetensors of a pre-training run, or the folder with it.
-        data, split: digests of the run's data set and split, which must be the encoder's too.
+        path: weights.safetensors of that run, its parent, or the folder with it.
+        data, split: digests of the run's data set and split, which must be the parent's too.
 
     Raises:
-        UserError: missing, damaged, no encoder, or one of another architecture, recipe, data or split.
+        UserError: missing, damaged, of no run, or of one of another method, architecture, recipe, data or split.
     """
     wanted = parent_of(config)
     if wanted is None:
         if path is not None:
-            raise UserError("--encoder: this run starts from no encoder; set pretrained: true, or leave it out")
+            raise UserError(f"--parent: this {config.method} run starts from no other; leave --parent out")
         return None, ""
     if path is None:
-        sam = " --set pretraining.sam=none" if config.method == wanted.method else ""
+        sets = "".join(f" --set {change}" for change in _asked(config, wanted))
         raise UserError(
-            f"--encoder is missing: train one with --set method={wanted.method}{sam} --out ENCODER, then give "
-            "--encoder ENCODER"
+            f"--parent is missing: this {config.method} run starts from a finished run; train that with{sets} "
+            "--out PARENT, then give --parent PARENT"
         )
     path = path / "weights.safetensors" if path.is_dir() else path
     weights, label, digest = store.read_tensors(path)
@@ -38,16 +38,23 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
     except (KeyError, TypeError):
         raise UserError(f"{path}: holds no trained weights; name those of a {wanted.method} run") from None
     if method != wanted.method:
-        raise UserError(f"{path}: is of a {method} run; an encoder comes from method {wanted.method}")
+        raise UserError(f"{path}: is of a {method} run; this {config.method} run starts from method {wanted.method}")
     for key, have, want in _differences(identity, wanted.identity()):
-        raise UserError(f"{path}: was pre-trained with {key} {have}, this run asks for {want}; train or name that one")
+        raise UserError(f"{path}: was trained with {key} {have}, this run asks for {want}; train or name that one")
     for key, want in (("data", data), ("split", split)):
         if stated[key] != want:
             what = "other data" if key == "data" else "another split"
             raise UserError(
-                f"{path}: was pre-trained on {what} (digest {stated[key][:12]}, not {want[:12]}); train it on this"
+                f"{path}: was trained on {what} (digest {stated[key][:12]}, not {want[:12]}); train it on this"
             )
     return weights, digest
+
+
+def _asked(config: RunConfig, wanted: RunConfig) -> list[str]:
+    """Return what must be set, as `key=value`, so that the configuration of a run becomes that of its parent."""
+    differences = _differences(config.identity(), wanted.identity())
+    changed = [(key, want) for key, _, want in differences if key != "method" and want != "null"]
+    return [f"method={wanted.method}", *("{}={}".format(key, want.strip('"')) for key, want in changed)]
 
 
 def _differences(have: dict[str, Any], want: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:

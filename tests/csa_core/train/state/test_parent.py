@@ -51,8 +51,8 @@ def test_fine_tuning_starts_from_the_encoder_and_trains_it(plain: Path, dataset:
 def test_the_encoder_is_part_of_what_a_run_is(plain: Path, dataset: Dataset, split: Split, tmp_path: Path) -> None:
     config = tiny(method="ce", pretrained=True, pretraining=RECIPE)
     out = tmp_path / "out"
-    metrics = train(config, dataset, split, Options(out, tmp_path / "state", CPU, "code", encoder=plain))
-    assert metrics["digests"]["encoder"] == store.read_tensors(plain / "weights.safetensors")[2]
+    metrics = train(config, dataset, split, Options(out, tmp_path / "state", CPU, "code", parent=plain))
+    assert metrics["digests"]["parent"] == store.read_tensors(plain / "weights.safetensors")[2]
     assert config.digest() != tiny(method="ce").digest()
     assert config.digest() != tiny(method="ce", pretrained=True, pretraining=RECIPE | {"lr": 0.01}).digest()
     assert tiny(method="ce", pretraining=RECIPE).digest() == tiny(method="ce").digest(), "it is not read"
@@ -61,7 +61,7 @@ def test_the_encoder_is_part_of_what_a_run_is(plain: Path, dataset: Dataset, spl
 
 def refused(path: Path | None, config: Any, dataset: Dataset, split: Split, tmp_path: Path) -> str:
     with pytest.raises(UserError) as error:
-        train(config, dataset, split, Options(tmp_path / "out", tmp_path / "state", CPU, "code", encoder=path))
+        train(config, dataset, split, Options(tmp_path / "out", tmp_path / "state", CPU, "code", parent=path))
     assert not (tmp_path / "out").exists(), "refused before anything is made"
     return str(error.value)
 
@@ -72,20 +72,23 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
     def says(path: Path | None, config: Any = config, dataset: Dataset = dataset, split: Split = split) -> str:
         return refused(path, config, dataset, split, tmp_path)
 
-    assert "--encoder is missing: train one with --set method=simsiam" in says(None)
+    assert (
+        "--parent is missing: this ce run starts from a finished run; train that with --set method=simsiam --out"
+        in says(None)
+    )
     assert "missing.safetensors: no such file" in says(tmp_path / "missing.safetensors")
-    assert "starts from no encoder" in says(plain, tiny(method="ce"))
+    assert "--parent: this ce run starts from no other" in says(plain, tiny(method="ce"))
     other = tiny(method="ce", pretrained=True, pretraining=RECIPE, model="resnet20")
-    assert 'was pre-trained with model "resnet8", this run asks for "resnet20"' in says(plain, other)
+    assert 'was trained with model "resnet8", this run asks for "resnet20"' in says(plain, other)
     longer = tiny(method="ce", pretrained=True, pretraining=RECIPE | {"epochs": 9})
-    assert "was pre-trained with pretraining.epochs 3, this run asks for 9" in says(plain, longer)
+    assert "was trained with pretraining.epochs 3, this run asks for 9" in says(plain, longer)
     assert 'pretraining.sam "none", this run asks for "sam"' in says(
         plain, tiny(method="ce", pretrained=True, pretraining=RECIPE | {"sam": "sam"})
     )
     assert "--set pretraining.sam=none" in says(None, simsiam(sam="rwsam"))
     images = (dataset.train_images ^ 1, dataset.train_labels, dataset.test_images, dataset.test_labels)
     changed = Dataset("demo", dataset.class_names, *images)
-    assert "was pre-trained on other data" in says(plain, config, changed, make_split(changed, config.data))
+    assert "was trained on other data" in says(plain, config, changed, make_split(changed, config.data))
     damaged = tmp_path / "damaged.safetensors"
     content = bytearray((plain / "weights.safetensors").read_bytes())
     content[-1] ^= 1
@@ -95,7 +98,7 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
     assert "damaged or not ours" in says(damaged)
     supervised = tmp_path / "ce"
     train(tiny(method="ce"), dataset, split, Options(supervised, tmp_path / "s", CPU, "code"))
-    assert "is of a ce run; an encoder comes from method simsiam" in says(supervised)
+    assert "is of a ce run; this ce run starts from method simsiam" in says(supervised)
     assert "is of a ce run" not in says(plain / "metrics.json")
 
 
@@ -103,10 +106,10 @@ def test_the_command_line_from_encoder_to_fine_tuning(cli: Cli, tmp_path: Path) 
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(tiny_fields(method="ce", pretrained=True, pretraining=RECIPE)))
     without = cli("train", config, "--out", tmp_path / "tuned")
-    assert without.returncode == 2 and "--encoder is missing" in without.stderr
+    assert without.returncode == 2 and "--parent is missing" in without.stderr
     first = cli("train", config, "--set", "method=simsiam", "--out", tmp_path / "encoder", "--threads", 1)
     assert first.returncode == 0 and "knn" in first.stdout and "projector std" in first.stderr, first.stderr
-    second = cli("train", config, "--encoder", tmp_path / "encoder", "--out", tmp_path / "tuned", "--threads", 1)
+    second = cli("train", config, "--parent", tmp_path / "encoder", "--out", tmp_path / "tuned", "--threads", 1)
     assert second.returncode == 0, second.stderr
     again = cli("evaluate", tmp_path / "encoder", "--threads", 1)
     assert again.returncode == 0 and "same as metrics.json" in again.stdout, again.stderr
