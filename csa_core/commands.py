@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from csa_core import store
 from csa_core.code import code_digest
-from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, set_dotted
-from csa_core.errors import UserError
+from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, read_stdin, set_dotted
+from csa_core.errors import UserError, printable, say, settle
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
 from csa_core.store import canonical
 from csa_core.train import launch
@@ -40,7 +40,7 @@ def check(args: argparse.Namespace) -> None:
 
     errors = list(find_undecodable(config.data, _workers(args)))
     for line in errors:
-        print(line)
+        print(printable(line))
     if errors:
         raise UserError(f"{len(errors)} images cannot be decoded; replace them or take their lines out of the lists")
     print("every image of both lists can be decoded")
@@ -95,10 +95,14 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or code_digest(config.method)
     if args.expect_code and code != code_digest(config.method):
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    given = args.checkpoint_seconds, args.retrain, args.encoder, args.compile, args.capture
+    given = args.checkpoint_seconds, args.retrain, args.encoder, args.compile, args.capture, args.wait
     metrics = train_run(config, dataset, kept, Options(args.out, state, device, code, *given))
     if rank() == 0:
-        _print_accuracies(metrics)
+        try:
+            _print_accuracies(metrics)
+            settle()
+        except OSError as error:
+            say(f"warning: the accuracies could not be printed ({error.strerror}); the results are in {args.out}")
     return None
 
 
@@ -149,7 +153,7 @@ def _stdin() -> str:
     """Return what came through stdin; a rank is told by who started it."""
     if launch.is_rank() and "CSA_STDIN" not in os.environ:
         raise UserError("stdin: torchrun does not share it among its processes; name the configuration's file")
-    return os.environ["CSA_STDIN"] if launch.is_rank() else sys.stdin.read()
+    return os.environ["CSA_STDIN"] if launch.is_rank() else read_stdin()
 
 
 def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
