@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("data", commands.data, "Load the data set of a run, check it and write it as one file.")
     sub.add_argument("--out", type=_path, required=True, help="data set file to write (.safetensors)")
+    sub.add_argument("--made-from", default="", help="text to write beside it, by which a workflow knows it again")
 
     sub = command(
         "check",

@@ -26,7 +26,7 @@ def data(args: argparse.Namespace) -> None:
     from csa_core.data.sources import load_source
 
     dataset = load_source(_config(args).data)
-    dataset.write(args.out)
+    dataset.write(args.out, args.made_from)
     counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
     print(f"{args.out}: {counts}, {len(dataset.class_names)} classes, SHA-256 {dataset.digest[:12]}")
 
@@ -125,10 +125,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
+    if args.images < 1:
+        raise UserError(f"--images {args.images}: 1 or more")
     method, network = _trained(args)
     from csa_core.methods.gallery import show_contexts
 
-    store.write_tensors(args.out, *show_contexts(method, network, args.images))
+    tensors, meta = show_contexts(method, network, args.images)
+    store.write_tensors(args.out, tensors, meta | {"run": method.config.digest()})
 
 
 def keys(args: argparse.Namespace) -> None:

@@ -32,14 +32,15 @@ def untrusted(message: str) -> Iterator[None]:
 
     Raises:
         Damaged: with the message.
-        Unreadable: memory ran out, which says nothing of the content.
+        Unreadable: disk or memory failed, which says nothing of the content.
     """
     try:
         yield
     except UserError:
         raise
-    except MemoryError:
-        raise Unreadable(f"{message.partition(': ')[0]}: not enough memory to read it; free some") from None
+    except (MemoryError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not enough memory"
+        raise Unreadable(f"{message.partition(': ')[0]}: cannot be read ({reason}); it stays as it is") from None
     except Exception:
         raise Damaged(message) from None
 

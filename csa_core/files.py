@@ -96,7 +96,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytearray:
             f"{path}: cannot be read ({_reason(error)}); it stays as it is, see to disk and rights"
         ) from None
     except MemoryError:
-        raise Unreadable(f"{path}: not enough memory to read it; free some") from None
+        raise Unreadable(f"{path}: cannot be read (not enough memory); it stays as it is") from None
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:

@@ -18,6 +18,7 @@ from csa_core.files import (
     MOST_TEXT,
     make_folder,
     names_in,
+    open_regular,
     read_bytes,
     remove,
     remove_abandoned,
@@ -56,9 +57,14 @@ def digest(value: Any) -> str:
 
 
 def write_json(path: Path, value: dict[str, Any], lasting: bool = True) -> None:
-    """Write a JSON object for people and programs: a line for each key, in the order given; NaN refused."""
+    """Write a JSON object for people and programs."""
+    write_bytes(path, json_text(value).encode(), lasting)
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """Return a JSON object as text: a line for each key, in the order given; NaN refused."""
     lines = (f"{json.dumps(key)}: {json.dumps(part, allow_nan=False)}" for key, part in value.items())
-    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), lasting)
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read_json(path: Path) -> Any:
@@ -96,10 +102,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
-    """Write named arrays with `meta` (JSON values) and the SHA-256 over both."""
+def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any], made_from: str = "") -> None:
+    """Write named arrays with `meta` (JSON values) and the SHA-256 over both, and what the file is recognised by."""
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    header = canonical({"meta": meta, "sha256": tensors_digest(tensors, meta)})
+    header = canonical({"meta": meta, "sha256": tensors_digest(tensors, meta), "made_from": made_from})
     # One metadata key only: safetensors does not keep the order of several.
     write_bytes(path, safetensors.numpy.save(tensors, metadata={"csa": header}))
 
@@ -119,6 +125,20 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any], str]:
     if found != stated:
         raise Damaged(f"{path}: content does not match its SHA-256; delete it and make it again")
     return tensors, meta, stated
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read what `write_tensors` says of a file, unchecked and without the arrays: `meta`, `sha256`, `made_from`.
+
+    Raises:
+        Unreadable: missing, or not to be read.
+        Damaged: not such a file.
+    """
+    with open_regular(path) as file, untrusted(f"{path}: damaged or not ours; delete it and make it again"):
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_TEXT:
+            raise ValueError(length)
+        return dict(json.loads(json.loads(file.read(length))["__metadata__"]["csa"]))
 
 
 # The types that we may write, by their names in the format.

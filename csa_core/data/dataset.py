@@ -79,9 +79,9 @@ class Dataset:
             )
         return self
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, made_from: str = "") -> None:
         """Write the data set as one safetensors file with its digest."""
-        store.write_tensors(path, self._tensors(), self._meta())
+        store.write_tensors(path, self._tensors(), self._meta(), made_from)
 
     def _tensors(self) -> store.Tensors:
         names = ("train_images", "train_labels", "test_images", "test_labels")

@@ -49,9 +49,9 @@ class ImageList:
         """Height and width that images are cropped to."""
         return self.side, self.side
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, made_from: str = "") -> None:
         """Write lists, labels and sizes as one file; the images stay where they are."""
-        store.write_tensors(path, self._tensors(), self._meta())
+        store.write_tensors(path, self._tensors(), self._meta(), made_from)
 
     def _tensors(self) -> store.Tensors:
         text = {name: _as_bytes(getattr(self, name)) for name in ("train_paths", "test_paths")}

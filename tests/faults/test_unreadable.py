@@ -120,7 +120,7 @@ def test_no_memory_to_read_is_no_damage(
         raise MemoryError
 
     monkeypatch.setattr("csa_core.store.tensors_digest", full)
-    with pytest.raises(UserError, match=r"epoch-000004.safetensors: not enough memory to read it"):
+    with pytest.raises(UserError, match=r"epoch-000004.safetensors: cannot be read .not enough memory"):
         fit(tmp_path, dataset, split)
     assert before.items() <= content(tmp_path).items()
 

@@ -28,8 +28,8 @@ STYLE: Any = {
 # No dates and no versions.
 METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
 }
 
 
@@ -39,9 +39,13 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def save(figure: Figure, prefix: str) -> None:
-    """Write PREFIX.pdf, PREFIX.svg and PREFIX.png."""
+def save(figure: Figure, prefix: str, drawn_from: str = "") -> None:
+    """Write PREFIX.pdf, PREFIX.png and PREFIX.svg, which also says what it was drawn from: all, or none."""
+    images = {}
     for kind, metadata in METADATA.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
-        store.write_bytes(Path(f"{prefix}.{kind}"), buffer.getvalue())
+        said = {"Description": drawn_from} if kind == "svg" and drawn_from else {}
+        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
+        images[kind] = buffer.getvalue()
+    path = Path(prefix)
+    store.write_together(path.parent, ((f"{path.name}.{kind}", image) for kind, image in images.items()))

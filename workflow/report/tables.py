@@ -18,6 +18,7 @@ from scipy.special import stdtrit
 
 from csa_core import store
 from csa_core.errors import UserError
+from workflow.fresh import drawn_from
 from workflow.report.claims import judge_all
 from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
@@ -43,14 +44,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         plan = read_plan(args)
-        write(plan.declaration(args.table), args.out, args.partial)
+        write(plan.declaration(args.table), args.out, args.partial, drawn_from(plan, args.table, args.partial))
     except UserError as error:
         print(f"tables: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def write(table: dict[str, Any], prefix: str, partial: bool = False) -> None:
+def write(table: dict[str, Any], prefix: str, partial: bool = False, made_from: str = "") -> None:
     """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
     values, facts = collect(table, partial)
     summary, claims = tidy(table, values), judge_all(table, values)
@@ -64,10 +65,10 @@ def write(table: dict[str, Any], prefix: str, partial: bool = False) -> None:
         ".tex": latex(table, summary, facts),
         ".claims.csv": claims.to_csv(index=False),
     }
-    shown = on_page(table, values, summary, claims, facts)
-    for suffix, text in texts.items():
-        store.write_bytes(Path(prefix + suffix), text.encode())
-    store.write_json(Path(f"{prefix}.json"), shown)
+    shown = on_page(table, values, summary, claims, facts) | {"drawn_from": made_from}
+    texts[".json"] = store.json_text(shown)
+    path = Path(prefix)
+    store.write_together(path.parent, ((path.name + suffix, text.encode()) for suffix, text in texts.items()))
 
 
 def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
