@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csa_core import store
 from csa_core.code import code_digest
 from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, read_stdin, set_dotted
-from csa_core.errors import UserError, printable, say, settle
+from csa_core.errors import UserError, printable, say, settle, untrusted
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
 from csa_core.store import canonical
 from csa_core.train import launch
@@ -109,6 +109,8 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Score the trained weights of a run anew, print the accuracies and compare them with its metrics."""
     stored = store.read_sealed(args.folder / "metrics.json")
+    if store.read_header(args.folder / "weights.safetensors")["meta"].get("digests") != stored.get("digests"):
+        raise UserError(f"{args.folder}: its weights are of another run than its metrics; train it again")
     method, network = _trained(args)
     from csa_core.train.metrics import make_metrics
 
@@ -222,7 +224,7 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     from csa_core.methods.base import Setting
     from csa_core.models.precision import place
 
-    try:
+    with untrusted(f"{path}: holds no trained weights; train the run again"):
         fields, digests = label["config"], label["digests"]
         if fields["data"].get("source") == "image_list":  # whose lists are in the data set file
             if args.data is None:
@@ -233,8 +235,6 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
             fields = set_dotted(fields, "data", lists)
         config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
         wanted = digests["data"], digests["split"]
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: holds no trained weights; train the run again") from None
     device = _device(args, config.precision)
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:

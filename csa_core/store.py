@@ -138,7 +138,8 @@ def read_header(path: Path) -> dict[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         if length > MOST_TEXT:
             raise ValueError(length)
-        return dict(json.loads(json.loads(file.read(length))["__metadata__"]["csa"]))
+        header = json.loads(json.loads(file.read(length))["__metadata__"]["csa"])
+        return {"meta": dict(header["meta"]), "sha256": str(header["sha256"]), "made_from": header.get("made_from")}
 
 
 # The types that we may write, by their names in the format.

@@ -8,8 +8,11 @@ import numpy as np
 
 from csa_core import store
 from csa_core.config import DataConfig
-from csa_core.errors import UserError
+from csa_core.errors import Missing, UserError, untrusted
+from csa_core.files import read_text
 
+MOST_LIST = 2**29
+"""Bytes of the longest list; ImageNet's has 60 million."""
 IMAGENET_MEAN_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -100,7 +103,7 @@ def read_lists(data: DataConfig) -> ImageList:
 
 def from_file(path: Path, tensors: store.Tensors, meta: dict[str, object], data: DataConfig) -> ImageList:
     """Return what `ImageList.write` wrote, with its images below `data.root`."""
-    try:
+    with untrusted(f"{path}: is not a data set file; make it with `python -m csa_core data`"):
         listed = ImageList(
             root=Path(data.root),
             side=int(str(meta["side"])),
@@ -111,18 +114,39 @@ def from_file(path: Path, tensors: store.Tensors, meta: dict[str, object], data:
             test_labels=tensors["test_labels"],
             sizes=tensors["sizes"],
         )
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: is not a data set file; make it with `python -m csa_core data`") from None
+        _check(listed)
     if not listed.root.is_dir():
         raise UserError(f"data.root {listed.root}: no such folder; set it to the folder that the lists start from")
     return listed
 
 
+def _check(listed: ImageList) -> None:
+    """See that labels are of the classes, and paths below the root, whoever wrote the file.
+
+    Raises:
+        ValueError: they are not.
+    """
+    classes = len(listed.class_names)
+    if listed.sizes.shape != (len(listed.train_paths) + len(listed.test_paths),) or listed.sizes.dtype != np.int64:
+        raise ValueError("sizes")
+    for paths, labels in ((listed.train_paths, listed.train_labels), (listed.test_paths, listed.test_labels)):
+        if (
+            labels.shape != paths.shape
+            or labels.dtype != np.int64
+            or not np.array_equal(np.unique(labels), range(classes))
+        ):
+            raise ValueError("labels")
+        if any(name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name for name in paths.tolist()):
+            raise ValueError("paths")
+    if not all(isinstance(name, str) for name in listed.class_names):
+        raise ValueError("class names")
+
+
 def _read_list(path: Path, root: Path, classes: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return paths (bytes), labels and sizes of the files that a list names."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(path, MOST_LIST).splitlines()
+    except Missing:
         raise UserError(f"{path}: cannot be read; set data.train_list and data.test_list to the list files") from None
     names, labels, sizes = [], [], []
     for number, line in enumerate(lines, 1):

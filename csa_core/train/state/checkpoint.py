@@ -43,7 +43,7 @@ def load_newest(folder: Path, digests: dict[str, str]) -> tuple[store.Tensors, d
             damaged.append(f"{str(error).partition(';')[0]}; going back to the one before")
             store.remove(path)
             continue
-        have = meta.get("digests", {})
+        have = meta["digests"] if isinstance(meta, dict) and isinstance(meta.get("digests"), dict) else {}
         if other := [key for key in digests if have.get(key) != digests[key]]:
             aside = path.replace(path.with_suffix(".other"))
             damaged.append(f"{path}: is of another run (differs in the digest of {', '.join(other)}); kept as {aside}")

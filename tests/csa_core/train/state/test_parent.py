@@ -73,7 +73,7 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
         return refused(path, config, dataset, split, tmp_path)
 
     assert "--encoder is missing: train one with --set method=simsiam" in says(None)
-    assert "missing.safetensors: no such file" in says(tmp_path / "missing.safetensors")
+    assert "missing.safetensors: cannot be read (no such file)" in says(tmp_path / "missing.safetensors")
     assert "starts from no encoder" in says(plain, tiny(method="ce"))
     other = tiny(method="ce", pretrained=True, pretraining=RECIPE, model="resnet20")
     assert 'was pre-trained with model "resnet8", this run asks for "resnet20"' in says(plain, other)
