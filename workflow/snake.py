@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from csa_core.config import parse_yaml
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from workflow import fresh
 from workflow.naming import Run
 from workflow.plan import Plan
@@ -21,8 +21,10 @@ def or_one_line(function: Callable[..., T], *args: Any) -> T:
     try:
         return function(*args)
     except UserError as error:
-        print(f"snakemake: {error}", file=sys.stderr)
-        sys.exit(2)
+        say(f"snakemake: {error}")
+    except OSError as error:
+        say(f"snakemake: {error.filename}: cannot be read ({error.strerror})")
+    sys.exit(2)
 
 
 class Asked:

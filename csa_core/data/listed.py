@@ -1,5 +1,6 @@
 """Data sets too large for memory: list files with a line `path label` for each image, as ImageNet-LT's."""
 
+import stat
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,15 +154,18 @@ def _read_list(path: Path, root: Path, classes: int | None = None) -> tuple[np.n
         if not line.strip():
             continue
         where, (name, _, label) = f"{path}: line {number}", line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > 9:
             raise UserError(f"{where}: '{line.strip()[:60]}' has no label; write 'path label'")
         if classes is not None and int(label) >= classes:
             raise UserError(f"{where}: label {label} is outside 0..{classes - 1}, the classes of the training list")
         if name.startswith("/") or ".." in Path(name).parts:
             raise UserError(f"{where}: {name} leads out of data.root; write paths below it")
         try:
-            sizes.append((root / name).stat().st_size)
-        except OSError:
+            found = (root / name).stat()
+            if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for who writes to it
+                raise UserError(f"{where}: {root / name}: no regular file; take its line out of the list")
+            sizes.append(found.st_size)
+        except (OSError, ValueError):
             raise UserError(f"{where}: {root / name}: no such file; is data.root right?") from None
         names.append(name.encode())
         labels.append(int(label))

@@ -30,10 +30,13 @@ def load_source(data: DataConfig) -> Dataset | listed.ImageList:
     Raises:
         UserError: missing or unreadable files, wrong labels, empty classes.
     """
-    if data.source == "image_list":
-        return listed.read_lists(data)
-    dataset = SOURCES[data.source](data).check(f"data.source {data.source}")
-    return select(dataset, data.selection) if data.selection is not None else dataset
+    try:
+        if data.source == "image_list":
+            return listed.read_lists(data)
+        dataset = SOURCES[data.source](data).check(f"data.source {data.source}")
+        return select(dataset, data.selection) if data.selection is not None else dataset
+    except OSError as error:
+        raise UserError(f"{error.filename or data.root}: cannot be read ({error.strerror}); see to it") from None
 
 
 def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:
@@ -171,6 +174,8 @@ def _images(folder: Path) -> Iterator[Path]:
     if not files:
         raise UserError(f"{folder}: class without images; add some or remove the folder")
     for path in files:
+        if not path.is_file():  # to open a pipe is to wait for who writes to it
+            raise UserError(f"{path}: no regular file; remove it")
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise UserError(f"{path}: not a PNG, JPEG or WebP image; remove it")
         yield path

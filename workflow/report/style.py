@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from csa_core import store
+from csa_core.errors import UserError
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by marker and line.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
@@ -45,7 +46,11 @@ def save(figure: Figure, prefix: str, drawn_from: str = "") -> None:
     for kind, metadata in METADATA.items():
         buffer = io.BytesIO()
         said = {"Description": drawn_from} if kind == "svg" and drawn_from else {}
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
+        try:
+            figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"{prefix}: cannot be drawn ({reason}); write a $ of a title or label as \\$") from None
         images[kind] = buffer.getvalue()
     path = Path(prefix)
     store.write_together(path.parent, ((f"{path.name}.{kind}", image) for kind, image in images.items()))
