@@ -23,7 +23,7 @@ Profile = Literal["exponential", "step", "as_is", "selection"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
 COMPILE_CHOICES = ("auto", "yes", "no")
 # What a configuration may have at most: a text within these limits is read in seconds, and no person needs more.
-LONGEST_YAML, LONGEST_VALUE, MOST_NODES = 2**17, 2000, 100_000
+LONGEST_YAML, LONGEST_VALUE, MOST_NODES, DEEPEST = 2**17, 2000, 100_000, 50
 Model = TypeVar("Model", bound=BaseModel)
 # A generator takes 32 bits of a seed alone (torch), or mixes what is above with the stream (NumPy): both would repeat.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -362,7 +362,17 @@ def set_dotted(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a mapping with the same key twice; YAML itself keeps the last."""
+    """SafeLoader that refuses a mapping with the same key twice, of which YAML keeps the last, and deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
