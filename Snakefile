@@ -1,6 +1,7 @@
 # From config.yaml to tables: data -> split -> run -> table. Every rule only calls a command.
 import glob
 import os
+import shlex
 import sys
 
 from snakemake.utils import min_version
@@ -18,8 +19,9 @@ sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical
 from workflow import devices
+from workflow.fresh import made_from
 from workflow.plan import Plan
-from workflow.snake import asked, or_one_line, retyped
+from workflow.snake import Asked, or_one_line, retyped
 
 for key in workflow.config_settings.config:
     if isinstance(config[key], (dict, list)):
@@ -27,7 +29,7 @@ for key in workflow.config_settings.config:
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
-run_of, table_of = asked(PLAN)
+ASKED = Asked(PLAN, workflow)
 
 GPUS = devices.present(PLAN.config)
 DEVICES = ",".join(GPUS)

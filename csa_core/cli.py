@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from csa_core import __version__, commands
 from csa_core.config import COMPILE_CHOICES
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say, settle
 from csa_core.train import launch
 
 EXAMPLES = """
@@ -40,15 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     code = _run(args)
     if code and launch.is_rank():
-        sys.stderr.flush()
         os._exit(code)  # to leave in good order would be to wait for the others, who wait for this one
     launch.leave()
+    with suppress(OSError):
+        settle()
     return code
 
 
 def _run(args: argparse.Namespace) -> int:
     try:
         args.run(args)
+        settle()
     except UserError as error:
         _say(error)
         return 2
@@ -66,16 +69,19 @@ def _run(args: argparse.Namespace) -> int:
         if launch.is_about_a_lost_peer(error):
             return 1
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        with suppress(OSError):
+            settle()  # so that Python does not try again at its end
+        if isinstance(error, BrokenPipeError):  # `| head`
+            return 1
+        _say(f"{error.filename or 'output'}: {error.strerror}")
+        return 2
     return 0
 
 
 def _say(what: object) -> None:
     """Write one line at once, so that those of several ranks do not run into each other."""
-    sys.stderr.write(f"csa_core: {what}\n")
-    sys.stderr.flush()
+    say(f"csa_core: {what}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -114,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("data", commands.data, "Load the data set of a run, check it and write it as one file.")
-    sub.add_argument("--out", type=Path, required=True, help="data set file to write (.safetensors)")
+    sub.add_argument("--out", type=_path, required=True, help="data set file to write (.safetensors)")
+    sub.add_argument("--made-from", default="", help="text to write beside it, by which a workflow knows it again")
 
     sub = command(
         "check",
@@ -127,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     _workers_option(sub)
 
     sub = command("split", commands.split, "Make the long-tailed split of a run and write its indices.")
-    sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
-    sub.add_argument("--out", type=Path, required=True, help="split file to write (.json)")
+    sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
+    sub.add_argument("--out", type=_path, required=True, help="split file to write (.json)")
 
     sub = command(
         "selection",
@@ -139,8 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         With `profile: selection` and `selection: FILE` the same images, in the same order, are then taken
         from any source that holds them.""",
     )
-    sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
-    sub.add_argument("--out", type=Path, required=True, help="selection file to write (.txt)")
+    sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
+    sub.add_argument("--out", type=_path, required=True, help="selection file to write (.txt)")
 
     sub = command(
         "train",
@@ -152,15 +159,15 @@ def _parser() -> argparse.ArgumentParser:
         provenance.json. Killed anywhere, the same command continues from the last checkpoint and
         ends with the same bytes; once finished, it fills --out again without training.""",
     )
-    sub.add_argument("--out", type=Path, required=True, help="folder for the results")
-    sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
-    sub.add_argument("--split", type=Path, help="split file (default: made on the way)")
+    sub.add_argument("--out", type=_path, required=True, help="folder for the results")
+    sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
+    sub.add_argument("--split", type=_path, help="split file (default: made on the way)")
     sub.add_argument(
-        "--parent", type=Path, help="finished run to start from: a pre-training, or the first stage of a method of two"
+        "--parent", type=_path, help="finished run to start from: a pre-training, or the first stage of a method of two"
     )
     sub.add_argument(
         "--state",
-        type=Path,
+        type=_path,
         metavar="FOLDER",
         help="folder for checkpoints, finished states and caches (default: OUT/state)",
     )
@@ -189,6 +196,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "no"),
         default="auto",
         help="replay steps as CUDA graphs: auto does it on one GPU, with images in memory (default: auto)",
+    )
+    sub.add_argument(
+        "--wait", action="store_true", help="wait for another process that trains this run, in place of refusing"
     )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
@@ -220,10 +230,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _of_run(sub)
     sub.add_argument("--images", type=int, default=8, help="how many (default 8)")
-    sub.add_argument("--out", type=Path, required=True, help="file to write (.safetensors)")
+    sub.add_argument("--out", type=_path, required=True, help="file to write (.safetensors)")
 
     command("keys", commands.keys, "Print every key of RUN.yaml with its default and meaning.", config=False)
     return parser
+
+
+def _path(text: str) -> Path:
+    """Return a path; `~` is expanded here where the shell has left it, as in --out=~/mine."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - leaves the home of nobody as it is
 
 
 def _device_options(sub: argparse.ArgumentParser) -> None:
@@ -246,8 +261,8 @@ def _workers_option(sub: argparse.ArgumentParser) -> None:
 
 
 def _of_run(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("folder", metavar="RUN", type=Path, help="folder that `train --out` filled")
-    sub.add_argument("--data", type=Path, help="data set file (default: loaded from the source)")
-    sub.add_argument("--split", type=Path, help="split file (default: made on the way)")
+    sub.add_argument("folder", metavar="RUN", type=_path, help="folder that `train --out` filled")
+    sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
+    sub.add_argument("--split", type=_path, help="split file (default: made on the way)")
     sub.add_argument("--root", help="folder of the images, where the source needs one (default: data)")
     _device_options(sub)

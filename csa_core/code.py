@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 AROUND = {
-    *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py", "errors.py", "store.py"),
+    *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py", "errors.py", "files.py", "store.py"),
     *("data/demo.py", "data/selection.py", "data/sources.py"),
     *("methods/__init__.py", "methods/gallery.py"),
     *("train/launch.py", "train/memory.py"),

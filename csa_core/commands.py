@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from csa_core import store
 from csa_core.code import code_digest
-from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, set_dotted
-from csa_core.errors import UserError
+from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, read_stdin, set_dotted
+from csa_core.errors import UserError, printable, say, settle, untrusted
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
 from csa_core.store import canonical
 from csa_core.train import launch
@@ -26,7 +26,7 @@ def data(args: argparse.Namespace) -> None:
     from csa_core.data.sources import load_source
 
     dataset = load_source(_config(args).data)
-    dataset.write(args.out)
+    dataset.write(args.out, args.made_from)
     counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
     print(f"{args.out}: {counts}, {len(dataset.class_names)} classes, SHA-256 {dataset.digest[:12]}")
 
@@ -40,7 +40,7 @@ def check(args: argparse.Namespace) -> None:
 
     errors = list(find_undecodable(config.data, _workers(args)))
     for line in errors:
-        print(line)
+        print(printable(line))
     if errors:
         raise UserError(f"{len(errors)} images cannot be decoded; replace them or take their lines out of the lists")
     print("every image of both lists can be decoded")
@@ -95,16 +95,22 @@ def train(args: argparse.Namespace) -> None:
     code = args.code_version or code_digest(config.method)
     if args.expect_code and code != code_digest(config.method):
         raise UserError("csa_core: its code has changed since the workflow started; start snakemake again")
-    given = args.checkpoint_seconds, args.retrain, args.parent, args.compile, args.capture
+    given = args.checkpoint_seconds, args.retrain, args.parent, args.compile, args.capture, args.wait
     metrics = train_run(config, dataset, kept, Options(args.out, state, device, code, *given))
     if rank() == 0:
-        _print_accuracies(metrics)
+        try:
+            _print_accuracies(metrics)
+            settle()
+        except OSError as error:
+            say(f"warning: the accuracies could not be printed ({error.strerror}); the results are in {args.out}")
     return None
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score the trained weights of a run anew, print the accuracies and compare them with its metrics."""
     stored = store.read_sealed(args.folder / "metrics.json")
+    if store.read_header(args.folder / "weights.safetensors")["meta"].get("digests") != stored.get("digests"):
+        raise UserError(f"{args.folder}: its weights are of another run than its metrics; train it again")
     method, network = _trained(args)
     from csa_core.train.metrics import make_metrics
 
@@ -121,10 +127,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
+    if args.images < 1:
+        raise UserError(f"--images {args.images}: 1 or more")
     method, network = _trained(args)
     from csa_core.methods.gallery import show_contexts
 
-    store.write_tensors(args.out, *show_contexts(method, network, args.images))
+    tensors, meta = show_contexts(method, network, args.images)
+    store.write_tensors(args.out, tensors, meta | {"run": method.config.digest()})
 
 
 def keys(args: argparse.Namespace) -> None:
@@ -149,7 +158,7 @@ def _stdin() -> str:
     """Return what came through stdin; a rank is told by who started it."""
     if launch.is_rank() and "CSA_STDIN" not in os.environ:
         raise UserError("stdin: torchrun does not share it among its processes; name the configuration's file")
-    return os.environ["CSA_STDIN"] if launch.is_rank() else sys.stdin.read()
+    return os.environ["CSA_STDIN"] if launch.is_rank() else read_stdin()
 
 
 def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
@@ -215,7 +224,7 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     from csa_core.methods.base import Setting
     from csa_core.models.precision import place
 
-    try:
+    with untrusted(f"{path}: holds no trained weights; train the run again"):
         fields, digests = label["config"], label["digests"]
         if fields["data"].get("source") == "image_list":  # whose lists are in the data set file
             if args.data is None:
@@ -226,8 +235,6 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
             fields = set_dotted(fields, "data", lists)
         config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
         wanted = digests["data"], digests["split"]
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: holds no trained weights; train the run again") from None
     device = _device(args, config.precision)
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:

@@ -5,14 +5,17 @@ given takes the default below, which is the appendix's CIFAR100-LT recipe.
 """
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from csa_core.errors import UserError, nearest
+from csa_core.files import read_text
 from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
@@ -20,6 +23,8 @@ ARCHIVES = ("cifar10", "cifar100")  # whose images have the order that they were
 Profile = Literal["exponential", "step", "as_is", "selection"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
 COMPILE_CHOICES = ("auto", "yes", "no")
+# What a configuration may have at most: a text within these limits is read in seconds, and no person needs more.
+LONGEST_YAML, LONGEST_VALUE, MOST_NODES, DEEPEST = 2**17, 2000, 100_000, 50
 Model = TypeVar("Model", bound=BaseModel)
 # A generator takes 32 bits of a seed alone (torch), or mixes what is above with the stream (NumPy): both would repeat.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -28,6 +33,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # Keys that came later, and what was done before them: at that value they are left out of a run's identity, so that
 # results from before have the identity that they had.
 LATER: dict[str, Any] = {"bank_start": "full", "resampling_prior": "training_set", "uniform_mixup": 0.0}
+
+
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""The path of a file or folder; `~` is the home folder, as in a shell."""
 
 
 class Strict(BaseModel):
@@ -43,17 +52,17 @@ class DataConfig(Strict):
 
     source: Source = "cifar100"
     """demo (embedded digits), cifar10, cifar100, folder (train/<class>/*, test/<class>/*), or image_list."""
-    root: str = "data"
+    root: PathText = "data"
     """Folder of the downloaded or own images; not read by the demo source."""
-    train_list: str | None = None
+    train_list: PathText | None = None
     """image_list only: text file with a line `path label` for each training image, paths below root."""
-    test_list: str | None = None
+    test_list: PathText | None = None
     """image_list only: the same for the images that results are scored on."""
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
     """Long-tailed profile: exponential, step, as_is (already long-tailed), selection (the images that a file names)."""
-    selection: str | None = None
+    selection: PathText | None = None
     """selection only: the file that names the kept images by their pixels, or the name of a shipped one."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
     """Largest class over smallest class, written 100 and not 0.01; not read by as_is."""
@@ -276,12 +285,18 @@ def validate(model: type[Model], fields: Any, where: str) -> Model:
     """Validate `fields` against a pydantic `model`; a `UserError` names the first wrong key."""
     if not isinstance(fields, dict):
         raise UserError(f"{where}: expected a mapping of keys to values, got {_shown(fields)}")
+    waiting, count = [fields], 0
+    while waiting and count <= MOST_NODES:  # one list in many places is written out many times
+        value, count = waiting.pop(), count + 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if waiting:
+        raise UserError(f"{where}: holds more than {MOST_NODES:,} values, or itself")
     try:
         # Through JSON, where a list may stand for a tuple while numbers stay strictly typed.
         return model.model_validate_json(json.dumps(fields, default=str))
     except ValidationError as error:
         _explain(error, model, fields, where)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise UserError(f"{where}: is not a plain mapping of keys to values ({error})") from None
 
 
@@ -291,24 +306,59 @@ def load_yaml(path: Path | str) -> Any:
     Raises:
         UserError: the file is missing, unreadable, or not YAML.
     """
+    return parse_yaml(read_text(Path(path), LONGEST_YAML), str(path))
+
+
+def read_stdin() -> str:
+    """Return what comes through standard input.
+
+    Raises:
+        UserError: it is closed, or no text.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); check the path") from None
-    return parse_yaml(text, str(path))
+        return sys.stdin.read(LONGEST_YAML + 1)
+    except (AttributeError, OSError, ValueError):  # closed before we began, a folder, not UTF-8
+        raise UserError("stdin: cannot be read; give the configuration through it, or name its file") from None
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML text, refusing duplicate keys and anything but plain values."""
+    """Parse YAML text, refusing duplicate keys and anything but plain values, and what only means to take time."""
+    if len(text) > LONGEST_YAML:
+        raise UserError(f"{where}: is longer than the {LONGEST_YAML:,} characters that a configuration may have")
     try:
-        return _UniqueKeyLoader(text).get_single_data()
+        loader = _UniqueKeyLoader(text)
+        node = loader.get_single_node()
+        if node is not None and _nodes(node, {}) > MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {MOST_NODES:,} values")
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where}:{line} is not valid YAML: {problem}") from None
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # a date that is none, a list as key
-        raise UserError(f"{where}: is not valid YAML: {error}") from None
+    except Exception as error:  # a date that is none, a list as key, a tag with another value than it is for
+        raise UserError(f"{where}: is not valid YAML: {str(error)[:200]}") from None
+
+
+def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for, aliases spelt out.
+
+    Raises:
+        ValueError: one holds itself, or no file or number can be called so.
+    """
+    if known.setdefault(id(node), 0):
+        return known[id(node)]
+    count = 1
+    if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > LONGEST_VALUE or re.search("[\0\ud800-\udfff]", node.value):
+            raise ValueError(f"'{node.value[:20]}...' is too long, or holds what is no character")
+    else:
+        inner = node.value if isinstance(node, yaml.SequenceNode) else [each for pair in node.value for each in pair]
+        if any(known.get(id(each)) == 0 for each in inner):
+            raise ValueError("an alias stands for what it is part of")
+        count += sum(_nodes(each, known) for each in inner)
+    known[id(node)] = count
+    return count
 
 
 def set_dotted(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -325,7 +375,17 @@ def set_dotted(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a mapping with the same key twice; YAML itself keeps the last."""
+    """SafeLoader that refuses a mapping with the same key twice, of which YAML keeps the last, and deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -361,7 +421,7 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
         message = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     else:
         message = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {_shown(value)}"
-        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+\.?\d*e[-+]?\d{1,3}", value, re.I):
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d{1,3}", value, re.I):
             whole = kind.startswith("int") and float(value).is_integer()
             number = str(int(float(value))) if whole else _yaml_number(value)
             message += f": YAML reads that as text, write {number}"
@@ -388,7 +448,3 @@ def _keys_beside(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "not UTF-8 text"

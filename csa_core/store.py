@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and digests that tell whether they are what they claim.
+"""The formats of what is kept, and digests that tell whether it is what it claims.
 
 Every file that the project keeps goes through `write_bytes`; every tensor file carries the
 SHA-256 of its content and is checked when it is read. The format is safetensors: no pickle.
@@ -6,16 +6,37 @@ SHA-256 of its content and is checked when it is read. The format is safetensors
 
 import hashlib
 import json
-import os
-from contextlib import suppress
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 
-from csa_core.errors import UserError
+from csa_core.errors import Damaged, untrusted
+from csa_core.files import (
+    MOST_TEXT,
+    make_folder,
+    names_in,
+    open_regular,
+    read_bytes,
+    remove,
+    remove_abandoned,
+    write_bytes,
+    write_in_place,
+    write_together,
+)
+
+__all__ = [
+    "make_folder",
+    "names_in",
+    "read_bytes",
+    "remove",
+    "remove_abandoned",
+    "write_bytes",
+    "write_in_place",
+    "write_together",
+]
 
 Tensors = dict[str, np.ndarray]
 
@@ -23,78 +44,6 @@ Tensors = dict[str, np.ndarray]
 RESULTS = ("history.csv", "weights.safetensors", "predictions.safetensors", "provenance.json", "metrics.json")
 # In the state of a run that is being trained, or was: how far it is, and when it last said so.
 PROGRESS = "progress.json"
-
-
-def write_bytes(path: Path, content: bytes, lasting: bool = True) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, never half.
-
-    Args:
-        lasting: wait until a power cut cannot take it back; what is written again in seconds need not.
-    """
-    path = Path(path)
-    if not path.name:
-        raise UserError(f"{path}: is a folder; name a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if lasting:
-            _sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
-    finally:  # a signal, too, may arrive in the middle
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def write_in_place(path: Path, content: bytes) -> None:
-    """Write a file that readers hold open while it grows, and that is no result: a crash may leave half of it."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("r+b" if path.exists() else "wb") as file:
-            file.write(content)
-            file.truncate()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free or choose another place") from None
-
-
-def remove(path: Path) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-        UserError: it is not allowed.
-    """
-    try:
-        Path(path).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be removed ({error.strerror}); remove it or choose another place") from None
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        UserError: something is in the way, or it is not allowed.
-    """
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be made ({error.strerror}); choose another folder") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def canonical(value: Any) -> str:
@@ -108,23 +57,30 @@ def digest(value: Any) -> str:
 
 
 def write_json(path: Path, value: dict[str, Any], lasting: bool = True) -> None:
-    """Write a JSON object for people and programs: a line for each key, in the order given; NaN refused."""
+    """Write a JSON object for people and programs."""
+    write_bytes(path, json_text(value).encode(), lasting)
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """Return a JSON object as text: a line for each key, in the order given; NaN refused."""
     lines = (f"{json.dumps(key)}: {json.dumps(part, allow_nan=False)}" for key, part in value.items())
-    write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), lasting)
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: missing, unreadable or damaged.
+        Unreadable: missing, or not to be read.
+        Damaged: no JSON, or NaN or infinity in it.
     """
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError:
-        raise UserError(f"{path}: is not JSON; delete it and make it again") from None
+    content = read_bytes(path, MOST_TEXT)
+    with untrusted(f"{path}: is not JSON; delete it and make it again"):
+        return json.loads(content, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
@@ -136,22 +92,20 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """Read a JSON object that was written `sealed`, and return it without its SHA-256.
 
     Raises:
-        UserError: missing, damaged, or its content does not match its SHA-256.
+        Unreadable: missing, or not to be read.
+        Damaged: no JSON object, or one that does not match its SHA-256.
     """
     value = read_json(path)
-    try:
-        is_sound = value.pop("sha256") == digest(value)
-    except (AttributeError, KeyError, TypeError, ValueError):  # no object, no SHA-256, or NaN in it
-        is_sound = False
-    if is_sound:
-        return value
-    raise UserError(f"{path}: content does not match its SHA-256; delete it and make it again")
+    with untrusted(f"{path}: content does not match its SHA-256; delete it and make it again"):
+        if value.pop("sha256") != digest(value):
+            raise ValueError
+    return dict(value)
 
 
-def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any]) -> None:
-    """Write named arrays with `meta` (JSON values) and the SHA-256 over both."""
+def write_tensors(path: Path, tensors: Tensors, meta: dict[str, Any], made_from: str = "") -> None:
+    """Write named arrays with `meta` (JSON values) and the SHA-256 over both, and what the file is recognised by."""
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    header = canonical({"meta": meta, "sha256": tensors_digest(tensors, meta)})
+    header = canonical({"meta": meta, "sha256": tensors_digest(tensors, meta), "made_from": made_from})
     # One metadata key only: safetensors does not keep the order of several.
     write_bytes(path, safetensors.numpy.save(tensors, metadata={"csa": header}))
 
@@ -160,21 +114,56 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any], str]:
     """Read what `write_tensors` wrote; return the arrays, their meta and the SHA-256 they match.
 
     Raises:
-        UserError: missing, not such a file, or its content does not match its digest.
+        Unreadable: missing, or not to be read.
+        Damaged: not such a file, or its content does not match its digest.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["csa"])
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    content = read_bytes(path)
+    with untrusted(f"{path}: damaged or not ours; delete it and make it again"):
+        tensors, header = _parsed(content)
         meta, stated = header["meta"], header["sha256"]
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such file; check the path") from None
-        what = "cannot be read" if isinstance(error, OSError) else "damaged or not ours"
-        raise UserError(f"{path}: {what}; delete it and make it again") from None
-    if tensors_digest(tensors, meta) != stated:
-        raise UserError(f"{path}: content does not match its SHA-256; delete it and make it again")
+        found = tensors_digest(tensors, meta)
+    if found != stated:
+        raise Damaged(f"{path}: content does not match its SHA-256; delete it and make it again")
     return tensors, meta, stated
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read what `write_tensors` says of a file, unchecked and without the arrays: `meta`, `sha256`, `made_from`.
+
+    Raises:
+        Unreadable: missing, or not to be read.
+        Damaged: not such a file.
+    """
+    with open_regular(path) as file, untrusted(f"{path}: damaged or not ours; delete it and make it again"):
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_TEXT:
+            raise ValueError(length)
+        header = json.loads(json.loads(file.read(length))["__metadata__"]["csa"])
+        return {"meta": dict(header["meta"]), "sha256": str(header["sha256"]), "made_from": header.get("made_from")}
+
+
+# The types that we may write, by their names in the format.
+TYPES = {"BOOL": "?", "U8": "<u1", "I32": "<i4", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+def _parsed(content: bytearray) -> tuple[Tensors, dict[str, Any]]:
+    """Return the arrays of a safetensors file, which share its memory, and our part of its header.
+
+    Whatever is wrong with it raises some exception. The library's own reader maps the file instead: there a disk that
+    fails is a signal, and no memory ends the process.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:start])
+    header = json.loads(entries.pop("__metadata__")["csa"])
+    body = memoryview(content)[start:]
+    tensors = {}
+    for name, entry in sorted(entries.items()):
+        first, last = entry["data_offsets"]
+        array = np.frombuffer(body[first:last], TYPES[entry["dtype"]])
+        if array.size != math.prod(entry["shape"]):
+            raise ValueError(name)
+        tensors[name] = np.require(array.reshape(entry["shape"]), requirements="A")
+    return tensors, header
 
 
 def tensors_digest(tensors: Tensors, meta: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from tests.helpers.patience import PATIENCE
 from workflow.schema import SCHEMA, schema
 
 LAYERS = [
-    *("errors", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
+    *("errors", "files", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
     *("code", "train", "commands", "cli", "__main__"),
 ]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))

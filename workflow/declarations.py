@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from csa_core.config import Seed, Strict, load_yaml, validate
+from csa_core.config import PathText, Seed, Strict, load_yaml, validate
 from csa_core.errors import UserError
 
 HERE = Path(__file__).parent
@@ -16,7 +16,7 @@ Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "
 class WorkflowConfig(Strict):
     """What `config.yaml` may say."""
 
-    protocol: str = "demo"
+    protocol: PathText = "demo"
     """demo, paper, or the path of a protocol file of your own."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     """Training seeds; each run is trained once for each."""
@@ -24,11 +24,11 @@ class WorkflowConfig(Strict):
     """The values that each sweep of a table takes, by key of a run."""
     overrides: dict[str, Any] = {}
     """Keys of the protocol to change for every run."""
-    results: Annotated[str, Field(min_length=1)] = "results"
+    results: Annotated[PathText, Field(min_length=1)] = "results"
     """Folder of all that is made: tables, figures and runs, data sets and logs."""
-    state: Annotated[str, Field(min_length=1)] | None = None
+    state: Annotated[PathText, Field(min_length=1)] | None = None
     """Folder of checkpoints, of finished runs' states and of caches; null is results/state."""
-    data_root: Annotated[str, Field(min_length=1)] | None = None
+    data_root: Annotated[PathText, Field(min_length=1)] | None = None
     """Folder of the original images or archives, in place of the protocol's data.root."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
+from csa_core.files import make_folder
 from workflow.declarations import WorkflowConfig
 
 POLL_SECONDS = 0.5
@@ -34,8 +35,11 @@ def main(argv: list[str] | None = None) -> int:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(args.count, devices, args.state / "devices"))
         os.execvp(args.command[0], args.command)  # noqa: S606
     except (UserError, OSError) as error:
-        print(f"devices: {error}", file=sys.stderr)
+        say(f"devices: {error}")
         return 2
+    except KeyboardInterrupt:
+        say("devices: interrupted; nothing was begun")
+        return 130
 
 
 def take(count: int, devices: list[str], folder: Path) -> list[str]:
@@ -53,7 +57,7 @@ def take(count: int, devices: list[str], folder: Path) -> list[str]:
         raise UserError(
             f"{count} GPUs for one run and {distinct} here ({', '.join(devices)}); lower ranks or list more"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     slots = [(name, f"{_safe(name)}-{devices[:i].count(name)}") for i, name in enumerate(devices)]
     host = _safe(os.uname().nodename)
     # One job at a time collects its devices, so that two which want several never wait for each other.

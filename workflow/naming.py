@@ -4,13 +4,14 @@ Two tables that need the same run so name the same path. Nothing here is read fr
 """
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from csa_core.config import RunConfig, set_dotted
-from csa_core.errors import UserError, nearest
+from csa_core.errors import UserError, nearest, printable
 from csa_core.methods import METHODS, parent_of, parse, recipe
 from csa_core.store import canonical
 
@@ -82,11 +83,11 @@ class Run:
         """Name of the data set."""
         data = self.config.data
         if data.selection:
-            return f"selection-{Path(data.selection).stem}"
+            return tidy(f"selection-{Path(data.selection).stem}")
         size = f"-{data.image_size}px" if data.image_size else ""
         if data.source == "image_list":
-            return f"list-{Path(str(data.train_list)).stem}-{data.side}px"
-        return f"folder-{Path(data.root).resolve().name}{size}" if data.source == "folder" else data.source
+            return tidy(f"list-{Path(str(data.train_list)).stem}-{data.side}px")
+        return tidy(f"folder-{Path(data.root).resolve().name}{size}") if data.source == "folder" else data.source
 
     @cached_property
     def split(self) -> str:
@@ -181,6 +182,11 @@ class Recipe:
         """Return the run that a run starts from, None where it starts from none."""
         config = parent_of(run.config)
         return None if config is None else self._named(config)
+
+
+def tidy(name: str) -> str:
+    """Return a name as it may be part of a path: braces and angle brackets stand for something else to Snakemake."""
+    return re.sub(r"[{}<>]", "_", printable(name))
 
 
 def flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from csa_core.methods import METHODS
 from csa_core.store import digest
 from workflow.declarations import WorkflowConfig
 from workflow.naming import Run
-from workflow.protocol import paper_heading, read_protocol, tables_of
+from workflow.protocol import folder_of, paper_heading, read_protocol, tables_of
 from workflow.rows import PlannedRow, names_of_the_paper, planned_rows
 from workflow.sources import Sources, dataset_json, files_digest, split_json
 
@@ -45,7 +45,7 @@ class Plan:
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
         self.recipe, self._own = read_protocol(self.config)
         self.protocol, self.results = self.recipe.protocol, self.recipe.results
-        self.state = Path(self.config.state or f"{self.results}/state").as_posix()
+        self.state = folder_of(self.config.state or f"{self.results}/state", "state")
         self.tables = tables_of(self.protocol, self._own)
         self.paper_heading = paper_heading(self.config, self._own)
         self._codes = dict(codes or {})

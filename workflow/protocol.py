@@ -1,5 +1,6 @@
 """Protocols: a file's recipe with the overrides of config.yaml, and which tables and printed values go with it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from csa_core.config import load_yaml, set_dotted, validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods import METHODS, parse, recipe
 from workflow.declarations import HERE, Protocol, Table, WorkflowConfig, load_tables
-from workflow.naming import Recipe, flat
+from workflow.naming import Recipe, flat, tidy
 
 
 def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
@@ -29,7 +30,27 @@ def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
     if config.data_root:
         fields = set_dotted(fields, "data.root", config.data_root)
     _check_every_method(fields, "config.yaml: overrides" if config.overrides else str(path))
-    return Recipe(path.stem, fields, Path(config.results).as_posix()), own
+    return Recipe(tidy(path.stem), fields, folder_of(config.results, "results")), own
+
+
+def folder_of(name: str, key: str) -> str:
+    """Return the folder that a key of config.yaml names, as Snakemake writes it.
+
+    Raises:
+        UserError: a file is in its place, or its name means something else to Snakemake.
+    """
+    path = Path(os.path.normpath(name))
+    if set(name) & set("{}<>"):
+        raise UserError(
+            f"config.yaml: {key}: '{name}' has one of {{}}<>, which Snakemake reads as a pattern; rename it"
+        )
+    try:
+        first = next(each for each in (path, *path.parents) if each.exists())
+        if not first.is_dir():
+            raise UserError(f"config.yaml: {key}: {first} is no folder; name another one")
+    except OSError as error:
+        raise UserError(f"config.yaml: {key}: '{name}' cannot be used ({error.strerror}); name another one") from None
+    return (Path.cwd() if path == Path() else path).as_posix()  # "./table2.csv" is no name of a target
 
 
 def tables_of(protocol: str, own: Protocol) -> dict[str, Table]:

@@ -92,6 +92,7 @@ def draw(folder: Path) -> dict[str, str]:
     from workflow.report import claims, figures, page, tables
     from workflow.report.collect import collect
     from workflow.report.style import save, use_style
+    from workflow.report.texts import csv_text
 
     use_style()
     plan = plan_of(folder)
@@ -113,7 +114,7 @@ def draw(folder: Path) -> dict[str, str]:
         drawn, numbers = figures.KINDS[kind](table, values)
         save(drawn, str(folder / "figures" / figure))
         pyplot.close(drawn)
-        store.write_bytes(folder / "figures" / f"{figure}.csv", numbers.to_csv(index=False).encode())
+        store.write_bytes(folder / "figures" / f"{figure}.csv", csv_text(numbers).encode())
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
     if not judged:
         raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")

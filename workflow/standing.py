@@ -11,11 +11,14 @@ import statistics
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from csa_core.errors import UserError
+from pydantic import AwareDatetime, Field
+
+from csa_core.config import Strict, validate
+from csa_core.errors import UserError, printable, untrusted
+from csa_core.files import names_in, open_regular, read_bytes
 from csa_core.store import PROGRESS, read_json
 from workflow.naming import Run
 from workflow.plan import Plan
@@ -27,6 +30,7 @@ LONG_EPOCH = 720.0  # seconds; taken for one of which none is measured yet
 INTERRUPTED = "csa_core: interrupted"
 ERROR = re.compile(r"csa_core: |.*(error|exception|killed|\bfault|aborted|denied|not found)\b", re.IGNORECASE)
 NO_ERROR = re.compile(INTERRUPTED + r"|.* is training this run; ")
+LONGEST_LINE = 2**16  # bytes of the digests of a result
 CHECKPOINT = re.compile(r"epoch-\d{6}\.safetensors")
 
 State = Literal["finished", "running", "stopped", "failed", "pending"]
@@ -61,25 +65,24 @@ class Survey:
     pace: dict[str, float]
 
 
-@dataclass
-class Heartbeat:
+class Heartbeat(Strict):
     """A run's last sign of life, as `csa_core.train.monitor.live` writes it."""
 
     digests: dict[str, str]
     out: str
-    epoch: int
-    epochs: int
-    seconds_per_epoch: float | None
-    train_accuracy: float | None
-    test_accuracy: float | None
-    updated: str
-    process: int
-    host: str
+    epoch: Annotated[int, Field(ge=0, le=10**6)]
+    epochs: Annotated[int, Field(ge=0, le=10**6)]
+    seconds_per_epoch: Annotated[float, Field(ge=0, le=1e9)] | None
+    train_accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    test_accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    updated: AwareDatetime
+    process: Annotated[int, Field(ge=0, lt=2**63)]
+    host: Annotated[str, Field(max_length=255)]
 
     @property
     def time(self) -> float:
         """When it was."""
-        return datetime.fromisoformat(self.updated).timestamp()
+        return self.updated.timestamp()
 
 
 @dataclass
@@ -156,13 +159,12 @@ def _unfinished(run: Run, trace: StateFolder | None, last: Heartbeat | None, eac
 
 def digests_of(metrics: Path) -> Key | None:
     """Return the digests of configuration and code that results carry; None where there are none."""
-    try:
-        with metrics.open() as file:  # written with a line for each key, the digests first
-            file.readline()
-            stated = json.loads(file.readline().strip().removeprefix('"digests": ').removesuffix(","))
-        return stated["config"], stated["code"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    with suppress(UserError), open_regular(metrics) as file, untrusted(f"{metrics}: no digests"):
+        file.readline(LONGEST_LINE)  # written with a line for each key, the digests first
+        line = file.readline(LONGEST_LINE).decode()
+        stated = json.loads(line.strip().removeprefix('"digests": ').removesuffix(","))
+        return str(stated["config"]), str(stated["code"])
+    return None
 
 
 def _state_folders(state: Path) -> dict[Key, StateFolder]:
@@ -173,9 +175,9 @@ def _state_folders(state: Path) -> dict[Key, StateFolder]:
     state_folders: dict[Key, StateFolder] = {}
     for folder in sorted(state.glob("*/")):
         with suppress(OSError, UserError, KeyError, TypeError, ValueError):  # gone meanwhile, or not ours
-            names = {path.name for path in folder.iterdir()}
+            names = set(names_in(folder))
             if PROGRESS in names:
-                beat = Heartbeat(**read_json(folder / PROGRESS))
+                beat = validate(Heartbeat, read_json(folder / PROGRESS), str(folder / PROGRESS))
                 digests = beat.digests["config"], beat.digests["code"]
                 checkpoint = max((int(name[6:12]) for name in names if CHECKPOINT.fullmatch(name)), default=0)
                 before = state_folders.get(digests, StateFolder())
@@ -195,10 +197,10 @@ def _pace(
         times[run.kind]
         trace = state_folders.get(wanted[run.folder])
         if there[run.folder]:
-            with suppress(OSError, UserError, KeyError, TypeError, ZeroDivisionError):
+            with suppress(UserError, KeyError, TypeError, ArithmeticError):
                 seconds = read_json(Path(run.folder, "provenance.json"))["seconds"]
                 is_of_plan = there[run.folder] == wanted[run.folder]
-                epochs = run.epochs if is_of_plan else Path(run.folder, "history.csv").read_bytes().count(b"\n") - 1
+                epochs = run.epochs if is_of_plan else read_bytes(Path(run.folder, "history.csv")).count(b"\n") - 1
                 times[run.kind].append(seconds / epochs)
         elif trace and trace.beat and trace.beat.seconds_per_epoch:
             times[run.kind].append(trace.beat.seconds_per_epoch)
@@ -208,14 +210,14 @@ def _pace(
 def _end_of_log(path: Path) -> tuple[str, bool, float]:
     """Return the last line with something in it, whether that is an error, and when it was written."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 4096, 0))
             text = file.read().decode(errors="replace").strip()
             written = os.fstat(file.fileno()).st_mtime
-    except OSError:
+    except (OSError, UserError):
         return "", False, 0.0
-    line = text.splitlines()[-1].strip() if text else ""
+    line = printable(text.splitlines()[-1].strip()) if text else ""
     is_error = bool(ERROR.match(line)) or "Traceback (most recent call last)" in text
     return line, is_error and not NO_ERROR.match(line), written
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from csa_core.errors import UserError
+from csa_core.errors import UserError, printable, say, settle
 from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
 from workflow.standing import RunStatus, State, Survey, about, measured, survey, together
@@ -44,8 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"status: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            settle()
+        if not isinstance(error, BrokenPipeError):  # `| head`
+            say(f"status: output: {error.strerror}")
+            return 2
     return 0
 
 
@@ -82,7 +86,7 @@ def report(found: Survey, jobs: int, limit: int) -> list[str]:
             more = f"  ... and {len(chosen) - limit} more (--all shows them)"
             lines += ["", f"{state}:", *_aligned([_cells(run) for run in chosen[:limit]], indent="  ")]
             lines += [more] if len(chosen) > limit else []
-    return [*lines, "", f"{jobs} jobs side by side. {measured(found.pace)}"]
+    return [*map(printable, lines), "", f"{jobs} jobs side by side. {measured(found.pace)}"]
 
 
 def for_programs(found: Survey, jobs: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import UserError, untrusted
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Dataset:
             UserError: shapes or types off, a label out of range, or a class without images.
         """
         classes = len(self.class_names)
+        if classes < 2:
+            raise UserError(f"{where}: {classes} classes; at least two are needed")
         for part, images, labels in (
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
@@ -79,9 +81,9 @@ class Dataset:
             )
         return self
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, made_from: str = "") -> None:
         """Write the data set as one safetensors file with its digest."""
-        store.write_tensors(path, self._tensors(), self._meta())
+        store.write_tensors(path, self._tensors(), self._meta(), made_from)
 
     def _tensors(self) -> store.Tensors:
         names = ("train_images", "train_labels", "test_images", "test_labels")
@@ -93,10 +95,10 @@ class Dataset:
 
 def from_file(path: Path, tensors: store.Tensors, meta: dict[str, Any], digest: str) -> Dataset:
     """Return what `Dataset.write` wrote; a `UserError` says what is wrong with the file."""
-    try:
+    with untrusted(f"{path}: is not a data set file; make it with `python -m csa_core data`"):
         dataset = Dataset(meta["source"], tuple(meta["class_names"]), **tensors, digest=digest)
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: is not a data set file; make it with `python -m csa_core data`") from None
+        if not all(isinstance(name, str) for name in (dataset.source, *dataset.class_names)):
+            raise TypeError
     return dataset.check(str(path))
 
 

@@ -1,5 +1,6 @@
 """Data sets too large for memory: list files with a line `path label` for each image, as ImageNet-LT's."""
 
+import stat
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,8 +9,11 @@ import numpy as np
 
 from csa_core import store
 from csa_core.config import DataConfig
-from csa_core.errors import UserError
+from csa_core.errors import Missing, UserError, untrusted
+from csa_core.files import read_text
 
+MOST_LIST = 2**29
+"""Bytes of the longest list; ImageNet's has 60 million."""
 IMAGENET_MEAN_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -49,9 +53,9 @@ class ImageList:
         """Height and width that images are cropped to."""
         return self.side, self.side
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, made_from: str = "") -> None:
         """Write lists, labels and sizes as one file; the images stay where they are."""
-        store.write_tensors(path, self._tensors(), self._meta())
+        store.write_tensors(path, self._tensors(), self._meta(), made_from)
 
     def _tensors(self) -> store.Tensors:
         text = {name: _as_bytes(getattr(self, name)) for name in ("train_paths", "test_paths")}
@@ -100,7 +104,7 @@ def read_lists(data: DataConfig) -> ImageList:
 
 def from_file(path: Path, tensors: store.Tensors, meta: dict[str, object], data: DataConfig) -> ImageList:
     """Return what `ImageList.write` wrote, with its images below `data.root`."""
-    try:
+    with untrusted(f"{path}: is not a data set file; make it with `python -m csa_core data`"):
         listed = ImageList(
             root=Path(data.root),
             side=int(str(meta["side"])),
@@ -111,33 +115,57 @@ def from_file(path: Path, tensors: store.Tensors, meta: dict[str, object], data:
             test_labels=tensors["test_labels"],
             sizes=tensors["sizes"],
         )
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: is not a data set file; make it with `python -m csa_core data`") from None
+        _check(listed)
     if not listed.root.is_dir():
         raise UserError(f"data.root {listed.root}: no such folder; set it to the folder that the lists start from")
     return listed
 
 
+def _check(listed: ImageList) -> None:
+    """See that labels are of the classes, and paths below the root, whoever wrote the file.
+
+    Raises:
+        ValueError: they are not.
+    """
+    classes = len(listed.class_names)
+    if listed.sizes.shape != (len(listed.train_paths) + len(listed.test_paths),) or listed.sizes.dtype != np.int64:
+        raise ValueError("sizes")
+    for paths, labels in ((listed.train_paths, listed.train_labels), (listed.test_paths, listed.test_labels)):
+        if (
+            labels.shape != paths.shape
+            or labels.dtype != np.int64
+            or not np.array_equal(np.unique(labels), range(classes))
+        ):
+            raise ValueError("labels")
+        if any(name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name for name in paths.tolist()):
+            raise ValueError("paths")
+    if not all(isinstance(name, str) for name in listed.class_names):
+        raise ValueError("class names")
+
+
 def _read_list(path: Path, root: Path, classes: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return paths (bytes), labels and sizes of the files that a list names."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(path, MOST_LIST).splitlines()
+    except Missing:
         raise UserError(f"{path}: cannot be read; set data.train_list and data.test_list to the list files") from None
     names, labels, sizes = [], [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where, (name, _, label) = f"{path}: line {number}", line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > 9:
             raise UserError(f"{where}: '{line.strip()[:60]}' has no label; write 'path label'")
         if classes is not None and int(label) >= classes:
             raise UserError(f"{where}: label {label} is outside 0..{classes - 1}, the classes of the training list")
         if name.startswith("/") or ".." in Path(name).parts:
             raise UserError(f"{where}: {name} leads out of data.root; write paths below it")
         try:
-            sizes.append((root / name).stat().st_size)
-        except OSError:
+            found = (root / name).stat()
+            if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for who writes to it
+                raise UserError(f"{where}: {root / name}: no regular file; take its line out of the list")
+            sizes.append(found.st_size)
+        except (OSError, ValueError):
             raise UserError(f"{where}: {root / name}: no such file; is data.root right?") from None
         names.append(name.encode())
         labels.append(int(label))

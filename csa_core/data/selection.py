@@ -16,6 +16,7 @@ from csa_core import store
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
+from csa_core.files import read_text
 
 SHIPPED = Path(__file__).parent / "selections"
 LENGTH = 16  # hexadecimal digits a line; the header's SHA-256 is over all pixels
@@ -96,8 +97,8 @@ def _keys(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, str]]:
 def _read(path: Path) -> tuple[str, list[tuple[int, tuple[str, str]]]]:
     """Return the SHA-256 of the data set that a selection makes, and (line number, (class, pixels)) of each image."""
     try:
-        text = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        text = read_text(path).splitlines()
+    except UserError:
         shipped = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.txt")))
         raise UserError(f"data.selection: no readable file '{path}'; name one, or {shipped}") from None
     stated, lines = "", []

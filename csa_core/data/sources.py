@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.demo import DIGEST as DEMO_DIGEST
 from csa_core.data.demo import make_demo
 from csa_core.data.selection import select
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 
 MOST_SHARED = 0.01
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -31,10 +30,13 @@ def load_source(data: DataConfig) -> Dataset | listed.ImageList:
     Raises:
         UserError: missing or unreadable files, wrong labels, empty classes.
     """
-    if data.source == "image_list":
-        return listed.read_lists(data)
-    dataset = SOURCES[data.source](data).check(f"data.source {data.source}")
-    return select(dataset, data.selection) if data.selection is not None else dataset
+    try:
+        if data.source == "image_list":
+            return listed.read_lists(data)
+        dataset = SOURCES[data.source](data).check(f"data.source {data.source}")
+        return select(dataset, data.selection) if data.selection is not None else dataset
+    except OSError as error:
+        raise UserError(f"{error.filename or data.root}: cannot be read ({error.strerror}); see to it") from None
 
 
 def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:
@@ -140,7 +142,7 @@ def _note_two_labels(pixels: Iterable[bytes], labels: Sequence[int], names: Sequ
     if both:
         i, j = both[0]
         line = f"{len(both)} training images carry two labels, pixel by pixel: {names[i]} is {names[j]}"
-        print(f"note: {line}", file=sys.stderr)
+        say(f"note: {line}")
 
 
 def _check_overlap(tested_on: list[tuple[Path, Path | None]]) -> None:
@@ -155,7 +157,7 @@ def _check_overlap(tested_on: list[tuple[Path, Path | None]]) -> None:
         line = f"{len(both)} of {len(tested_on)} test images are training images, pixel by pixel: {test} is {train}"
         if len(both) > MOST_SHARED * len(tested_on):
             raise UserError(f"{line}; take them out of one")
-        print(f"note: {line}", file=sys.stderr)
+        say(f"note: {line}")
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -172,6 +174,8 @@ def _images(folder: Path) -> Iterator[Path]:
     if not files:
         raise UserError(f"{folder}: class without images; add some or remove the folder")
     for path in files:
+        if not path.is_file():  # to open a pipe is to wait for who writes to it
+            raise UserError(f"{path}: no regular file; remove it")
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise UserError(f"{path}: not a PNG, JPEG or WebP image; remove it")
         yield path

@@ -11,7 +11,7 @@ from csa_core.config import DataConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
 from csa_core.data.streams import keyed_generator
-from csa_core.errors import UserError
+from csa_core.errors import UserError, untrusted
 
 GROUP_SIZES = {"cifar100_paper": (36, 35, 29), "cifar10_field": (3, 4, 3)}
 """Classes of many, medium and few, in label order."""
@@ -116,13 +116,12 @@ def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Sp
         UserError: damaged, of another data set, made by another recipe, or an index out of range.
     """
     content = store.read_json(path)
-    try:
+    with untrusted(f"{path}: is not a split file; make it with `python -m csa_core split`"):
         indices = np.concatenate([np.asarray(part, dtype=np.int64) for part in content["indices"].values()])
         counts = np.asarray(content["class_counts"], dtype=np.int64)
         split = _split(indices, counts, content["recipe"], content["data"])
         stated = content["sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path}: is not a split file; make it with `python -m csa_core split`") from None
+        expected = np.repeat(np.arange(len(dataset.class_names)), counts)
     again = "make it again with `python -m csa_core split`"
     if split.digest != stated:
         raise UserError(f"{path}: content does not match its SHA-256; {again}")
@@ -130,11 +129,12 @@ def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Sp
         raise UserError(f"{path}: is a split of data {content['data'][:12]}, not {dataset.digest[:12]}; {again}")
     if content["recipe"] != recipe(data):
         raise UserError(f"{path}: was made with {content['recipe']}, the run asks for {recipe(data)}; {again}")
-    expected = np.repeat(np.arange(len(dataset.class_names)), counts)
-    if indices.min() < 0 or indices.max() >= len(dataset.train_labels):
+    if not len(indices) or indices.min() < 0 or indices.max() >= len(dataset.train_labels):
         raise UserError(f"{path}: an index lies outside the {len(dataset.train_labels)} training images; {again}")
     if not np.array_equal(dataset.train_labels[indices], expected):
         raise UserError(f"{path}: indices do not match the labels of the data set; {again}")
+    if not np.array_equal(indices, make_split(dataset, data).indices):  # whoever wrote the file and its SHA-256
+        raise UserError(f"{path}: its images are not those that its recipe keeps; {again}")
     return split
 
 

@@ -22,7 +22,13 @@ class RankLost(Exception):
 
 
 def keep_compiled(folder: Path) -> None:
-    """Let torch.compile keep what it makes in `folder`, unless the user has named another place."""
+    """Let torch.compile keep what it makes in `folder`, unless the user has named another place.
+
+    Raises:
+        UserError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is in the way of the folder that torch.compile keeps its work in; remove it")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
 
 

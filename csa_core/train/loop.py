@@ -27,8 +27,7 @@ from csa_core.models.precision import resolve
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.guard import NotFinite
 from csa_core.train.memory import one_line_when_out_of_memory
-from csa_core.train.monitor.events import EVENTS, events_of
-from csa_core.train.monitor.live import PARTIAL, Live
+from csa_core.train.monitor.live import Live, show_finished
 from csa_core.train.monitor.progress import Progress
 from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
@@ -58,6 +57,8 @@ class Options:
     """auto, yes or no, see `csa_core.train.compiled`."""
     capture: str = "auto"
     """auto replays steps as CUDA graphs where that is possible, no does not."""
+    wait: bool = False
+    """Wait for a process that trains this run, or fills this folder, in place of refusing; not with several ranks."""
 
 
 def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options: Options) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     for each in (folder, out):
         store.make_folder(each)
     # One rank holds the lock, reads and writes; the others train with it.
-    with hold(folder) if rank() == 0 else nullcontext():
+    with hold(folder, out, options.wait and ranks() == 1) if rank() == 0 else nullcontext():
         if options.retrain and rank() == 0:
             for path in [*checkpoint.find(folder), folder / "finished.json"]:
                 store.remove(path)
@@ -95,19 +96,13 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
         if rank() == 0:
             _publish(folder, out)
         wait()
-    return store.read_sealed(out / "metrics.json")
+        return store.read_sealed(folder / "metrics.json")
 
 
 def _publish(folder: Path, out: Path) -> None:
-    """Copy the results from the state to where they are wanted, the metrics last."""
-    store.remove(out / "metrics.json")
-    store.write_bytes(out / EVENTS, events_of(folder))
-    store.remove(out / PARTIAL)
-    for name in store.RESULTS:
-        store.write_bytes(out / name, (folder / name).read_bytes())
-    for name in (*store.RESULTS, EVENTS, PARTIAL):
-        for left in out.glob(f".{name}.*.tmp"):  # of a killed writer
-            store.remove(left)
+    """Copy the results from the state to where they are wanted, all or none, and then what is only shown."""
+    store.write_together(out, ((name, store.read_bytes(folder / name)) for name in store.RESULTS))
+    show_finished(folder, out)
 
 
 def _train_epochs(
@@ -133,7 +128,7 @@ def _train_epochs(
         progress.say(line)
     if first:
         progress.say(f"continuing after epoch {first} of {epochs}")
-    live = Live(run, folder, out, digests, history, before) if rank() == 0 else None
+    live = Live(run, folder, out, digests, history, before, progress.say) if rank() == 0 else None
     start = saved = time.monotonic()
     try:
         for epoch in range(first, epochs):
@@ -141,9 +136,6 @@ def _train_epochs(
             if every and (epoch + 1) % every == 0:
                 row |= _test_accuracies(run)
             history.append(row)
-            progress.epoch(epoch + 1, row)
-            if live:
-                live.epoch()
             run.method.check(history)
             now = time.monotonic()
             if decided_by_first_rank(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
@@ -151,6 +143,9 @@ def _train_epochs(
                     meta = {"history": history, "seconds": before + now - start, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
                 saved = now
+            progress.epoch(epoch + 1, row)
+            if live:
+                live.epoch()
         if said := run.method.remark(history):
             progress.say(said)
     except BaseException as error:
@@ -160,7 +155,7 @@ def _train_epochs(
     finally:
         progress.close()
         if live:
-            live.end()
+            live.show()
     return history, before + time.monotonic() - start
 
 

@@ -20,6 +20,25 @@ MORE = {
     "model: NO": "model: ",
     "mask_forward: on": "mask_forward: ",
 }
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+# What only means to take time or memory, or breaks what reads it.
+HOSTILE = {
+    BOMB: "its aliases stand for more than 100,000 values",
+    "&a {data: *a}": "an alias stands for what it is part of",
+    "lr: " + "1" * 100_000: "is too long",
+    "lr: 0x" + "f" * 1900: "lr: input should be a finite number",
+    "".join(f"k{i}: 1\n" for i in range(700_000)): "bytes, more than 131,072",
+    "[" * 100_000: "is not valid YAML",
+    "{a: " * 30_000: "is not valid YAML",
+    "lr: !!timestamp x": "is not valid YAML",
+    "lr: !!bool x": "is not valid YAML",
+    'data: {root: "a\\0b"}': "holds what is no character",
+    'data: {root: "\\ud800"}': "holds what is no character",
+    'model: "\\e[2J"': "model: unknown name '\\x1b[2J'",
+    "method: 0x" + "f" * 1900: "method: unknown name",
+}  # fmt: skip
 RUN = """
 import contextlib, io, json, sys, time
 from csa_core import cli
@@ -34,7 +53,7 @@ print(json.dumps([report, "torch" in sys.modules]))
 
 
 def test_malformed_files_are_refused_in_one_line_before_torch(tmp_path: Path) -> None:
-    cases = list((MALFORMED | MORE).items())
+    cases = list((MALFORMED | MORE | HOSTILE).items())
     assert len(cases) >= 40
     for number, (text, _) in enumerate(cases):
         (tmp_path / f"{number}.yaml").write_text(text)

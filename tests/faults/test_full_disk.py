@@ -19,29 +19,10 @@ from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, TINY, tiny
+from tests.faults.conftest import mounted
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
-UNSEALED = ("lock", "history.csv", "history.partial.csv", "events.out.tfevents.csa")
-
-
-def mounted(*words: str) -> bool:
-    return bool(shutil.which("mount")) and subprocess.run(["mount", *words], capture_output=True).returncode == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A file system that can be given another size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not mounted("-t", "tmpfs", "-o", "size=64k", "faults", str(folder)):
-        pytest.skip("mounting is not allowed here")
-
-    def resize(kilobytes: int) -> Path:
-        assert mounted("-o", f"remount,size={max(kilobytes, 4)}k", str(folder))
-        return folder
-
-    yield resize
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+UNSEALED = ("lock", ".lock", "history.csv", "history.partial.csv", "events.out.tfevents.csa")
 
 
 def attempt(out: Path, dataset: Dataset, split: Split, state: Path | None = None, seconds: float = 0) -> str:

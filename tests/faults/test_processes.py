@@ -67,11 +67,16 @@ def test_a_lock_falls_with_its_holder(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from csa_core.train.state.lock import hold
-with hold(Path(sys.argv[1])):
+with hold(Path(sys.argv[1]), Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    taking = "import sys\nfrom pathlib import Path\nfrom csa_core.train.state.lock import hold\n" \
-        "with hold(Path(sys.argv[1])):\n    print(Path(sys.argv[1], 'holder.json').read_text())"  # fmt: skip
+    taking = """
+import sys
+from pathlib import Path
+from csa_core.train.state.lock import hold
+with hold(Path(sys.argv[1]), Path(sys.argv[1])):
+    print(Path(sys.argv[1], "holder.json").read_text())
+"""
     killed = subprocess.Popen([sys.executable, "-c", holding, str(tmp_path)], cwd=ROOT)
     assert killed.wait(timeout=PATIENCE) == -signal.SIGKILL
     assert json.loads((tmp_path / "holder.json").read_text())["process"] == killed.pid

@@ -79,6 +79,23 @@ def test_a_signal_to_snakemake_ends_it_and_the_same_command_goes_on(number: int,
     assert folder.read(TABLE) == whole.read(TABLE)
 
 
+def test_snakemake_alone_killed_leaves_trainers_that_the_next_one_waits_for(whole: Folder, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.write(seeds=[1], overrides={"epochs": 60, "lr_drops": []})
+    command = folder.command(RUN)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("results/state/*/holder.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert folder.snakemake("--unlock").returncode == 0
+    done = folder.snakemake(RUN)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "results/logs/runs/tiny/csa/seed=1.log").read_text(errors="replace")
+    assert "is training this run; waiting for it" in log, log
+
+
 def test_twenty_orders_of_hashes_find_nothing_to_do(whole: Folder) -> None:
     for seed in range(20):
         done = subprocess.run([*whole.command(TABLE, "results/baselines.csv"), "--dry-run"], cwd=ROOT, text=True,

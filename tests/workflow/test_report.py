@@ -216,7 +216,7 @@ BAD = {
     "other data": (lambda: spoil(RUN, digests={"data": "x" * 64}), "data digest differs from that of"),
     "other split": (lambda: spoil(RUN, digests={"split": "x" * 64}), "split digest differs from that of"),
     "no such head": (lambda: spoil(RUN, predicts="resampling"), "lacks what table row 'Other' needs"),
-    "nan": (lambda: RUN.write_text(RUN.read_text().replace("0.85", "NaN")), "content does not match its SHA-256"),
+    "nan": (lambda: RUN.write_text(RUN.read_text().replace("0.85", "NaN")), "is not JSON"),
     "another digit": (lambda: RUN.write_text(RUN.read_text().replace("0.85", "0.86")), "does not match its SHA-256"),
     "no SHA-256": (lambda: RUN.write_text(json.dumps(read_sealed(RUN))), "content does not match its SHA-256"),
     "text": (

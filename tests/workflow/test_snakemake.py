@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -131,6 +132,17 @@ def test_a_second_call_does_nothing(finished: Folder) -> None:
     done = finished.snakemake()
     assert "Nothing to be done" in done.stdout + done.stderr
     assert finished.read("results/table2.csv") == before
+
+
+def test_results_that_were_copied_are_compared_with_the_plan(finished: Folder, tmp_path: Path) -> None:
+    """Without `.snakemake`, as a clone has them: what fits is kept, and what does not is made again."""
+    shutil.copytree(finished.path / "results", tmp_path / "results")
+    folder = Folder(tmp_path)
+    assert folder.jobs("results/table4.csv", "results/table2.csv") == {}
+    folder.write(overrides={"weight_decay": 0.001})
+    assert folder.jobs("results/table4.csv") == {"train": 2, "table": 1}
+    folder.write(overrides={}, seeds=[1])
+    assert folder.jobs("results/table4.csv", "results/figures/curves-table4.svg") == {"table": 1, "figure": 1}
 
 
 def test_redrawing_trains_nothing(finished: Folder) -> None:

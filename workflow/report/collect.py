@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from csa_core.errors import UserError
+from csa_core.errors import UserError, untrusted
 from csa_core.store import canonical, read_sealed
 from workflow.rows import name_of
 
@@ -61,19 +62,20 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 continue
             metrics = read_sealed(path)
             again = f"delete {path.parent} and run snakemake again"
-            try:
+            with untrusted(f"{path}: lacks what table row '{row['label']}' needs; {again}"):
                 head = row["head"] or metrics["predicts"]
                 scores = metrics["heads"][head]
                 values = {name: scores["accuracy"][name] for name in GROUPS}
                 values["balanced"] = scores.get("balanced")  # results from before it was measured have none
                 values |= {name: scores[name] for name in MEASURES[1:]}
-                stated = {key: metrics["digests"][key] for key in ("config", "code", "data", "split")}
+                stated = {key: str(metrics["digests"][key]) for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
-                started_from = metrics["digests"]["parent"] if parent else None
-            except (KeyError, TypeError):
-                raise UserError(f"{path}: lacks what table row '{row['label']}' needs; {again}") from None
+                started_from = str(metrics["digests"]["parent"]) if parent else ""
+                wrong = _wrong(values, scores, metrics["groups"]) or _wrong_count(metrics.get("shifted_steps"))
+            if wrong:
+                raise UserError(f"{path}: {wrong}; {again}")
             for key, wanted in (("config", config), ("code", code)):
                 if stated[key] != wanted:
                     raise UserError(f"{path}: {key} digest is {stated[key][:12]}, expected {wanted[:12]}; {again}")
@@ -93,8 +95,6 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
             computed[str(path)] = how | (metrics.get("computed") or {})
             for column in GROUPS + MEASURES:
                 value = values[column]
-                if value is not None and not (isinstance(value, float | int) and math.isfinite(value)):
-                    raise UserError(f"{path}: {column} is {value!r}; {again}")
                 lines.append(line | {"column": column, "value": math.nan if value is None else value})
     if not lines:
         raise UserError(
@@ -107,9 +107,37 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
     return pd.DataFrame(lines), facts
 
 
+def _wrong(values: dict[str, Any], scores: dict[str, Any], groups: list[str]) -> str:
+    """Say what is wrong with the measures of a head, if anything: a seal shows who wrote them, not that they are true.
+
+    Accuracies are made again from the counts by class, where these are there.
+    """
+    for name, value in values.items():
+        if value is not None and not (isinstance(value, float | int) and 0 <= value <= 1):
+            return f"{name} is {value!r}, no fraction from 0 to 1"
+    if "correct" not in scores:
+        return ""
+    correct, images = (np.asarray(scores[key], dtype=np.int64) for key in ("correct", "images"))
+    if not ((correct >= 0) & (correct <= images) & (images > 0)).all():
+        return "its counts of correct images are no counts of images"
+    counted = {"all": correct.sum() / images.sum()}
+    for group in GROUPS[1:]:
+        if (inside := np.array([name == group for name in groups])).any():
+            counted[group] = (correct[inside] / images[inside]).mean()
+    for name, value in counted.items():
+        if values[name] is None or abs(values[name] - value) > 1e-9:
+            return f"accuracy of {name} is {values[name]!r}, its counts say {value:.6g}"
+    return ""
+
+
+def _wrong_count(value: Any) -> str:
+    return "" if value is None or (isinstance(value, int) and value >= 0) else f"shifted_steps is {value!r}, no count"
+
+
 def _is_of(path: Path, digests: dict[str, str]) -> bool:
     """Whether a run is finished, with these digests."""
-    return path.exists() and digests.items() <= read_sealed(path).get("digests", {}).items()
+    with untrusted(f"{path}: says of no run what it is of; delete it and run snakemake again"):
+        return path.exists() and digests.items() <= dict(read_sealed(path).get("digests", {})).items()
 
 
 def _codes(table: dict[str, Any]) -> dict[str, str]:

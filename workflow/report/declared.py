@@ -1,11 +1,10 @@
 """What every drawing command is told: the configuration of the workflow, and so its plan."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from csa_core.config import load_yaml, parse_yaml
+from csa_core.config import load_yaml, parse_yaml, read_stdin
 from csa_core.errors import UserError
 from workflow.plan import Plan
 
@@ -32,7 +31,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         UserError: it cannot be read, or something in it is wrong.
     """
     if args.config == ["-"]:
-        fields = parse_yaml(sys.stdin.read(), "stdin")
+        fields = parse_yaml(read_stdin(), "stdin")
         codes = fields.pop("codes", None) if isinstance(fields, dict) else None
         return Plan(fields, spell_out=(), codes=codes)
     config = load_yaml(CONFIG)

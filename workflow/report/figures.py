@@ -25,10 +25,12 @@ from matplotlib.ticker import MaxNLocator
 from csa_core import store
 from csa_core.errors import UserError
 from csa_core.store import read_sealed
+from workflow.fresh import drawn_from
 from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, save, use_style
 from workflow.report.summary import paired_intervals
+from workflow.report.texts import csv_text
 
 LABELS = 16  # most that a legend of lines has room for
 
@@ -51,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         table = plan.declaration(name)
         values, _ = collect(table)
         figure, drawn = KINDS[kind](table, values)
-        save(figure, args.out)
-        store.write_bytes(Path(f"{args.out}.csv"), drawn.to_csv(index=False).encode())
+        save(figure, args.out, drawn_from(plan, name))
+        store.write_bytes(Path(f"{args.out}.csv"), csv_text(drawn).encode())
     except UserError as error:
         print(f"figures: {error}", file=sys.stderr)
         return 2

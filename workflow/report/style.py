@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from csa_core import store
+from csa_core.errors import UserError
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by marker and line.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
@@ -28,8 +29,8 @@ STYLE: Any = {
 # No dates and no versions.
 METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
 }
 
 
@@ -39,9 +40,17 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def save(figure: Figure, prefix: str) -> None:
-    """Write PREFIX.pdf, PREFIX.svg and PREFIX.png."""
+def save(figure: Figure, prefix: str, drawn_from: str = "") -> None:
+    """Write PREFIX.pdf, PREFIX.png and PREFIX.svg, which also says what it was drawn from: all, or none."""
+    images = {}
     for kind, metadata in METADATA.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=300, metadata=metadata)
-        store.write_bytes(Path(f"{prefix}.{kind}"), buffer.getvalue())
+        said = {"Description": drawn_from} if kind == "svg" and drawn_from else {}
+        try:
+            figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"{prefix}: cannot be drawn ({reason}); write a $ of a title or label as \\$") from None
+        images[kind] = buffer.getvalue()
+    path = Path(prefix)
+    store.write_together(path.parent, ((f"{path.name}.{kind}", image) for kind, image in images.items()))

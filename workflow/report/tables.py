@@ -18,10 +18,12 @@ from scipy.special import stdtrit
 
 from csa_core import store
 from csa_core.errors import UserError
+from workflow.fresh import drawn_from
 from workflow.report.claims import judge_all
 from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.summary import CONFIDENCE, summarise
+from workflow.report.texts import csv_text, markdown_text
 from workflow.report.wording import COMPARABLE, explanation, heading
 
 COMPARED = ("all", "few")
@@ -43,14 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         plan = read_plan(args)
-        write(plan.declaration(args.table), args.out, args.partial)
+        write(plan.declaration(args.table), args.out, args.partial, drawn_from(plan, args.table, args.partial))
     except UserError as error:
         print(f"tables: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def write(table: dict[str, Any], prefix: str, partial: bool = False) -> None:
+def write(table: dict[str, Any], prefix: str, partial: bool = False, made_from: str = "") -> None:
     """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
     values, facts = collect(table, partial)
     summary, claims = tidy(table, values), judge_all(table, values)
@@ -58,16 +60,16 @@ def write(table: dict[str, Any], prefix: str, partial: bool = False) -> None:
     seeds["percent"] *= 100
     not_of_a_run = ["row", "name", "test_images", *(COUNTED.keys() - set(table["columns"]))]
     texts = {
-        ".csv": summary.to_csv(index=False),
-        ".seeds.csv": seeds.drop(columns=not_of_a_run).to_csv(index=False),
+        ".csv": csv_text(summary),
+        ".seeds.csv": csv_text(seeds.drop(columns=not_of_a_run)),
         ".md": markdown(table, summary, facts),
         ".tex": latex(table, summary, facts),
-        ".claims.csv": claims.to_csv(index=False),
+        ".claims.csv": csv_text(claims),
     }
-    shown = on_page(table, values, summary, claims, facts)
-    for suffix, text in texts.items():
-        store.write_bytes(Path(prefix + suffix), text.encode())
-    store.write_json(Path(f"{prefix}.json"), shown)
+    shown = on_page(table, values, summary, claims, facts) | {"drawn_from": made_from}
+    texts[".json"] = store.json_text(shown)
+    path = Path(prefix)
+    store.write_together(path.parent, ((path.name + suffix, text.encode()) for suffix, text in texts.items()))
 
 
 def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
@@ -170,8 +172,15 @@ def from_paper(summary: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
     """Return the table as a person reads it, under a heading that says what was run."""
     digests = ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items())
-    body = cells(table, summary).to_markdown(index=False, disable_numparse=True)
-    parts = [f"# {table['title']}", heading(table, facts), body, table["note"], explanation(table, summary)]
+    shown = cells(table, summary).map(markdown_text).rename(columns=markdown_text)
+    body = shown.to_markdown(index=False, disable_numparse=True)
+    parts = [
+        f"# {markdown_text(table['title'])}",
+        heading(table, facts),
+        body,
+        table["note"],
+        explanation(table, summary),
+    ]
     return "\n\n".join(filter(None, [*parts, f"Digests: {digests}."])) + "\n"
 
 

@@ -1,4 +1,6 @@
 rule data:
+    input:
+        ASKED.data,
     output:
         "<results>/data/{data}/dataset.safetensors",
     log:
@@ -7,10 +9,12 @@ rule data:
         config=lambda w: or_one_line(PLAN.data_json, w.data),
         files=lambda w: PLAN.data_files(w.data),
         code=PLAN.data_code,
+        made_from=lambda w: or_one_line(made_from, PLAN, w.data),
     message:
         "Data set {wildcards.data}"
     shell:
-        "printf %s {params.config:q} | python -m csa_core data - --out {output:q} > {log:q} 2>&1"
+        "printf %s {params.config:q} | python -m csa_core data - --out {output:q} --made-from {params.made_from}"
+        " > {log:q} 2>&1"
 
 
 rule split:

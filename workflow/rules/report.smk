@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(w.table)],
+        metrics=ASKED.table,
         code=REPORT_CODE,
     output:
         csv=report("<results>/{table}.csv", category="Tables", caption="../captions/table.rst"),
@@ -23,6 +23,7 @@ rule table:
 # Asked for by name only: a table of what is finished so far, marked as partial.
 rule partial:
     input:
+        lambda w: ASKED.table(w, "partial/"),
         code=REPORT_CODE,
     output:
         multiext("<results>/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv", ".json"),
@@ -41,8 +42,8 @@ rule partial:
 
 rule figure:
     input:
-        metrics=lambda w: [f"{run.folder}/metrics.json" for run in PLAN.runs_of(table_of(w.figure))],
-        histories=lambda w: [f"{run.folder}/history.csv" for run in PLAN.runs_of(table_of(w.figure))],
+        metrics=ASKED.figure,
+        histories=lambda w: [f"{run.folder}/history.csv" for run in PLAN.runs_of(ASKED.table_of(w))],
         code=REPORT_CODE,
     output:
         svg=report("<results>/figures/{figure}.svg", category="Figures", caption="../captions/figure.rst"),
@@ -50,7 +51,7 @@ rule figure:
     log:
         "<results>/logs/figures/{figure}.log",
     params:
-        drawing=lambda w: PLAN.drawing(table_of(w.figure)),
+        drawing=lambda w: PLAN.drawing(ASKED.table_of(w)),
         prefix=lambda w, output: output.svg.removesuffix(".svg"),
     message:
         "Figure {wildcards.figure}"
@@ -61,7 +62,7 @@ rule figure:
 
 rule contexts:
     input:
-        weights=f"{REFERENCE.folder}/weights.safetensors",
+        weights=ASKED.contexts,
         metrics=f"{REFERENCE.folder}/metrics.json",
         data=f"<results>/data/{REFERENCE.data}/dataset.safetensors",
         split=f"<results>/data/{REFERENCE.data}/{REFERENCE.split}.json",

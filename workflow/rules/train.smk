@@ -1,8 +1,8 @@
 rule train:
     input:
-        data=lambda w: f"<results>/data/{run_of(w).data}/dataset.safetensors",
-        split=lambda w: f"<results>/data/{run_of(w).data}/{run_of(w).split}.json",
-        parent=lambda w: or_one_line(PLAN.parent_files, run_of(w)),
+        data=lambda w: f"<results>/data/{ASKED.run(w).data}/dataset.safetensors",
+        split=lambda w: f"<results>/data/{ASKED.run(w).data}/{ASKED.run(w).split}.json",
+        parent=lambda w: or_one_line(PLAN.parent_files, ASKED.run(w)),
     output:
         expand(
             "<results>/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
@@ -11,9 +11,9 @@ rule train:
         ),
     log:
         f"<results>/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
-    threads: lambda w: PLAN.config.threads * run_of(w).ranks
+    threads: lambda w: PLAN.config.threads * ASKED.run(w).ranks
     resources:
-        gpu=lambda w: run_of(w).ranks if GPUS else 0,
+        gpu=lambda w: ASKED.run(w).ranks if GPUS else 0,
         # Text for the command line, here because no change of a resource trains again.
         devices=DEVICES,
         state=PLAN.state,
@@ -24,10 +24,10 @@ rule train:
         expected=EXPECTED,
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
-        config=lambda w: run_of(w).json,
-        code=lambda w: PLAN.code_of(run_of(w).config.method),
+        config=lambda w: ASKED.run(w).json,
+        code=lambda w: PLAN.code_of(ASKED.run(w).config.method),
         out=lambda w, output: os.path.dirname(output[0]),
-        parent=lambda w, input: f"--parent '{input.parent}'" if input.parent else "",
+        parent=lambda w, input: f"--parent {shlex.quote(str(input.parent))}" if input.parent else "",
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     shell:
@@ -35,5 +35,5 @@ rule train:
         " {resources.gpu} --"
         " python -m csa_core train - --data {input.data:q} --split {input.split:q} {params.parent} --out {params.out:q}"
         " --state {resources.state:q} --device {resources.device} --threads {threads} {resources.workers}"
-        " --compile {resources.compile} --capture {resources.capture}"
+        " --wait --compile {resources.compile} --capture {resources.capture}"
         " --code-version {params.code:q} {resources.expected} > {log:q} 2>&1"

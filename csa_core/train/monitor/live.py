@@ -8,13 +8,13 @@ import os
 import socket
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from csa_core import store
-from csa_core.errors import UserError
-from csa_core.train.monitor.events import EVENTS, event_file, record
+from csa_core.errors import say
+from csa_core.train.monitor.events import EVENTS, event_file, events_of, record
 from csa_core.train.run import Run
 from csa_core.train.state.results import Row, history_csv
 
@@ -27,35 +27,48 @@ class Live:
     """Writes them at the first epoch, then at the end of an epoch when the last time was `SECONDS` ago."""
 
     def __init__(
-        self, run: Run, folder: Path, shown: Path, digests: dict[str, str], history: list[Row], spent: float
+        self,
+        run: Run,
+        folder: Path,
+        shown: Path,
+        digests: dict[str, str],
+        history: list[Row],
+        spent: float,
+        warn: Callable[[str], None],
     ) -> None:
         """Begin after the epochs of `history`, which took `spent` seconds.
 
         Args:
             folder: the run's state, where its sign of life is.
             shown: where a person looks for history and events.
+            warn: is told, once, what could not be written.
         """
         self._run, self._folder, self._shown, self._digests = run, folder, shown, digests
-        self._history = history
+        self._history, self._spent, self._warn = history, spent, warn
         self._ends = deque([time.monotonic()], EPOCHS + 1)
-        self._events = event_file(history, time.time(), spent)
+        self._recorded, self._events = 0, b""
+        self._has_warned = False
         self.show()
         self._last = float("-inf")
 
     def epoch(self) -> None:
         """An epoch has ended, and its row is in the history."""
         self._ends.append(time.monotonic())
-        self._events += record(self._history[-1], time.time())
         if time.monotonic() - self._last >= SECONDS:
             self.show()
             self._last = time.monotonic()
 
     def show(self) -> None:
-        """Write all three.
+        """Write all three, each whatever becomes of the others: a run never fails for what is only shown."""
+        for write in (self._sign_of_life, self._partial_history, self._event_file):
+            try:
+                write()
+            except Exception as error:
+                if not self._has_warned:
+                    self._warn(f"warning: {error}; training goes on without it")
+                self._has_warned = True
 
-        Raises:
-            UserError: one cannot be written.
-        """
+    def _sign_of_life(self) -> None:
         done, head = len(self._history), self._run.method.scored_as(self._run.config).predicts
         tested = (row[f"test_accuracy_{head}"] for row in reversed(self._history) if f"test_accuracy_{head}" in row)
         epochs = len(self._ends) - 1
@@ -75,11 +88,24 @@ class Live:
             },
             lasting=False,
         )
+
+    def _partial_history(self) -> None:
         store.write_bytes(self._shown / PARTIAL, history_csv(self._history).encode(), lasting=False)
-        # In place: TensorBoard holds the file open, and would not see another one that takes its name.
+
+    def _event_file(self) -> None:
+        """In place: TensorBoard holds the file open, and would not see another one that takes its name."""
+        if not self._events:
+            self._events, self._recorded = event_file(self._history, time.time(), self._spent), len(self._history)
+        for row in self._history[self._recorded :]:
+            self._events += record(row, time.time())
+        self._recorded = len(self._history)
         store.write_in_place(self._shown / EVENTS, self._events)
 
-    def end(self) -> None:
-        """Write the last epochs, however training ended, if that is possible."""
-        with suppress(UserError):
-            self.show()
+
+def show_finished(state: Path, shown: Path) -> None:
+    """Show what a finished run's state holds, and no longer what was shown while it trained."""
+    try:
+        store.write_bytes(shown / EVENTS, events_of(state))
+        store.remove(shown / PARTIAL)
+    except Exception as error:
+        say(f"warning: {error}; the results are there")

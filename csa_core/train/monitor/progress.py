@@ -2,9 +2,12 @@
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
+
+from csa_core.errors import printable, say
 
 LOG_SECONDS = 60.0
 # What is shown of an epoch, where its row has it.
@@ -17,20 +20,24 @@ SHOWN = {
 
 
 class Progress:
-    """Report epochs with loss, accuracy and time left, on stderr."""
+    """Report epochs with loss, accuracy and time left, on stderr; whatever becomes of that, training goes on."""
 
     def __init__(self, epochs: int, done: int, quiet: bool = False) -> None:
         self._quiet = quiet
         self._epochs, self._first = epochs, done
         self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=epochs, initial=done, unit="epoch", disable=quiet or None, dynamic_ncols=True)
+        self._bar: tqdm[Any] | None = None
+        with suppress(Exception):
+            is_live = not quiet and sys.stderr.isatty()
+            self._bar = tqdm(total=epochs, initial=done, unit="epoch", dynamic_ncols=True) if is_live else None
 
     def epoch(self, done: int, row: dict[str, Any]) -> None:
         """Say that `done` epochs are finished; `row` is the last one's line of the history."""
         text = ", ".join(f"{name} {form(row[key])}" for key, (name, form) in SHOWN.items() if key in row)
-        if not self._bar.disable:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
+        if self._bar is not None:
+            with suppress(Exception):
+                self._bar.set_postfix_str(text, refresh=False)
+                self._bar.update()
             return
         now = time.monotonic()
         if done in (self._first + 1, self._epochs) or now - self._last >= LOG_SECONDS:
@@ -41,11 +48,14 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print one line above the live one."""
-        if self._quiet:
-            return
-        tqdm.write(line, file=sys.stderr)
-        sys.stderr.flush()
+        if self._bar is not None:
+            with suppress(Exception):
+                tqdm.write(printable(line), file=sys.stderr)
+        elif not self._quiet:
+            say(line)
 
     def close(self) -> None:
         """End the live line."""
-        self._bar.close()
+        if self._bar is not None:
+            with suppress(Exception):
+                self._bar.close()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import Damaged
 
 KEEP = 2
 
@@ -17,8 +17,13 @@ def save(folder: Path, epoch: int, tensors: store.Tensors, meta: dict[str, Any])
 
 
 def find(folder: Path) -> list[Path]:
-    """Return the checkpoints in `folder`, newest first."""
-    return sorted(folder.glob("epoch-*.safetensors"), reverse=True)
+    """Return the checkpoints in `folder`, newest first.
+
+    Raises:
+        Unreadable: the folder cannot be listed.
+    """
+    names = store.names_in(folder)
+    return [folder / name for name in reversed(names) if name.startswith("epoch-") and name.endswith(".safetensors")]
 
 
 def load_newest(folder: Path, digests: dict[str, str]) -> tuple[store.Tensors, dict[str, Any], list[str]]:
@@ -26,16 +31,19 @@ def load_newest(folder: Path, digests: dict[str, str]) -> tuple[store.Tensors, d
 
     A damaged one is removed. One of another configuration, data set, split, parent or code is kept under
     another name.
+
+    Raises:
+        Unreadable: one could not be read, of which nothing is known; all stay as they are.
     """
     damaged = []
     for path in find(folder):
         try:
             tensors, meta, _ = store.read_tensors(path)
-        except UserError as error:
+        except Damaged as error:
             damaged.append(f"{str(error).partition(';')[0]}; going back to the one before")
             store.remove(path)
             continue
-        have = meta.get("digests", {})
+        have = meta["digests"] if isinstance(meta, dict) and isinstance(meta.get("digests"), dict) else {}
         if other := [key for key in digests if have.get(key) != digests[key]]:
             aside = path.replace(path.with_suffix(".other"))
             damaged.append(f"{path}: is of another run (differs in the digest of {', '.join(other)}); kept as {aside}")

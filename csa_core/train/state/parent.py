@@ -33,9 +33,9 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
     path = path / "weights.safetensors" if path.is_dir() else path
     weights, label, digest = store.read_tensors(path)
     try:
-        method, identity = label["config"]["method"], label["config"]
+        method, identity = label["config"]["method"], dict(label["config"])
         stated = {key: label["digests"][key] for key in ("data", "split")}
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: holds no trained weights; name those of a {wanted.method} run") from None
     if method != wanted.method:
         raise UserError(f"{path}: is of a {method} run; this {config.method} run starts from method {wanted.method}")

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import json
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ import csa_core
 from csa_core import store
 from csa_core.code import code_digest
 from csa_core.data.ranks import rank
+from csa_core.errors import Damaged, Missing
 from csa_core.models.precision import instruction_sets
 from csa_core.train.metrics import make_metrics
 from csa_core.train.run import Run
@@ -52,17 +52,20 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", store.sealed(metrics))
     store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})
-    left_by_a_killed_writer = folder.glob(".*.tmp")
-    for path in [*checkpoint.find(folder), folder / store.PROGRESS, *left_by_a_killed_writer]:
+    for path in [*checkpoint.find(folder), folder / store.PROGRESS]:
         store.remove(path)
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the results are all there and as they were written; damaged ones are trained again."""
+    """Whether the results are all there and as they were written; damaged ones are trained again.
+
+    Raises:
+        Unreadable: one is there and could not be read.
+    """
     try:
-        listed = json.loads((folder / "finished.json").read_bytes())
+        listed = store.read_json(folder / "finished.json")
         return bool(listed == {name: _sha256(folder / name) for name in store.RESULTS})
-    except (OSError, ValueError):
+    except (Missing, Damaged):
         return False
 
 
@@ -109,4 +112,4 @@ def processor() -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(store.read_bytes(path)).hexdigest()

@@ -179,7 +179,7 @@ def test_two_processes_do_not_train_one_run(dataset: Dataset, split: Split, tmp_
     fit(tiny(), dataset, split, tmp_path)
     (folder,) = (tmp_path / "state").iterdir()
     holder = rf"process {os.getpid()} on {socket.gethostname()} is training this run"
-    with hold(folder), pytest.raises(UserError, match=holder):
+    with hold(folder, folder), pytest.raises(UserError, match=holder):
         fit(tiny(), dataset, split, tmp_path)
 
 

@@ -76,7 +76,7 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
         "--parent is missing: this ce run starts from a finished run; train that with --set method=simsiam --out"
         in says(None)
     )
-    assert "missing.safetensors: no such file" in says(tmp_path / "missing.safetensors")
+    assert "missing.safetensors: cannot be read (no such file)" in says(tmp_path / "missing.safetensors")
     assert "--parent: this ce run starts from no other" in says(plain, tiny(method="ce"))
     other = tiny(method="ce", pretrained=True, pretraining=RECIPE, model="resnet20")
     assert 'was trained with model "resnet8", this run asks for "resnet20"' in says(plain, other)

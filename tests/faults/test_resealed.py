@@ -1,0 +1,130 @@
+"""A right digest says who wrote a file, not that it is true: what is cheap is made again and compared."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from csa_core import store
+from csa_core.config import DataConfig
+from csa_core.data.dataset import Dataset
+from csa_core.data.listed import read_lists
+from csa_core.data.sources import read_dataset
+from csa_core.data.split import Split, make_split, read_split, write_split
+from csa_core.errors import UserError
+from tests.conftest import listed
+from tests.helpers.workflows import metrics, table
+from workflow.report.collect import collect
+
+SPLIT = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)
+
+
+def moved(indices: np.ndarray) -> np.ndarray:
+    """Another image of the same class in place of the first."""
+    return np.concatenate([[next(i for i in range(30) if i not in indices)], indices[1:]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda i: np.concatenate([i[:1], i[:1], i[2:]]), id="one twice"),
+        pytest.param(moved, id="another one of the class"),
+        pytest.param(lambda i: np.concatenate([i[1::-1], i[2:]]), id="another order"),
+    ],
+)
+def test_a_split_of_other_images_under_its_recipe(
+    change: Callable[[np.ndarray], np.ndarray], dataset: Dataset, tmp_path: Path
+) -> None:
+    from csa_core.data.split import _split, recipe
+
+    kept, path = make_split(dataset, SPLIT), tmp_path / "split.json"
+    write_split(path, kept, dataset, SPLIT)
+    assert read_split(path, dataset, SPLIT).digest == kept.digest
+    other = _split(change(kept.indices), kept.class_counts, recipe(SPLIT), dataset.digest)
+    write_split(path, other, dataset, SPLIT)
+    with pytest.raises(UserError, match=r"its images are not those that its recipe keeps; make it again"):
+        read_split(path, dataset, SPLIT)
+
+
+@pytest.mark.parametrize(
+    "indices", ['{"a": [1e999]}', f'{{"a": [{10**400}]}}', '{"a": [-1]}', "{}", '{"a": ["x"]}', "[1]", "null", "NaN"]
+)
+def test_a_split_of_no_numbers(indices: str, dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    write_split(path, split, dataset, SPLIT)
+    path.write_text(path.read_text().replace('"indices": {', f'"indices": {indices}, "were": {{'))
+    with pytest.raises(UserError, match=r"split.json: (is not a split file|is not JSON|content does not match)"):
+        read_split(path, dataset, SPLIT)
+
+
+LISTS: dict[str, Callable[[store.Tensors], dict[str, Any]]] = {
+    "a label outside the classes": lambda t: {"train_labels": t["train_labels"] + 1},
+    "a negative label": lambda t: {"test_labels": t["test_labels"] - 1},
+    "labels of another type": lambda t: {"train_labels": t["train_labels"].astype(np.float32)},
+    "a label too few": lambda t: {"train_labels": t["train_labels"][1:]},
+    "a path from the root": lambda t: {"train_paths": path_in(t["train_paths"], b"/etc/passwd")},
+    "a path that climbs": lambda t: {"test_paths": path_in(t["test_paths"], b"test/../../etc/passwd")},
+    "a path with NUL": lambda t: {"test_paths": path_in(t["test_paths"], b"te\0st")},
+    "a size too many": lambda t: {"sizes": np.append(t["sizes"], 1)},
+    "sizes as text": lambda t: {"sizes": t["sizes"].astype("f8")},
+}
+
+
+def path_in(paths: np.ndarray, name: bytes) -> np.ndarray:
+    return np.frombuffer(b"\n".join([name, *paths.tobytes().split(b"\n")[1:]]), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_that_is_not_of_its_classes_or_leads_elsewhere(case: str, image_lists: Path, tmp_path: Path) -> None:
+    data = DataConfig(**listed(image_lists)["data"])  # type: ignore[arg-type]
+    whole = read_lists(data)
+    path = tmp_path / "list.safetensors"
+    whole.write(path)
+    assert read_dataset(path, data).digest == whole.digest
+    tensors, meta, _ = store.read_tensors(path)
+    store.write_tensors(path, tensors | LISTS[case](tensors), meta)
+    with pytest.raises(UserError, match=r"list.safetensors: is not a data set file"):
+        read_dataset(path, data)
+
+
+@pytest.mark.parametrize("names", [[], ["a"], [1, 2, 3, 4], "abcd", None])
+def test_a_data_set_without_classes(names: Any, dataset: Dataset, tmp_path: Path) -> None:
+    tensors = {name: getattr(dataset, name) for name in ("train_images", "train_labels", "test_images", "test_labels")}
+    if not names:
+        tensors = {name: array[:0] for name, array in tensors.items()}
+    store.write_tensors(tmp_path / "d", tensors, {"source": "demo", "class_names": names})
+    if names == "abcd":  # four letters are four names
+        assert read_dataset(tmp_path / "d", DataConfig(source="demo")).class_names == tuple("abcd")
+        return
+    with pytest.raises(UserError, match="/d: (is not a data set file|[01] classes; at least two)"):
+        read_dataset(tmp_path / "d", DataConfig(source="demo"))
+
+
+SCORES: dict[str, tuple[dict[str, Any], str]] = {
+    "more than all": ({"accuracy": {"all": 7.5}}, "all is 7.5, no fraction"),
+    "less than none": ({"accuracy": {"few": -0.1}}, "few is -0.1, no fraction"),
+    "a truth value": ({"accuracy": {"few": "high"}}, "few is 'high', no fraction"),
+    "calibration": ({"ece": 2}, "ece is 2, no fraction"),
+    "other than its counts": ({"correct": [9, 1], "images": [10, 10]}, "accuracy of all is 0.8, its counts say 0.5"),
+    "groups": ({"correct": [10, 6], "images": [10, 10]}, "accuracy of few is 0.4, its counts say 0.8"),
+    "more right than there are": ({"correct": [12, 4], "images": [10, 10]}, "counts of correct images"),
+    "no counts": ({"correct": "many", "images": [10, 10]}, "lacks what table row"),
+    "other classes": ({"correct": [8] * 3, "images": [10] * 3}, "lacks what table row"),
+}
+
+
+@pytest.mark.parametrize("case", SCORES)
+def test_a_table_of_what_cannot_be(case: str, tmp_path: Path) -> None:
+    changes, match = SCORES[case]
+    shown = table(results=str(tmp_path), seeds=[2])
+    shown["rows"] = shown["rows"][1:]
+    shown["rows"][0]["digests"] = ["demo/ce-2"]
+    value = metrics("demo/ce", 2, 1)
+    value["heads"]["single"]["accuracy"].update(all=0.8, few=0.4, medium=None)
+    value["heads"]["single"]["accuracy"].update(changes.get("accuracy", {}))
+    value["heads"]["single"].update({key: part for key, part in changes.items() if key != "accuracy"})
+    store.write_json(tmp_path / "runs/demo/ce/seed=2/metrics.json", store.sealed(value))
+    with pytest.raises(UserError, match=match):
+        collect(shown)

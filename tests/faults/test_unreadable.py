@@ -1,0 +1,139 @@
+"""What cannot be read is not damaged: nothing is deleted or written over, and one line names file and cause."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from csa_core import store
+from csa_core.config import DataConfig
+from csa_core.data.dataset import Dataset
+from csa_core.data.sources import read_dataset
+from csa_core.data.split import Split, make_split, read_split, write_split
+from csa_core.errors import UserError
+from csa_core.train.loop import Options, train
+from csa_core.train.state.parent import read_parent
+from tests.conftest import tiny
+from tests.helpers.errno_injection import failing
+
+ERRORS = (errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOMEM)
+FEW = (errno.EIO, errno.EACCES)
+SPLIT = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)
+
+
+class PowerCut(Exception):
+    """The end of a run that has written its checkpoints and not its results."""
+
+
+def fit(folder: Path, dataset: Dataset, split: Split) -> None:
+    train(tiny(), dataset, split, Options(folder / "out", folder / "state", torch.device("cpu"), "code", 0))
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`interrupted` with two checkpoints, `finished`, and a data set and split."""
+
+    def cut(*arguments: object) -> None:
+        raise PowerCut
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csa_core.train.loop.finish", cut)
+        with pytest.raises(PowerCut):
+            fit(folder / "interrupted", dataset, split)
+    fit(folder / "finished", dataset, split)
+    dataset.write(folder / "data.safetensors")
+    write_split(folder / "split.json", make_split(dataset, SPLIT), dataset, SPLIT)
+    return folder
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What is read, by name; the state that it lies in, or the reader of the file.
+FILES = {
+    "epoch-000004.safetensors": "interrupted",
+    "epoch-*.safetensors": "interrupted",
+    "finished.json": "finished",
+    **dict.fromkeys(store.RESULTS, "finished"),
+    "data.safetensors": "",
+    "split.json": "",
+}
+
+
+@pytest.mark.parametrize("at", ["open", "read"])
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "error", [pytest.param(n, marks=() if n in FEW else pytest.mark.slow, id=errno.errorcode[n]) for n in ERRORS]
+)
+def test_nothing_is_deleted_because_it_cannot_be_read(
+    name: str, at: str, error: int, trained: Path, dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    work: Callable[[], object] = {
+        "data.safetensors": lambda: read_dataset(tmp_path / name, SPLIT),
+        "split.json": lambda: read_split(tmp_path / name, dataset, SPLIT),
+    }.get(name, lambda: fit(tmp_path / FILES[name], dataset, split))
+    before = content(tmp_path)
+    with (
+        failing(error, lambda path: path.match(name) and "out" not in path.parts, at),
+        pytest.raises(UserError) as said,
+    ):
+        work()
+    assert before.items() <= content(tmp_path).items()
+    path, _, cause = str(said.value).partition(": cannot be read ")
+    assert Path(path).match(name) and os.strerror(error) in cause and "delete" not in cause, said.value
+    work()  # the disk is mended
+
+
+@pytest.mark.parametrize("error", FEW)
+def test_a_state_that_cannot_be_listed_is_not_empty(
+    error: int, trained: Path, dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "interrupted", tmp_path, dirs_exist_ok=True)
+    (state,) = (tmp_path / "state").iterdir()
+    before = content(tmp_path)
+    with failing(error, lambda path: path == state, "list"), pytest.raises(UserError, match=f"{state}: cannot be read"):
+        fit(tmp_path, dataset, split)
+    assert before.items() <= content(tmp_path).items()
+
+
+def test_an_encoder_that_cannot_be_read_is_named(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "finished/out/weights.safetensors"
+    with failing(errno.EIO, lambda path: path == weights, "read"), pytest.raises(UserError) as said:
+        read_parent(weights.parent, tiny(method="ce", pretrained=True), "", "")
+    assert str(said.value).startswith(f"{weights}: cannot be read (Input/output error)")
+
+
+def test_no_memory_to_read_is_no_damage(
+    trained: Path, dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained / "interrupted", tmp_path, dirs_exist_ok=True)
+    before = content(tmp_path)
+
+    def full(*arguments: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr("csa_core.store.tensors_digest", full)
+    with pytest.raises(UserError, match=r"epoch-000004.safetensors: cannot be read .not enough memory"):
+        fit(tmp_path, dataset, split)
+    assert before.items() <= content(tmp_path).items()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (store.read_tensors, store.read_json):
+        with pytest.raises(UserError, match=r"x.safetensors: cannot be read \(no regular file\)"):
+            read(path)

@@ -1,0 +1,144 @@
+"""What lies in the results and is of another plan is told by what it carries, without `.snakemake`."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from csa_core import store
+from csa_core.errors import Unreadable
+from tests.conftest import TINY
+from tests.helpers.errno_injection import failing
+from tests.helpers.workflows import SWEEPS
+from workflow import fresh
+from workflow.plan import Plan
+from workflow.report.style import save
+
+TABLES = ("table2", "table4", "baselines")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Results of a plan, as its jobs would leave them, as far as freshness looks at them."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    plan = plan_of(tmp_path)
+    data = tmp_path / "results/data/demo"
+    labels = {"test_labels": np.zeros(3)}
+    store.write_tensors(data / "dataset.safetensors", labels, {}, fresh.made_from(plan, "demo"))
+    store.write_json(data / f"{plan.reference.split}.json", {"sha256": "s" * 64})
+    digests = {"data": store.tensors_digest(labels, {}), "split": "s" * 64}
+    for run in plan.all_runs():
+        own = {"config": run.digest, "code": plan.code_of(run.config.method)} | digests
+        store.write_json(Path(run.folder, "metrics.json"), store.sealed({"digests": own}))
+    for table in TABLES:
+        store.write_json(tmp_path / f"results/{table}.json", {"drawn_from": fresh.drawn_from(plan, table)})
+    for figure, table in (("curves-table4", "table4"), ("figure1", "figure1")):
+        save(Figure(), str(tmp_path / "results/figures" / figure), fresh.drawn_from(plan, table))
+    store.write_tensors(tmp_path / "results/figures/contexts.safetensors", {}, {"run": plan.reference.digest})
+    return tmp_path
+
+
+def plan_of(folder: Path, **changes: Any) -> Plan:
+    fresh._stated.cache_clear()
+    fresh._report_code.cache_clear()
+    config = {"protocol": str(folder / "tiny.yaml"), "seeds": [1, 2], "sweeps": SWEEPS, "overrides": {}}
+    return Plan(config | {"results": str(folder / "results")} | changes)
+
+
+def stale(plan: Plan) -> set[str]:
+    """Return what is out of date: `run`, any of them, and tables, figures and so on by name."""
+    found = {"run"} if any(fresh.stale_run(plan, run) for run in plan.runs_of("baselines")) else set()
+    found |= {table for table in TABLES if fresh.stale_table(plan, table)}
+    found |= {"curves-table4"} if fresh.stale_figure(plan, "curves-table4", "table4") else set()
+    found |= {"figure1"} if fresh.stale_figure(plan, "figure1", "figure1") else set()
+    found |= {"contexts"} if fresh.stale_contexts(plan) else set()
+    return found | ({"data"} if fresh.stale_data(plan, "demo") else set())
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    value = store.read_json(path)
+    value.pop("sha256", None)
+    change(value)
+    store.write_json(path, store.sealed(value))
+
+
+DRAWN = {*TABLES, "curves-table4", "figure1"}
+ALL = {"run", *DRAWN, "contexts"}
+# Keys of config.yaml that are changed, and what is out of date then.
+CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "nothing": ({}, set()),
+    "a key of training": ({"overrides": {"lr": 0.05}}, ALL),
+    "a key of one method": ({"overrides": {"logit_adjustment_strength": 0.7}}, {"run"} | DRAWN),
+    "the code": ({"code_version": "another"}, ALL - {"contexts"} | {"data"}),
+    "a seed more": ({"seeds": [1, 2, 3]}, DRAWN),
+    "a seed less": ({"seeds": [1]}, DRAWN),
+    "another first seed": ({"seeds": [2, 1]}, DRAWN | {"contexts"}),
+    "a value of a sweep": ({"sweeps": SWEEPS | {"threshold": [0.05, 0.6]}}, {"table2"}),
+    "the split": ({"overrides": {"data": {"split_seed": 4}}}, ALL),
+    "threads and devices": ({"threads": 2, "device": "cpu"}, set()),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_a_change_of_the_configuration_makes_stale(case: str, made: Path) -> None:
+    changes, wanted = CHANGES[case]
+    assert stale(plan_of(made, **changes)) - {"figure1"} == wanted - {"figure1"}
+
+
+def test_another_drawing_code_makes_what_is_drawn_stale(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(made)
+    monkeypatch.setattr(fresh, "_report_code", lambda: "another")
+    assert stale(plan) == DRAWN
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("runs/tiny/ce/seed=1/metrics.json", {"run"}),
+        ("table4.json", {"table4"}),
+        ("figures/curves-table4.svg", {"curves-table4"}),
+        ("figures/contexts.safetensors", {"contexts"}),
+        ("data/demo/dataset.safetensors", {"data"}),
+    ],
+)
+def test_damaged_is_stale_missing_is_not_and_unreadable_is_said(name: str, wanted: set[str], made: Path) -> None:
+    path = made / "results" / name
+    content = path.read_bytes()
+    with failing(5, lambda each: each == path, "open"), pytest.raises(Unreadable, match=name):
+        stale(plan_of(made))
+    assert path.read_bytes() == content
+    path.write_bytes(content[: len(content) // 3])
+    assert stale(plan_of(made)) == wanted
+    path.unlink()
+    assert stale(plan_of(made)) == set()
+
+
+def test_runs_on_other_data_of_the_same_name_are_stale(made: Path) -> None:
+    rewritten(made / "results/runs/tiny/ce/seed=2/metrics.json", lambda m: m["digests"].update(data="e" * 64))
+    assert stale(plan_of(made)) == {"run"}
+
+
+def test_a_label_of_a_table_makes_it_stale(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(made)
+    plan.tables["table4"] = plan.tables["table4"].model_copy(update={"title": "Another title"})
+    assert stale(plan) == {"table4", "curves-table4"}
+
+
+def test_a_folder_whose_images_changed_is_read_again(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "0.png").write_bytes(b"image")
+    data = {"source": "folder", "root": str(tmp_path), "profile": "as_is"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"data": data}))
+    name = f"folder-{tmp_path.name}"
+    path = tmp_path / "results/data" / name / "dataset.safetensors"
+    store.write_tensors(path, {}, {}, fresh.made_from(plan_of(tmp_path), name))
+    assert not fresh.stale_data(plan_of(tmp_path), name)
+    shutil.copy(tmp_path / "train/a/0.png", tmp_path / "train/a/1.png")
+    assert fresh.stale_data(plan_of(tmp_path), name)

@@ -1,0 +1,90 @@
+"""Whether what lies in the results is of this plan, told by what it carries.
+
+Snakemake remembers what it made itself, in `.snakemake` of one working folder. Results that were copied, shared by two
+checkouts, or outlived that folder are compared here, where they are asked for.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from csa_core.errors import Damaged, Missing
+from csa_core.files import read_bytes
+from csa_core.store import digest, read_header, read_json
+from workflow.naming import Run
+from workflow.plan import Plan
+
+
+def stale_run(plan: Plan, run: Run) -> bool:
+    """Whether results are there that are of another configuration, code, data set or split than planned."""
+    data = f"{plan.results}/data/{run.data}"
+    wanted = {"config": run.digest, "code": plan.code_of(run.config.method)}
+    wanted |= {"data": _stated(f"{data}/dataset.safetensors"), "split": _stated(f"{data}/{run.split}.json")}
+    known = {key: value for key, value in wanted.items() if value}
+    return _differs(lambda: known.items() <= read_json(Path(run.folder, "metrics.json"))["digests"].items())
+
+
+def stale_table(plan: Plan, table: str, place: str = "") -> bool:
+    """Whether a table is there that was drawn from something else; `place` is `partial/` where runs may lack."""
+    path = Path(f"{plan.results}/{place}{table}.json")
+    return _differs(lambda: read_json(path)["drawn_from"] == drawn_from(plan, table, bool(place)))
+
+
+def stale_figure(plan: Plan, figure: str, table: str) -> bool:
+    """Whether a figure is there that was drawn from something else."""
+    path = Path(f"{plan.results}/figures/{figure}.svg")
+    return _differs(lambda: drawn_from(plan, table).encode() in read_bytes(path))
+
+
+def stale_contexts(plan: Plan) -> bool:
+    """Whether contexts are there that another run has seen than the reference."""
+    path = Path(f"{plan.results}/figures/contexts.safetensors")
+    return _differs(lambda: read_header(path)["meta"]["run"] == plan.reference.digest)
+
+
+def stale_data(plan: Plan, data: str) -> bool:
+    """Whether a data set is there that was made from other keys, files or code."""
+    path = Path(f"{plan.results}/data/{data}/dataset.safetensors")
+    wanted = made_from(plan, data)
+    return _differs(lambda: read_header(path).get("made_from") in (wanted, None, ""))  # made by hand, or long ago
+
+
+def made_from(plan: Plan, data: str) -> str:
+    """Return a digest of what a data set is made from."""
+    return digest([plan.data_json(data), plan.data_files(data), plan.data_code])
+
+
+def drawn_from(plan: Plan, table: str, is_partial: bool = False) -> str:
+    """Return a digest of what a table, and a figure of it, is drawn from: its declaration, its runs and the code."""
+    return digest([plan.drawing(table), _report_code(), plan.finished(table) if is_partial else ""])
+
+
+@cache
+def _report_code() -> str:
+    files = sorted(path for path in (Path(__file__).parent / "report").iterdir() if path.suffix in (".py", ".j2"))
+    return digest([[path.name, path.read_text()] for path in files])
+
+
+@cache
+def _stated(path: str) -> str:
+    """Return the SHA-256 that a data set or split states; empty where there is none."""
+    read: Callable[[Path], Any] = read_json if path.endswith(".json") else read_header
+    try:
+        return str(read(Path(path))["sha256"])
+    except (Missing, Damaged, KeyError, TypeError):
+        return ""
+
+
+def _differs(is_same: Callable[[], bool]) -> bool:
+    """Return whether what is there differs; what is not there does not, and what is damaged does.
+
+    Raises:
+        Unreadable: it is there and cannot be read.
+    """
+    try:
+        return not is_same()
+    except Missing:
+        return False
+    except (Damaged, KeyError, TypeError, AttributeError):
+        return True
