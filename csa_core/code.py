@@ -14,7 +14,8 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 AROUND = {
     *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py", "errors.py", "store.py"),
-    *("data/demo.py", "data/selection.py", "data/sources.py"),
+    *("data/cifar.py", "data/demo.py", "data/folder.py", "data/listfile.py", "data/same.py"),
+    *("data/selection.py", "data/sources.py"),
     *("methods/__init__.py", "methods/gallery.py"),
     *("train/launch.py", "train/memory.py"),
     *("train/monitor/__init__.py", "train/monitor/events.py", "train/monitor/live.py", "train/monitor/progress.py"),

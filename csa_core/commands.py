@@ -32,17 +32,18 @@ def data(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Decode every image of an image_list, and name those that cannot be."""
+    """Decode every image of an image_list; name those that cannot be, and those that are the same."""
     config = _config(args)
     if config.data.source != "image_list":
         raise UserError(f"check: data.source is {config.data.source}, which is read whole anyway; use it on image_list")
-    from csa_core.data.decode import find_undecodable
+    from csa_core.data.decode import check_images
 
-    errors = list(find_undecodable(config.data, _workers(args)))
-    for line in errors:
+    count = 0
+    for line in check_images(config.data, _workers(args)):
+        count += 1
         print(line)
-    if errors:
-        raise UserError(f"{len(errors)} images cannot be decoded; replace them or take their lines out of the lists")
+    if count:
+        raise UserError(f"{count} images cannot be decoded; replace them or take their lines out of the lists")
     print("every image of both lists can be decoded")
 
 

@@ -6,11 +6,12 @@ given takes the default below, which is the appendix's CIFAR100-LT recipe.
 
 import json
 import re
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from csa_core.errors import UserError, nearest
 from csa_core.store import digest
@@ -22,6 +23,8 @@ COMPILE_CHOICES = ("auto", "yes", "no")
 Model = TypeVar("Model", bound=BaseModel)
 # A generator takes 32 bits of a seed alone (torch), or mixes what is above with the stream (NumPy): both would repeat.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+Place = Annotated[str, AfterValidator(expanduser)]  # of a file or folder; `~` is the home folder
 
 
 # Keys that came later, and what was done before them: at that value they are left out of a run's identity, so that
@@ -42,17 +45,17 @@ class DataConfig(Strict):
 
     source: Source = "cifar100"
     """demo (embedded digits), cifar10, cifar100, folder (train/<class>/*, test/<class>/*), or image_list."""
-    root: str = "data"
+    root: Place = "data"
     """Folder of the downloaded or own images; not read by the demo source."""
-    train_list: str | None = None
+    train_list: Place | None = None
     """image_list only: text file with a line `path label` for each training image, paths below root."""
-    test_list: str | None = None
+    test_list: Place | None = None
     """image_list only: the same for the images that results are scored on."""
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
     """Long-tailed profile: exponential, step, as_is (already long-tailed), selection (the images that a file names)."""
-    selection: str | None = None
+    selection: Place | None = None
     """selection only: the file that names the kept images by their pixels, or the name of a shipped one."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
     """Largest class over smallest class, written 100 and not 0.01; not read by as_is."""

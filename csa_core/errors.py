@@ -1,6 +1,6 @@
 """The error that a person can mend: one line that names the key or file, and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -16,3 +16,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     close = get_close_matches(name, valid, n=1)
     return f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(valid)}"
+
+
+def several(names: Sequence[str], most: int = 3) -> str:
+    """Return a list of names for a message: the first few, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -4,42 +4,53 @@ What is random about a sample is drawn in the plan of its epoch and travels to t
 number, so the samples of a step are the same with any number of workers and ranks.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from csa_core.config import DataConfig
 from csa_core.data.batch import Batch, Labelled, Normaliser
-from csa_core.data.listed import ImageList, read_lists
+from csa_core.data.images import opened, rgb, upright_size
+from csa_core.data.listed import ImageList, read_both
 from csa_core.data.plan import EpochPlan, ListedPicks
+from csa_core.data.same import Part, check_same, pixels_key
 from csa_core.data.split import Split
 from csa_core.data.views import crop_boxes
 from csa_core.errors import UserError
 
 SMALLEST_CROP = 0.08
 PREFETCHED = 4  # batches a worker
-FORMATS = ("JPEG", "PNG", "WEBP")
 # A JPEG is decoded at half, a quarter or an eighth of its size where the crop stays this much larger than asked for.
 # On photographs that changes a pixel by about 1 of 255 levels, as much as the JPEG itself, and is about twice as fast.
 REDUCED_MARGIN = 1.5
 
 
-def find_undecodable(data: DataConfig, workers: int) -> Iterator[str]:
-    """Decode every image of both lists; yield a line for each that cannot be, naming its list and line."""
-    listed = read_lists(data)
-    line_of = {}
-    for name in (data.train_list, data.test_list):
-        for line, text in enumerate(Path(str(name)).read_text(encoding="utf-8").splitlines(), 1):
-            line_of[text.strip().rpartition(" ")[0]] = f"{name}: line {line}"
-    files = _Files(listed.root, np.concatenate([listed.train_paths, listed.test_paths]), listed.sizes, None)
-    for number, error in enumerate(DataLoader(files, batch_size=None, num_workers=workers)):  # type: ignore[arg-type]
-        if error:
-            yield f"{line_of[files.paths[number].decode()]}: {error}"
+def check_images(data: DataConfig, workers: int) -> Iterator[str]:
+    """Decode every image of both lists; yield a line for each that cannot be, naming its list and line.
+
+    Raises:
+        UserError: once all are decoded, too many are the same, pixel by pixel.
+    """
+    parts = train, test = read_both(data)
+    paths, sizes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("paths", "sizes"))
+    lines = [part.line(i) for part in parts for i in range(len(part.paths))]
+    files = _Files(Path(data.root), paths, sizes, None)
+    keys: list[Hashable] = []
+    for line, found in zip(lines, DataLoader(files, batch_size=None, num_workers=workers), strict=True):  # type: ignore[arg-type]
+        keys.append(found if isinstance(found, bytes) else line)
+        if isinstance(found, UserError):
+            yield f"{line}: {found}"
+    half = len(train.paths)
+    check_same(
+        Part(keys[:half], train.labels, train.place), Part(keys[half:], test.labels, test.place), "pixel by pixel"
+    )
 
 
 class ListedImages:
@@ -110,7 +121,7 @@ def _stack(images: list[np.ndarray | UserError]) -> Tensor | UserError:
 
 
 class _Files:
-    """Decodes images by number; `side` None only sees whether they can be decoded."""
+    """Decodes images by number; `side` None decodes the whole image and returns its key alone."""
 
     def __init__(self, root: Path, paths: np.ndarray, sizes: np.ndarray, side: int | None, jitter: float = 0.0) -> None:
         # Bytes, not strings: workers share them without copying on each look.
@@ -119,23 +130,19 @@ class _Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: Item | int) -> np.ndarray | UserError | str:
+    def __getitem__(self, item: Item | int) -> np.ndarray | UserError | bytes:
         number, drawn = item if isinstance(item, tuple) else (item, None)
-        path = self.root / self.paths[number].decode()
+        path = self.root / os.fsdecode(self.paths[number])
         try:
-            if path.stat().st_size != self.sizes[number]:
-                return self._refused(f"{path}: has changed since its list was read; make the data set file again")
+            with suppress(OSError):
+                if path.stat().st_size != self.sizes[number]:
+                    return UserError(f"{path}: has changed since its list was read; make the data set file again")
             if self.side is None:
-                with Image.open(path, formats=FORMATS) as file:
-                    file.convert("RGB")
-                return ""
+                with opened(path) as file:
+                    return pixels_key(np.asarray(rgb(file)))
             return evaluated(path, self.side) if drawn is None else trained(path, self.side, drawn, self.jitter)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else "cannot be decoded"
-            return self._refused(f"{path}: {reason}; replace it or take its line out of the list")
-
-    def _refused(self, message: str) -> UserError | str:
-        return message if self.side is None else UserError(message)
+        except UserError as error:
+            return error
 
 
 def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np.ndarray:
@@ -147,13 +154,13 @@ def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np
     """
     from csa_core.vision import functional
 
-    with Image.open(path, formats=FORMATS) as file:
-        width, height = file.size
+    with opened(path) as file:
+        width, height = upright_size(file)
         top, left, tall, wide = (
             int(a[0]) for a in crop_boxes(drawn[None, :22], np.array([height]), np.array([width]), SMALLEST_CROP)
         )
         is_reduced = _reduce(file, min(tall, wide), side)
-        image = file.convert("RGB")
+        image = rgb(file)
     if is_reduced:
         s = round(width / image.width)  # the last pixels may stand for fewer than s
         box = (left / s, top / s, min(image.width, (left + wide) / s), min(image.height, (top + tall) / s))
@@ -173,8 +180,8 @@ def evaluated(path: Path, side: int) -> np.ndarray:
     """Decode an image as it is evaluated on: shorter side to side * 256 / 224, middle; (side, side, 3) uint8."""
     from csa_core.vision import functional
 
-    with Image.open(path, formats=FORMATS) as file:
-        image = file.convert("RGB")
+    with opened(path) as file:
+        image = rgb(file)
     image = functional.resize(image, [round(side * 256 / 224)])
     return np.array(functional.center_crop(image, [side, side]))
 

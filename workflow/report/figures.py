@@ -134,6 +134,8 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         metrics = read_sealed(folder_of(table, row, row["seed"]) / "metrics.json")
         scores = metrics["heads"][row["head"]]
         for k, count in enumerate(metrics["class_counts"]):
+            if not scores["images"][k]:  # none to test it on
+                continue
             percent = 100 * scores["correct"][k] / scores["images"][k]
             lines.append({"name": row["name"], "class": k, "images": count, "seed": row["seed"], "percent": percent})
     singles = pd.DataFrame(lines)
