@@ -4,6 +4,7 @@ Two tables that need the same run so name the same path. Nothing here is read fr
 """
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -73,7 +74,11 @@ class Run:
 
     @cached_property
     def data(self) -> str:
-        """Name of the data set."""
+        """Name of the data set; letters that Snakemake reads as a pattern are `_`."""
+        return re.sub("[{}<>]", "_", self._data)
+
+    @property
+    def _data(self) -> str:
         data = self.config.data
         if data.selection:
             return f"selection-{Path(data.selection).stem}"

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from csa_core.data.dataset import Dataset, check_class_names, note_untested
-from csa_core.data.images import SUFFIXES, is_junk, opened, rgb
+from csa_core.data.images import opened, rgb
 from csa_core.data.same import Part, check_same, pixels_key
 from csa_core.errors import UserError, nearest, several
+from csa_core.layout import PARTS, below
 
-PARTS = ("train", "test")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 NEAR = {"train": {"training", "trn"}, "test": {"testing", "tst", "val", "valid", "validation", "eval", "dev"}}
 
 
@@ -32,7 +33,7 @@ def read_folder(root: Path, side: int | None) -> Dataset:
     for name in folders["test"]:
         if name not in names:
             raise UserError(f"{root / 'test'}: class '{name}' is not in train, {nearest(name, names)}")
-    found = {part: [(path, k) for k, n in enumerate(names) for path in _files(folders[part].get(n))] for part in PARTS}
+    found = {part: [(path, k) for k, n in enumerate(names) for path in _files(folders[part], n)] for part in PARTS}
     _check_suffixes(root, [path for part in PARTS for path, _ in found[part]])
     for k, name in enumerate(names):
         if all(label != k for _, label in found["train"]):
@@ -51,11 +52,6 @@ def read_folder(root: Path, side: int | None) -> Dataset:
     return Dataset("folder", names, *train, *test)
 
 
-def image_files(root: Path) -> list[Path]:
-    """Return the files that a folder's images are read from: those of its classes, without junk."""
-    return [path for part in PARTS for folder in _below(root / part) if folder.is_dir() for path in _files(folder)]
-
-
 def _part(files: Sequence[tuple[Path, int]], images: Sequence[np.ndarray]) -> Part:
     keys = [pixels_key(image) for image in images]
     return Part(keys, [label for _, label in files], lambda number: str(files[number][0]))
@@ -68,14 +64,14 @@ def _classes(root: Path, part: str) -> dict[str, Path]:
         raise UserError(
             f"{folder}: no such folder; data.root must hold train/<class>/ and test/<class>/{_near(root, part)}"
         )
-    return {unicodedata.normalize("NFC", path.name): path for path in _below(folder) if path.is_dir()}
+    return {unicodedata.normalize("NFC", path.name): path for path in below(folder) if path.is_dir()}
 
 
 def _near(root: Path, part: str) -> str:
     """Return what a person may have meant: a folder of nearly this name, or this name one folder down."""
     if not root.is_dir():
         return ""
-    folders = [path for path in _below(root) if path.is_dir()]
+    folders = [path for path in below(root) if path.is_dir()]
     for path in folders:
         if path.name.lower() in {part, *NEAR[part]}:
             return f"; rename '{path.name}' to '{part}'"
@@ -85,17 +81,8 @@ def _near(root: Path, part: str) -> str:
     return f", and holds {several([path.name for path in folders])}" if folders else ""
 
 
-def _below(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    try:
-        return sorted(path for path in folder.iterdir() if not is_junk(path.name))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}); change its permissions") from None
-
-
-def _files(folder: Path | None) -> list[Path]:
-    return [] if folder is None else _below(folder)
+def _files(folders: dict[str, Path], name: str) -> list[Path]:
+    return below(folders[name]) if name in folders else []
 
 
 def _check_suffixes(root: Path, paths: Sequence[Path]) -> None:

@@ -15,16 +15,9 @@ from PIL import ExifTags, Image, ImageOps
 from csa_core.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where the header of a PNG has the bits of a channel
 UNDECODABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError, struct.error)
-JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "__pycache__"}
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder is what systems and tools leave: `.DS_Store`, `._a.png`, `Thumbs.db`, `__MACOSX`."""
-    return name.startswith(".") or name.lower() in JUNK
 
 
 @contextmanager

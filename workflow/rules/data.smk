@@ -3,14 +3,18 @@ rule data:
         "<results>/data/{data}/dataset.safetensors",
     log:
         "<results>/logs/data/{data}.log",
-    params:
+    resources:
+        # With the places of images and lists: a resource, because the same images elsewhere are not read again.
         config=lambda w: or_one_line(PLAN.data_json, w.data),
-        files=lambda w: PLAN.data_files(w.data),
+    params:
+        config=lambda w: or_one_line(PLAN.data_json, w.data, False),
+        files=lambda w: or_one_line(PLAN.data_files, w.data),
         code=PLAN.data_code,
     message:
         "Data set {wildcards.data}"
     shell:
-        "printf %s {params.config:q} | python -m csa_core data - --out {output:q} > {log:q} 2>&1"
+        "printf %s {resources.config:q} | python -m csa_core data - --out {output:q} > {log:q} 2>&1"
+        " && {{ grep '^note: ' {log:q} >&2 || true; }}"
 
 
 rule split:

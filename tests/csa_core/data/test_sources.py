@@ -65,9 +65,9 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     assert folder(tmp_path).train_images[0, -1].min() == 255
 
 
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        for path in folder.iterdir():
+def _remove(*gone: Path) -> None:
+    for each in gone:
+        for path in each.iterdir():
             path.unlink()
 
 
