@@ -19,9 +19,12 @@ sys.path.insert(0, ROOT)
 from csa_core.store import RESULTS, canonical
 from workflow import devices
 from workflow.plan import Plan
-from workflow.snake import asked, or_one_line, retyped
+from workflow.snake import asked, check_command, check_targets, or_one_line, requested, retyped
 
-for key in workflow.config_settings.config:
+GIVEN = workflow.config_settings
+or_one_line(check_command, GIVEN.config_args, [f"{ROOT}/config.yaml", *GIVEN.configfiles])
+
+for key in GIVEN.config:
     if isinstance(config[key], (dict, list)):
         config[key] = or_one_line(retyped, config[key])
 PLAN = or_one_line(Plan, config)
@@ -99,3 +102,6 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
+
+
+or_one_line(check_targets, requested(), workflow.rules, PLAN)

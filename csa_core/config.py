@@ -369,10 +369,10 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
     elif kind == "literal_error" and isinstance(value, str):
         names = re.findall(r"'([^']+)'", first["ctx"]["expected"])
         message = f"{key}: unknown name '{value}', {nearest(value, names)}"
-    elif kind == "string_pattern_mismatch" and (names := model.model_fields[str(first["loc"][0])].examples):
-        hint = nearest(str(value), names)
-        more = f" (one of {', '.join(names)})" if hint.startswith("did") else ""
-        message = f"{key}: unknown name '{value}', {hint}{more}"
+    elif kind == "string_pattern_mismatch" and (examples := model.model_fields[str(first["loc"][0])].examples):
+        hint = nearest(str(value), examples)
+        every = f" (one of {', '.join(examples)})" if hint.startswith("did") else ""
+        message = f"{key}: unknown name '{value}', {hint}{every}"
     elif kind == "value_error":
         message = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     else:

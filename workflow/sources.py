@@ -114,8 +114,10 @@ def contents(files: dict[str, Path], cache: Path) -> dict[str, str]:
             place = str(path.absolute())
             stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev]
             known = before.get(place)
-            is_known = isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str)
-            found[key] = known[-1] if is_known else hashlib.file_digest(file, "sha256").hexdigest()
+            if isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str):
+                found[key] = known[-1]
+            else:
+                found[key] = hashlib.file_digest(file, "sha256").hexdigest()
             if now - max(stamp[1:3]) > SETTLED:
                 kept[place] = [*stamp, found[key]]
     if kept != before:
