@@ -20,11 +20,33 @@ if TYPE_CHECKING:
     from csa_core.data.split import Split
     from csa_core.methods.base import Method
 
+OTHER_KINDS = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".svg",
+    ".pdf",
+    ".csv",
+    ".tsv",
+    ".md",
+    ".html",
+    ".tex",
+    ".yaml",
+    ".yml",
+}
+OTHER_KINDS |= {".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".safetensors"}
+OWN_ROOTS = {
+    "folder": "name the folder that holds train/<class>/ and test/<class>/, or the data set file with --data",
+    "image_list": "name the folder that the paths of the lists start from",
+}
+
 
 def data(args: argparse.Namespace) -> None:
     """Load the data set of a run, check it and write it as one file."""
     from csa_core.data.sources import load_source
 
+    _check_kind(args.out, ".safetensors")
     dataset = load_source(_config(args).data)
     dataset.write(args.out)
     counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
@@ -51,6 +73,7 @@ def split(args: argparse.Namespace) -> None:
     """Make the long-tailed split of a run and write its indices."""
     from csa_core.data.split import make_split, write_split
 
+    _check_kind(args.out, ".json")
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     kept = make_split(dataset, config.data)
@@ -65,6 +88,7 @@ def selection(args: argparse.Namespace) -> None:
     from csa_core.data.selection import write_selection
     from csa_core.data.split import make_split
 
+    _check_kind(args.out, ".txt")
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
@@ -91,6 +115,8 @@ def train(args: argparse.Namespace) -> None:
     from csa_core.train.loop import train as train_run
 
     dataset, kept = _inputs(args, config.data)
+    if rank() == 0:
+        _check_same_run(args.out, config, {"data": dataset.digest, "split": kept.digest})
     if not args.checkpoint_seconds >= 0:
         raise UserError(f"--checkpoint-seconds {args.checkpoint_seconds}: a number of seconds, 0 or more")
     code = args.code_version or code_digest(config.method)
@@ -122,6 +148,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
+    _check_kind(args.out, ".safetensors", "; `python -m workflow.report.gallery` draws it")
     method, network = _trained(args)
     from csa_core.methods.gallery import show_contexts
 
@@ -144,6 +171,31 @@ def keys(args: argparse.Namespace) -> None:
             inner = {key: field}
         for name, part in inner.items():
             print(f"{f'{name}: {canonical(part.default)}':<42} {whose}{part.description}")
+
+
+def _check_kind(out: Path, suffix: str, more: str = "") -> None:
+    """See that a file is not called what it will not be."""
+    if out.suffix.lower() in OTHER_KINDS - {suffix}:
+        raise UserError(f"--out {out}: no {out.suffix} file is written; name it {out.with_suffix(suffix)}{more}")
+
+
+def _check_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> None:
+    """See that no finished run of another configuration, or on other images, lies where results will be written."""
+    from csa_core.train.state.parent import differences
+
+    path = out / "metrics.json"
+    try:
+        stored = store.read_sealed(path)
+        found = differences(stored["config"], config.identity())
+        others = [f"{key} {digest[:12]}" for key, digest in digests.items() if stored["digests"][key] != digest]
+    except (UserError, KeyError, TypeError, AttributeError):  # none there, or none that means something
+        return
+    said = [f"{key} {have}, asked for is {want}" for key, have, want in found] or others
+    if said:
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        raise UserError(
+            f"--out {out}: holds a finished run with {said[0]}{more}; name another folder, or remove {path}"
+        )
 
 
 def _stdin() -> str:
@@ -227,6 +279,9 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
             fields = set_dotted(fields, "data", lists)
         config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
         wanted = digests["data"], digests["split"]
+        kind = config.data.source if config.data.selection is None else "selection"
+        if args.root is None and (kind == "image_list" or (kind == "folder" and args.data is None)):
+            raise UserError(f"--root is missing: {OWN_ROOTS[kind]}")
     except (KeyError, TypeError):
         raise UserError(f"{path}: holds no trained weights; train the run again") from None
     device = _device(args, config.precision)

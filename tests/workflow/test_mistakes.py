@@ -38,7 +38,6 @@ NEAREST = {
     "estimat": "estimate",
     "results/runs/demo/csa/threshold=0.35/seed=7": "results/runs/demo/csa/threshold=0.35/seed=7/metrics.json",
     "results/runs/demo/csa/seed=7/weights.pt": "results/runs/demo/csa/seed=7/metrics.json",
-    "results/runs/dmo/csa/seed=1/metrics.json": "results/runs/demo/csa/seed=1/metrics.json",
 }
 
 
