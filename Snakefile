@@ -19,7 +19,16 @@ sys.path.insert(0, ROOT)
 from csa_core.store import RESULTS, canonical
 from workflow import devices
 from workflow.plan import Plan
-from workflow.snake import asked, check_command, check_targets, or_one_line, requested, retyped
+from workflow.standing import doing
+from workflow.snake import (
+    asked,
+    check_command,
+    check_targets,
+    or_one_line,
+    requested,
+    retyped,
+    say_at_the_end_when_interrupted,
+)
 
 GIVEN = workflow.config_settings
 or_one_line(check_command, GIVEN.config_args, [f"{ROOT}/config.yaml", *GIVEN.configfiles])
@@ -31,6 +40,8 @@ PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
 run_of, table_of = asked(PLAN)
+# A job that Snakemake starts elsewhere says nothing to anybody.
+DOING = doing(PLAN) if workflow.is_main_process else lambda run: "Train"
 
 GPUS = devices.present(PLAN.config)
 DEVICES = ",".join(GPUS)
@@ -88,6 +99,10 @@ localrules:
     page,
     estimate,
     status,
+
+
+onstart:
+    say_at_the_end_when_interrupted()
 
 
 rule all:

@@ -1,10 +1,14 @@
 """What the Snakefile alone needs: errors as Snakemake should end on them, and values as it should have read them."""
 
+import atexit
 import os
+import shlex
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from csa_core.config import load_yaml, parse_yaml
@@ -109,6 +113,25 @@ def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
     if meant := likely(stem, by_stem.keys() | set(rules)):
         return f"nothing makes it, did you mean '{by_stem.get(meant, meant)}'?"
     return f"nothing makes it; there are {several([*tables[: len(plan.tables)], *figures, *rules], 4)}"
+
+
+def say_at_the_end_when_interrupted() -> None:
+    """After Ctrl-C or SIGTERM let the last line say what continues, below all that Snakemake says of it."""
+
+    def note(number: int, frame: FrameType | None) -> Any:
+        said = (
+            f"interrupted; what is done is kept, and the same command continues: snakemake {shlex.join(sys.argv[1:])}"
+        )
+        atexit.unregister(_say)
+        atexit.register(_say, said)
+        before = earlier[signal.Signals(number)]
+        return before(number, frame) if callable(before) else None
+
+    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _say(what: str) -> None:
+    print(f"snakemake: {what}", file=sys.stderr)
 
 
 def retyped(value: Any) -> Any:
