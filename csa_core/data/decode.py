@@ -4,10 +4,12 @@ What is random about a sample is drawn in the plan of its epoch and travels to t
 number, so the samples of a step are the same with any number of workers and ranks.
 """
 
+import errno
 import os
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,8 @@ from csa_core.errors import UserError
 
 SMALLEST_CROP = 0.08
 PREFETCHED = 4  # batches a worker
+SHARED = "/dev/shm"  # noqa: S108 - looked at, never written to
+SHM_SIZE = "docker run --shm-size=2g"
 # A JPEG is decoded at half, a quarter or an eighth of its size where the crop stays this much larger than asked for.
 # On photographs that changes a pixel by about 1 of 255 levels, as much as the JPEG itself, and is about twice as fast.
 REDUCED_MARGIN = 1.5
@@ -42,8 +46,9 @@ def check_images(data: DataConfig, workers: int) -> Iterator[str]:
     paths, sizes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("paths", "sizes"))
     lines = [part.line(i) for part in parts for i in range(len(part.paths))]
     files = _Files(Path(data.root), paths, sizes, None)
+    loader: DataLoader[Any] = DataLoader(files, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
     keys: list[Hashable] = []
-    for line, found in zip(lines, DataLoader(files, batch_size=None, num_workers=workers), strict=True):  # type: ignore[arg-type]
+    for line, found in zip(lines, _whole(loader), strict=True):
         keys.append(found if isinstance(found, bytes) else line)
         if isinstance(found, UserError):
             yield f"{line}: {found}"
@@ -68,7 +73,7 @@ class ListedImages:
         """Yield the steps of an epoch."""
         streams = plan.streams
         items = [_items(list(streams.values()), step) for step in range(plan.steps)]
-        for step, pixels in enumerate(_loader(self._files, items, self.dataset.workers)):
+        for step, pixels in enumerate(_whole(_loader(self._files, items, self.dataset.workers))):
             parts = self._on_device(pixels).split([len(picks.index[step]) for picks in streams.values()])
             made: dict[str, Labelled] = {}
             for (name, picks), part in zip(streams.items(), parts, strict=True):
@@ -86,7 +91,7 @@ def listed_evaluation_batches(dataset: ImageList, numbers: np.ndarray, device: t
     normalise = Normaliser(dataset.mean_std, device)
     files = _Files(dataset.root, dataset.test_paths, dataset.sizes[len(dataset.train_paths) :], dataset.side)
     parts = np.array_split(numbers, -(-len(numbers) // 100))
-    for pixels in _loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers):
+    for pixels in _whole(_loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers)):
         if isinstance(pixels, UserError):
             raise pixels
         yield normalise(pixels.to(device, non_blocking=True))
@@ -102,6 +107,15 @@ def _items(picks: list[ListedPicks], step: int) -> list[Item]:
 
 
 def _loader(files: "_Files", batches: list[list[Item]], workers: int) -> "DataLoader[Tensor | UserError]":
+    """Return a loader of batches; one whose workers' images do not fit their shared memory would wait for ever.
+
+    Raises:
+        UserError: they do not.
+    """
+    needed = (workers * PREFETCHED + 1) * max(map(len, batches), default=0) * 3 * int(files.side or 0) ** 2
+    if workers and needed > (free := free_shared_memory()):
+        mega = f"{SHARED} has {free / 1e6:.0f} MB free, their images take up to {needed / 1e6:.0f} MB"
+        raise UserError(f"--workers {workers}: {mega}; use fewer, 0 uses none; or start the container with {SHM_SIZE}")
     return DataLoader(
         files,  # type: ignore[arg-type]
         batch_sampler=batches,
@@ -110,6 +124,33 @@ def _loader(files: "_Files", batches: list[list[Item]], workers: int) -> "DataLo
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=PREFETCHED if workers else None,
     )
+
+
+def _whole(loader: "DataLoader[Any]") -> Iterator[Any]:
+    """Yield what a loader yields; what its workers lack is one line.
+
+    Raises:
+        UserError: too little shared memory, through which workers hand over images, or a worker was killed.
+    """
+    try:
+        yield from loader
+    except (OSError, RuntimeError) as error:
+        text = str(error).lower()
+        is_full = getattr(error, "errno", None) == errno.ENOSPC or "shared memory" in text or "bus error" in text
+        if loader.num_workers and (is_full or "dataloader worker" in text):
+            lack = f"ran out of shared memory ({SHARED})" if is_full else "were killed, perhaps for want of memory"
+            more = f"; or start the container with {SHM_SIZE}" if is_full else ""
+            raise UserError(f"--workers {loader.num_workers}: they {lack}; use fewer, 0 uses none{more}") from None
+        raise
+
+
+def free_shared_memory() -> float:
+    """Return how many bytes are left where processes share memory; infinity where the system does not say."""
+    try:
+        found = os.statvfs(SHARED)
+        return found.f_bavail * found.f_frsize
+    except (OSError, AttributeError):
+        return float("inf")
 
 
 def _stack(images: list[np.ndarray | UserError]) -> Tensor | UserError:
