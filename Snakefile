@@ -21,15 +21,22 @@ from csa_core.store import RESULTS, canonical
 from workflow import devices
 from workflow.fresh import made_from
 from workflow.plan import Plan
-from workflow.snake import Asked, or_one_line, retyped
+from workflow.snake import Asked, check_command, check_targets, or_one_line, requested, retyped
+from workflow.snake import say_at_the_end_when_interrupted
+from workflow.standing import doing
 
-for key in workflow.config_settings.config:
+GIVEN = workflow.config_settings
+or_one_line(check_command, GIVEN.config_args, [f"{ROOT}/config.yaml", *GIVEN.configfiles])
+
+for key in GIVEN.config:
     if isinstance(config[key], (dict, list)):
         config[key] = or_one_line(retyped, config[key])
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
 ASKED = Asked(PLAN, workflow)
+# A job that Snakemake starts elsewhere says nothing to anybody.
+DOING = doing(PLAN) if workflow.is_main_process else lambda run: "Train"
 
 GPUS = devices.present(PLAN.config)
 DEVICES = ",".join(GPUS)
@@ -90,6 +97,10 @@ localrules:
     status,
 
 
+onstart:
+    say_at_the_end_when_interrupted()
+
+
 rule all:
     input:
         expand("<results>/{table}.csv", table=PLAN.usual),
@@ -109,3 +120,6 @@ rule extra:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
+
+
+or_one_line(check_targets, requested(), workflow.rules, PLAN)

@@ -4,6 +4,7 @@ Configuration is read and checked before torch is imported, so a mistake is answ
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -52,31 +53,45 @@ def _run(args: argparse.Namespace) -> int:
     try:
         args.run(args)
         settle()
-    except UserError as error:
-        _say(error)
-        return 2
-    except Interrupted as signalled:
-        where = getattr(signalled, "__notes__", ["where it stands"])[0]
-        _say(f"interrupted; the same command continues {where}")
-        return 128 + int(signalled.args[0])
-    except launch.RankLost as lost:
-        _say(lost)
-        return lost.code
-    except RuntimeError as error:
-        if isinstance(error.__cause__, Interrupted):  # while Python made a class
-            _say("interrupted; the same command continues where it stands")
-            return 128 + int(error.__cause__.args[0])
+    except (UserError, RuntimeError, OSError) as error:
+        # A signal may surface as something else: while Python made a class, or where it met decoding workers, too.
+        if signalled := _signal_behind(error):
+            return _ended_by(signalled, error)
+        if isinstance(error, UserError):
+            _say(error)
+            return 2
+        if isinstance(error, OSError):
+            return _without_output(error)
         if launch.is_about_a_lost_peer(error):
             return 1
         raise
-    except OSError as error:
-        with suppress(OSError):
-            settle()  # so that Python does not try again at its end
-        if isinstance(error, BrokenPipeError):  # `| head`
-            return 1
-        _say(f"{error.filename or 'output'}: {error.strerror}")
-        return 2
+    except Interrupted as signalled:
+        return _ended_by(signalled, signalled)
+    except launch.RankLost as lost:
+        _say(lost)
+        return lost.code
     return 0
+
+
+def _signal_behind(error: BaseException | None) -> Interrupted | None:
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _ended_by(signalled: Interrupted, error: BaseException) -> int:
+    notes = [*getattr(signalled, "__notes__", []), *getattr(error, "__notes__", [])]
+    _say(f"interrupted; the same command continues {notes[0] if notes else 'where it stands'}")
+    return 128 + int(signalled.args[0])
+
+
+def _without_output(error: OSError) -> int:
+    with suppress(OSError):
+        settle()  # so that Python does not try again at its end
+    if isinstance(error, BrokenPipeError):  # `| head`
+        return 1
+    _say(f"{error.filename or 'output'}: {error.strerror}")
+    return 2
 
 
 def _say(what: object) -> None:
@@ -85,6 +100,8 @@ def _say(what: object) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if multiprocessing.parent_process() is not None:
+        os._exit(128 + number)  # decodes for the one that speaks
     if launch.is_rank():
         os._exit(128 + number)  # the one that started it speaks, and a state is sound after any end
     for each in (signal.SIGTERM, signal.SIGINT):  # a second one must not cut the clean end short

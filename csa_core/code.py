@@ -13,8 +13,19 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 AROUND = {
-    *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py", "errors.py", "files.py", "store.py"),
-    *("data/demo.py", "data/selection.py", "data/sources.py"),
+    *(
+        "__init__.py",
+        "__main__.py",
+        "cli.py",
+        "code.py",
+        "commands.py",
+        "errors.py",
+        "files.py",
+        "layout.py",
+        "store.py",
+    ),
+    *("data/cifar.py", "data/demo.py", "data/folder.py", "data/listfile.py", "data/same.py"),
+    *("data/selection.py", "data/sources.py"),
     *("methods/__init__.py", "methods/gallery.py"),
     *("train/launch.py", "train/memory.py"),
     *("train/monitor/__init__.py", "train/monitor/events.py", "train/monitor/live.py", "train/monitor/progress.py"),
@@ -34,7 +45,7 @@ def code_digest(method: str) -> str:
 @cache
 def data_digest() -> str:
     """Return the SHA-256 of the code that makes data sets and splits."""
-    return _digest(["config.py", *_below("data")])
+    return _digest(["config.py", "layout.py", *_below("data")])
 
 
 def files_of(method: str) -> list[str]:

@@ -20,11 +20,33 @@ if TYPE_CHECKING:
     from csa_core.data.split import Split
     from csa_core.methods.base import Method
 
+OTHER_KINDS = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".svg",
+    ".pdf",
+    ".csv",
+    ".tsv",
+    ".md",
+    ".html",
+    ".tex",
+    ".yaml",
+    ".yml",
+}
+OTHER_KINDS |= {".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".safetensors"}
+OWN_ROOTS = {
+    "folder": "name the folder that holds train/<class>/ and test/<class>/, or the data set file with --data",
+    "image_list": "name the folder that the paths of the lists start from",
+}
+
 
 def data(args: argparse.Namespace) -> None:
     """Load the data set of a run, check it and write it as one file."""
     from csa_core.data.sources import load_source
 
+    _check_kind(args.out, ".safetensors")
     dataset = load_source(_config(args).data)
     dataset.write(args.out, args.made_from)
     counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
@@ -32,17 +54,18 @@ def data(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Decode every image of an image_list, and name those that cannot be."""
+    """Decode every image of an image_list; name those that cannot be, and those that are the same."""
     config = _config(args)
     if config.data.source != "image_list":
         raise UserError(f"check: data.source is {config.data.source}, which is read whole anyway; use it on image_list")
-    from csa_core.data.decode import find_undecodable
+    from csa_core.data.decode import check_images
 
-    errors = list(find_undecodable(config.data, _workers(args)))
-    for line in errors:
+    count = 0
+    for line in check_images(config.data, _workers(args)):
+        count += 1
         print(printable(line))
-    if errors:
-        raise UserError(f"{len(errors)} images cannot be decoded; replace them or take their lines out of the lists")
+    if count:
+        raise UserError(f"{count} images cannot be decoded; replace them or take their lines out of the lists")
     print("every image of both lists can be decoded")
 
 
@@ -50,6 +73,7 @@ def split(args: argparse.Namespace) -> None:
     """Make the long-tailed split of a run and write its indices."""
     from csa_core.data.split import make_split, write_split
 
+    _check_kind(args.out, ".json")
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     kept = make_split(dataset, config.data)
@@ -64,6 +88,7 @@ def selection(args: argparse.Namespace) -> None:
     from csa_core.data.selection import write_selection
     from csa_core.data.split import make_split
 
+    _check_kind(args.out, ".txt")
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
@@ -90,6 +115,8 @@ def train(args: argparse.Namespace) -> None:
     from csa_core.train.loop import train as train_run
 
     dataset, kept = _inputs(args, config.data)
+    if rank() == 0:
+        _check_same_run(args.out, config, {"data": dataset.digest, "split": kept.digest})
     if not args.checkpoint_seconds >= 0:
         raise UserError(f"--checkpoint-seconds {args.checkpoint_seconds}: a number of seconds, 0 or more")
     code = args.code_version or code_digest(config.method)
@@ -129,6 +156,7 @@ def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
     if args.images < 1:
         raise UserError(f"--images {args.images}: 1 or more")
+    _check_kind(args.out, ".safetensors", "; `python -m workflow.report.gallery` draws it")
     method, network = _trained(args)
     from csa_core.methods.gallery import show_contexts
 
@@ -152,6 +180,31 @@ def keys(args: argparse.Namespace) -> None:
             inner = {key: field}
         for name, part in inner.items():
             print(f"{f'{name}: {canonical(part.default)}':<42} {whose}{part.description}")
+
+
+def _check_kind(out: Path, suffix: str, more: str = "") -> None:
+    """See that a file is not called what it will not be."""
+    if out.suffix.lower() in OTHER_KINDS - {suffix}:
+        raise UserError(f"--out {out}: no {out.suffix} file is written; name it {out.with_suffix(suffix)}{more}")
+
+
+def _check_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> None:
+    """See that no finished run of another configuration, or on other images, lies where results will be written."""
+    from csa_core.train.state.parent import differences
+
+    path = out / "metrics.json"
+    try:
+        stored = store.read_sealed(path)
+        found = differences(stored["config"], config.identity())
+        others = [f"{key} {digest[:12]}" for key, digest in digests.items() if stored["digests"][key] != digest]
+    except (UserError, KeyError, TypeError, AttributeError):  # none there, or none that means something
+        return
+    said = [f"{key} {have}, asked for is {want}" for key, have, want in found] or others
+    if said:
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        raise UserError(
+            f"--out {out}: holds a finished run with {said[0]}{more}; name another folder, or remove {path}"
+        )
 
 
 def _stdin() -> str:
@@ -235,6 +288,9 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
             fields = set_dotted(fields, "data", lists)
         config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
         wanted = digests["data"], digests["split"]
+        kind = config.data.source if config.data.selection is None else "selection"
+        if args.root is None and (kind == "image_list" or (kind == "folder" and args.data is None)):
+            raise UserError(f"--root is missing: {OWN_ROOTS[kind]}")
     device = _device(args, config.precision)
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -61,7 +61,8 @@ class DataConfig(Strict):
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
     profile: Profile = "exponential"
-    """Long-tailed profile: exponential, step, as_is (already long-tailed), selection (the images that a file names)."""
+    """Long-tailed profile: exponential, step, selection (the images that a file names), or as_is (as they are), which
+    is the default of a folder or image_list with neither imbalance_ratio nor max_class_count."""
     selection: PathText | None = None
     """selection only: the file that names the kept images by their pixels, or the name of a shipped one."""
     imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
@@ -74,6 +75,14 @@ class DataConfig(Strict):
     """Which images are kept; never the training seed. Not read by the conventional subset."""
     groups: Literal["by_count", "cifar100_paper", "cifar10_field"] = "by_count"
     """many/medium/few: by_count (>100, 20-100, <20), cifar100_paper (36, 35, 29 classes), cifar10_field (3, 4, 3)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_images_as_they_are(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("source") in ("folder", "image_list"):
+            said = fields.keys() & {"profile", "selection", "imbalance_ratio", "max_class_count"}
+            return fields if said else fields | {"profile": "as_is"}
+        return fields
 
     @model_validator(mode="after")
     def _has_its_lists(self) -> Self:
@@ -335,7 +344,8 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}:{line} is not valid YAML: {problem}") from None
+        what = problem if problem.startswith("YAML 1.1") else f"is not valid YAML: {problem}"
+        raise UserError(f"{where}:{line} {what}") from None
     except Exception as error:  # a date that is none, a list as key, a tag with another value than it is for
         raise UserError(f"{where}: is not valid YAML: {str(error)[:200]}") from None
 
@@ -399,6 +409,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _plain_number(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> Any:
+    """Return a number that anybody reads as YAML does: `0123` would be 83, `1:30` 90, and `1_000` 1000."""
+    is_int = node.tag.endswith("int")
+    value = loader.construct_yaml_int(node) if is_int else loader.construct_yaml_float(node)
+    if re.search(r"[_:xXbB]|^[-+]?0\d", node.value):
+        problem = f"YAML 1.1 reads {node.value} as {value}; write that, or '{node.value}' in quotes if it is text"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return value
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _plain_number)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:float", _plain_number)
 # Numbers as JSON and YAML 1.2 write them, 1e-05: YAML 1.1 takes those without a point and a sign for text.
 _UniqueKeyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
@@ -417,10 +439,18 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
     elif kind == "literal_error" and isinstance(value, str):
         names = re.findall(r"'([^']+)'", first["ctx"]["expected"])
         message = f"{key}: unknown name '{value}', {nearest(value, names)}"
+    elif kind == "string_pattern_mismatch" and (examples := model.model_fields[str(first["loc"][0])].examples):
+        hint = nearest(str(value), examples)
+        every = f" (one of {', '.join(examples)})" if hint.startswith("did") else ""
+        message = f"{key}: unknown name '{value}', {hint}{every}"
     elif kind == "value_error":
         message = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     else:
         message = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {_shown(value)}"
+        if kind in ("literal_error", "string_type") and isinstance(value, bool):
+            message += ": YAML reads yes, no, on and off as true and false; write it in quotes"
+        elif kind == "string_type" and isinstance(value, int | float):
+            message += ": YAML reads that as a number; write it in quotes"
         if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d{1,3}", value, re.I):
             whole = kind.startswith("int") and float(value).is_integer()
             number = str(int(float(value))) if whole else _yaml_number(value)
@@ -437,12 +467,17 @@ def _yaml_number(text: str) -> str:
 
 
 def _keys_beside(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the model, within lists and mappings, too, that a key at `loc` would be one of."""
+    kind: Any = model
     for part in loc[:-1]:
-        inner = model.model_fields[str(part)].annotation if part in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        model = inner
-    return list(model.model_fields)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation if str(part) in kind.model_fields else None
+        else:  # an item of a list, or a value of a mapping
+            kind = get_args(kind)[-1] if get_args(kind) else None
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return list(kind.model_fields if is_model else model.model_fields)
 
 
 def _shown(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 
@@ -77,8 +77,71 @@ def settle() -> None:
         raise failed
 
 
+# What others call a key, and what it is called here; the paper's symbols among them.
+SYNONYMS = {
+    "lr": ("learning_rate", "learningrate", "base_lr", "init_lr", "initial_lr", "max_lr", "lr0", "eta"),
+    "batch_size": ("batch", "bs", "batchsize", "b", "mini_batch", "train_batch_size"),
+    "weight_decay": ("wd", "decay", "l2", "weightdecay"),
+    "momentum": ("mom", "mu", "sgd_momentum"),
+    "epochs": ("num_epochs", "n_epochs", "max_epochs", "epoch"),
+    "lr_schedule": ("scheduler", "lr_scheduler", "schedule"),
+    "lr_drops": ("milestones", "lr_steps", "lr_milestones", "step_size"),
+    "lr_warmup_epochs": ("warmup", "lr_warmup"),
+    "model": ("arch", "architecture", "backbone", "network", "net"),
+    "seed": ("random_seed", "manual_seed", "rng_seed"),
+    "seeds": ("seed", "random_seeds"),
+    "precision": ("amp", "fp16", "bf16", "dtype", "mixed_precision"),
+    "horizontal_flip": ("flip", "hflip"),
+    "threshold": ("delta", "tau_conf", "confidence", "confidence_threshold"),
+    "mix": ("lambda", "lam", "lambda_", "mixup", "alpha_beta"),
+    "balance_ratio": ("gamma", "sampling_ratio"),
+    "bank_batches": ("bank_size", "queue", "queue_size", "q", "v", "bank"),
+    "mask_exponent": ("beta", "exponent"),
+    "logit_adjustment_strength": ("tau",),
+    "pretraining.sam_radius": ("rho",),
+    "pretraining.density_exponent": ("alpha",),
+    "data.source": ("dataset", "source"),
+    "data.root": ("root", "data_dir", "data_path", "datadir"),
+    "data.imbalance_ratio": ("imbalance_factor", "imb_factor", "imb_ratio", "imbalance", "if"),
+    "data.image_size": ("img_size", "resolution", "image_size", "size"),
+    "data.profile": ("imb_type", "imbalance_type", "profile"),
+    "device": ("gpu", "accelerator"),
+    "gpus": ("gpu_ids", "devices"),
+    "workers": ("num_workers", "n_workers"),
+    "threads": ("num_threads", "cores", "n_jobs"),
+    "results": ("out", "output", "output_dir", "out_dir"),
+    "cuda": ("gpu", "nvidia"),
+    "ce": ("cross_entropy", "erm", "baseline"),
+    "uniform": ("random",),
+}
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a hint for a misspelt `name`: the closest valid one, else the whole list."""
     valid = sorted(valid)
-    close = get_close_matches(name[:100], valid, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(valid)}"
+    meant = likely(name, valid)
+    return f"did you mean '{meant}'?" if meant else f"valid: {', '.join(valid)}"
+
+
+def likely(name: str, valid: Iterable[str]) -> str | None:
+    """Return the one of `valid` that `name` stands for: as others call it, in another case, or misspelt."""
+    valid = sorted(valid)
+    lower = name.lower().replace("-", "_")
+    by_case = {each.lower(): each for each in valid}
+    if lower in by_case:
+        return by_case[lower]
+    meanings = [meant for meant, others in SYNONYMS.items() if lower in others]
+    for meant in meanings:
+        outer, _, inner = meant.rpartition(".")
+        if meant in valid or outer in valid:  # what lies within another key is named with it, as data.root
+            return meant
+        if outer and inner in valid:
+            return inner
+    close = get_close_matches(lower[:100], by_case, n=1)
+    return by_case[close[0]] if close else None
+
+
+def several(names: Sequence[str], most: int = 3) -> str:
+    """Return a list of names for a message: the first few, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

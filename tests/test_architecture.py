@@ -15,7 +15,7 @@ from tests.helpers.patience import PATIENCE
 from workflow.schema import SCHEMA, schema
 
 LAYERS = [
-    *("errors", "files", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
+    *("errors", "files", "layout", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
     *("code", "train", "commands", "cli", "__main__"),
 ]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))
@@ -142,7 +142,7 @@ def test_torchvision_is_imported_in_one_place() -> None:
 @pytest.mark.parametrize("path", WORKFLOW, ids=lambda p: p.name)
 def test_the_workflow_uses_configuration_and_files_of_the_package_alone(path: Path) -> None:
     inner = {name.split(".")[1] for name in imported(path) if name.startswith("csa_core.")}
-    assert inner <= {"code", "config", "errors", "methods", "store"}
+    assert inner <= {"code", "config", "errors", "layout", "methods", "store"}
 
 
 @pytest.mark.parametrize("path", MODULES + WORKFLOW, ids=lambda p: p.name)

@@ -12,6 +12,8 @@ HERE = Path(__file__).parent
 Column = Literal["all", "many", "medium", "few", "balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
 Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "knn_untrained"]
 
+DEVICES = ["auto", "cpu", "cuda", "cuda:0", "mps"]
+
 
 class WorkflowConfig(Strict):
     """What `config.yaml` may say."""
@@ -30,7 +32,7 @@ class WorkflowConfig(Strict):
     """Folder of checkpoints, of finished runs' states and of caches; null is results/state."""
     data_root: Annotated[PathText, Field(min_length=1)] | None = None
     """Folder of the original images or archives, in place of the protocol's data.root."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$", examples=DEVICES)] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     gpus: Literal["auto"] | Annotated[list[int | str], Field(min_length=1)] = "auto"
     """GPUs that training jobs are given, each its own: auto finds those here; else numbers or UUIDs."""
@@ -158,13 +160,12 @@ class Table(Strict):
     """What the appendix says of it."""
 
 
-def load_tables(protocol: str) -> dict[str, Table]:
-    """Return the tables and figures of a protocol by name, in the order of their names."""
+def load_tables() -> dict[str, Table]:
+    """Return the tables and figures of all protocols by name, in the order of their names."""
     tables = {}
     for path in sorted((HERE / "tables").glob("*.yaml")):
         where = str(path.relative_to(HERE.parent))
         tables[path.stem] = validate(Table, load_yaml(path), where)
         if not path.stem.isidentifier():
             raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
-    own = {name: table for name, table in tables.items() if table.protocol == protocol}
-    return own or {name: table for name, table in tables.items() if table.protocol is None}
+    return tables

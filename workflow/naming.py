@@ -80,7 +80,11 @@ class Run:
 
     @cached_property
     def data(self) -> str:
-        """Name of the data set."""
+        """Name of the data set; letters that Snakemake reads as a pattern are `_`."""
+        return re.sub("[{}<>]", "_", self._data)
+
+    @property
+    def _data(self) -> str:
         data = self.config.data
         if data.selection:
             return tidy(f"selection-{Path(data.selection).stem}")

@@ -14,10 +14,10 @@ from csa_core.config import validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods import METHODS
 from csa_core.store import digest
-from workflow.declarations import WorkflowConfig
+from workflow.declarations import WorkflowConfig, load_tables
 from workflow.naming import Run
-from workflow.protocol import folder_of, paper_heading, read_protocol, tables_of
-from workflow.rows import PlannedRow, names_of_the_paper, planned_rows
+from workflow.protocol import check_keys, folder_of, paper_heading, read_protocol, tables_of
+from workflow.rows import PlannedRow, check_claims, check_sweeps, names_of_the_paper, planned_rows
 from workflow.sources import Sources, dataset_json, files_digest, split_json
 
 # Further views of the runs of any table, as `curves-table5`; these are drawn without being asked for.
@@ -40,17 +40,23 @@ class Plan:
         Args:
             codes: the code's digests by method, where they are known already.
         """
+        check_keys(config)
         self.config = validate(WorkflowConfig, config, "config.yaml")
         if len(set(self.config.seeds)) < len(self.config.seeds):
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
         self.recipe, self._own = read_protocol(self.config)
         self.protocol, self.results = self.recipe.protocol, self.recipe.results
         self.state = folder_of(self.config.state or f"{self.results}/state", "state")
-        self.tables = tables_of(self.protocol, self._own)
+        every = load_tables()
+        self.tables = tables_of(self.protocol, self._own, every)
         self.paper_heading = paper_heading(self.config, self._own)
         self._codes = dict(codes or {})
-        for table in self.tables if spell_out is None else spell_out:
-            self.rows(table)
+        for name in self.tables if spell_out is None else spell_out:
+            self.rows(name)
+        if spell_out is None:
+            check_sweeps(self.config, every.values())
+            for name, table in self.tables.items():
+                check_claims(name, table, self.rows(name), self.recipe)
 
     # Runs.
 
@@ -194,13 +200,14 @@ class Plan:
         """Return the split files of all runs; each is made from its data set's file."""
         return self._sources.splits()
 
-    def data_json(self, data: str) -> str:
+    def data_json(self, data: str, with_places: bool = True) -> str:
         """Return the configuration that makes a data set, as one sorted JSON string."""
-        return dataset_json(self._sources.with_dataset(data))
+        return dataset_json(self._sources.with_dataset(data), with_places)
 
+    @cache  # noqa: B019
     def data_files(self, data: str) -> str:
         """Return a digest of the files that a data set is read from, so that changed ones are read again."""
-        return files_digest(self._sources.with_dataset(data))
+        return files_digest(self._sources.with_dataset(data), Path(self.state, "cache", f"files-{data}.json"))
 
     def split_json(self, data: str, split: str) -> str:
         """Return the configuration that makes a split, as one sorted JSON string."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from csa_core.config import load_yaml, set_dotted, validate
-from csa_core.errors import UserError, nearest
+from csa_core.errors import UserError, likely, nearest
 from csa_core.methods import METHODS, parse, recipe
-from workflow.declarations import HERE, Protocol, Table, WorkflowConfig, load_tables
+from workflow.declarations import HERE, Protocol, Table, WorkflowConfig
 from workflow.naming import Recipe, flat, tidy
 
 
@@ -25,6 +25,8 @@ def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
     for key in ("method", "seed"):
         if key in fields or key in config.overrides:
             raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
+    for key in config.overrides.keys() & WorkflowConfig.model_fields.keys():
+        raise UserError(f"config.yaml: overrides: {key} is a key of config.yaml itself; move it out of overrides")
     for key, value in config.overrides.items():
         fields = set_dotted(fields, key, value)
     if config.data_root:
@@ -53,17 +55,34 @@ def folder_of(name: str, key: str) -> str:
     return (Path.cwd() if path == Path() else path).as_posix()  # "./table2.csv" is no name of a target
 
 
-def tables_of(protocol: str, own: Protocol) -> dict[str, Table]:
-    """Return the tables and figures of a protocol by name.
+def tables_of(protocol: str, own: Protocol, every: dict[str, Table]) -> dict[str, Table]:
+    """Return which of all tables and figures a protocol draws: its own, or else those that are nobody's.
 
     Raises:
         UserError: it changes the runs of a table that it has not.
     """
-    tables = load_tables(protocol)
+    tables = {name: table for name, table in every.items() if table.protocol == protocol}
+    tables = tables or {name: table for name, table in every.items() if table.protocol is None}
     for name in own.tables:
         if name not in tables:
             raise UserError(f"protocol {protocol}: tables.{name}: no such table, {nearest(name, tables)}")
     return tables
+
+
+def check_keys(config: dict[str, Any]) -> None:
+    """See that no key of runs stands where those of config.yaml do, which is the mistake made most.
+
+    Raises:
+        UserError: naming the key, and where it belongs.
+    """
+    of_runs = {key for method in METHODS.values() for key in method.Config.model_fields} - {"seed", "method"}
+    for key in config.keys() - WorkflowConfig.model_fields.keys():
+        meant = likely(str(key), of_runs | WorkflowConfig.model_fields.keys())
+        if meant and meant.partition(".")[0] in of_runs:
+            example = f"--config 'overrides={{{meant}: {config[key]}}}'"
+            raise UserError(
+                f"config.yaml or --config: '{key}': {meant} is a key of runs; write it in overrides: {example}"
+            )
 
 
 def paper_heading(config: WorkflowConfig, own: Protocol) -> str | None:

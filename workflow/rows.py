@@ -1,7 +1,8 @@
 """Rows of a table: each declared one with its runs, once for each value where it stands for a sweep."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,39 @@ def names_of_the_paper(name: str, table: Table) -> list[str]:
         values = map(value_of, row.paper) if row.sweep else [None] if row.paper else []
         names += [name_of(_names(name, row, value)) for value in values]
     return names
+
+
+def check_sweeps(config: WorkflowConfig, tables: Iterable[Table]) -> None:
+    """See that every sweep of config.yaml is one that a table has, of whichever protocol."""
+    used = {row.sweep for table in tables for row in table.rows if row.sweep}
+    for name in config.sweeps:
+        if name not in used:
+            how = f"(a row with `sweep: {name}` in a file under workflow/tables/ would use it)"
+            raise UserError(f"config.yaml: sweeps.{name}: no table has this sweep, {nearest(name, used)} {how}")
+
+
+def check_claims(name: str, table: Table, rows: list[PlannedRow], recipe: Recipe) -> None:
+    """See that claims speak of rows that the table has, or would have with other values in its sweeps."""
+    known = {row.name for row in rows} | set(names_of_the_paper(name, table))
+    for number, claim in enumerate(table.claims):
+        spoken_of = [term.row for term in claim.more + claim.less] + [claim.row] + claim.among + claim.apart
+        for row in filter(None, spoken_of):
+            if row not in known and not any(_could_be(row, each, recipe) for each in table.rows if each.sweep):
+                raise UserError(f"{name}: claims.{number}: no row is called '{row}', {nearest(row, known)}")
+
+
+def _could_be(name: str, row: Row, recipe: Recipe) -> bool:
+    """Whether a row of a sweep has this name for some value."""
+    fixed = re.split(r"\{[^}]*\}", f"{row.series} {row.label}".strip())
+    match = re.fullmatch("(.+)".join(map(re.escape, fixed)), name)
+    if match is None or "{value}" not in row.label:
+        return match is not None
+    value = value_of(match[1])
+    try:
+        run = recipe.run(row.method, row.changes | {str(row.sweep): value}, 1)
+    except UserError:
+        return False
+    return text_of(flat(run.config.model_dump(mode="json")).get(str(row.sweep))) == match[1]
 
 
 def _spelt_out(

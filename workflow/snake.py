@@ -1,16 +1,25 @@
 """What the Snakefile alone needs: errors as Snakemake should end on them, and values as it should have read them."""
 
+import atexit
+import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
-from csa_core.config import parse_yaml
-from csa_core.errors import UserError, say
+from csa_core.config import load_yaml, parse_yaml
+from csa_core.errors import UserError, likely, say, several
 from workflow import fresh
 from workflow.naming import Run
 from workflow.plan import Plan
 
 T = TypeVar("T")
+TABLE = (".csv", ".md", ".tex", ".seeds.csv", ".claims.csv", ".json")
+FIGURE = (".svg", ".pdf", ".png", ".csv")
 
 
 def or_one_line(function: Callable[..., T], *args: Any) -> T:
@@ -68,6 +77,95 @@ class Asked:
         """Let Snakemake make a file again where it is stale; a job on another machine was told already."""
         if self._workflow.is_main_process and or_one_line(is_stale, self._plan, *what):
             self._workflow.dag.forcefiles.add(path)
+
+
+def check_command(config_args: Any, configfiles: Iterable[Any]) -> None:
+    """See that nothing is given twice, on the command line or in a file; Snakemake would take the last.
+
+    Raises:
+        UserError: naming the key.
+    """
+    keys = Counter(str(arg).partition("=")[0] for arg in config_args or ())
+    for key, count in keys.items():
+        if count > 1:
+            raise UserError(f"--config: {key} is given {count} times; give it once")
+    for path in configfiles:
+        if str(path).endswith((".yaml", ".yml")):
+            load_yaml(path)
+
+
+def requested() -> list[str]:
+    """Return the targets of the command line, as Snakemake's own parser reads it; it tells a Snakefile of none."""
+    program = Path(sys.argv[0])
+    if program.stem != "snakemake" and program.parent.name != "snakemake":
+        return []  # another program drives Snakemake
+    from snakemake.cli import get_argument_parser  # type: ignore[import-untyped]
+
+    return list(get_argument_parser().parse_known_args(sys.argv[1:])[0].targets)
+
+
+def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> None:
+    """See that something makes each target; Snakemake's own message speaks of input functions.
+
+    Args:
+        rules: Snakemake's, each with its name and what it makes.
+
+    Raises:
+        UserError: naming the nearest target.
+    """
+    rules = list(rules)
+
+    def is_made(path: str) -> bool:
+        return any(rule.name == path or rule.is_producer(path) for rule in rules)
+
+    for target in targets:
+        path = target if Path(target).is_absolute() else os.path.relpath(target)
+        if is_made(path) or Path(target).exists():
+            continue
+        for folder in (Path(path), Path(path).parent):  # of a run, whose results are asked for by one name
+            if is_made(f"{folder}/metrics.json"):
+                raise UserError(f"target {target}: nothing makes it, did you mean '{folder}/metrics.json'?")
+        raise UserError(f"target {target}: {nearest_target(target, plan, [rule.name for rule in rules])}")
+
+
+def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
+    """Return a hint for a target that nothing makes: of the same name, or nearly, wherever it lies."""
+    results = plan.results
+    figures = [f"{results}/figures/{name}{end}" for end in FIGURE for name in [*plan.figures, "contexts"]]
+    tables = [f"{results}/{name}{end}" for end in TABLE for name in plan.tables]
+    runs = [f"{run.folder}/metrics.json" for run in plan.all_runs()]
+    files = [*tables, *figures, f"{results}/claims.csv", f"{results}/report.html", *runs]
+    files = figures + files if "figure" in Path(target).parent.name else files
+    for part in (lambda path: path, lambda path: Path(path).name, lambda path: Path(path).name.partition(".")[0]):
+        by_part = {part(each).lower(): each for each in reversed(files)}
+        if part(target).lower() in by_part:
+            return f"nothing makes it, did you mean '{by_part[part(target).lower()]}'?"
+    stem = Path(target).name.partition(".")[0]
+    by_stem = {Path(each).name.partition(".")[0]: each for each in reversed(files) if each not in runs}
+    if "=" in target and (meant := likely(target, runs)):
+        return f"nothing makes it, did you mean '{meant}'?"
+    if meant := likely(stem, by_stem.keys() | set(rules)):
+        return f"nothing makes it, did you mean '{by_stem.get(meant, meant)}'?"
+    return f"nothing makes it; there are {several([*tables[: len(plan.tables)], *figures, *rules], 4)}"
+
+
+def say_at_the_end_when_interrupted() -> None:
+    """After Ctrl-C or SIGTERM let the last line say what continues, below all that Snakemake says of it."""
+
+    def note(number: int, frame: FrameType | None) -> Any:
+        said = (
+            f"interrupted; what is done is kept, and the same command continues: snakemake {shlex.join(sys.argv[1:])}"
+        )
+        atexit.unregister(_say)
+        atexit.register(_say, said)
+        before = earlier[signal.Signals(number)]
+        return before(number, frame) if callable(before) else None
+
+    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _say(what: str) -> None:
+    print(f"snakemake: {what}", file=sys.stderr)
 
 
 def retyped(value: Any) -> Any:

@@ -1,10 +1,16 @@
 """Data sets and splits: which runs use them, and what each is made from."""
 
+import hashlib
+import os
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from csa_core.errors import UserError, nearest
-from csa_core.store import canonical, digest
+from csa_core.layout import image_files
+from csa_core.store import canonical, digest, read_json, write_json
 from workflow.naming import Run
 
 READS = {
@@ -12,6 +18,8 @@ READS = {
     "folder": {"source", "root", "image_size"},
     "image_list": {"source", "root", "image_size", "train_list", "test_list"},
 }
+PLACES = {"root", "train_list", "test_list"}
+SETTLED = 3_000_000_000  # nanoseconds, more than the coarsest clock of a file system
 
 
 class Sources:
@@ -56,23 +64,66 @@ class Sources:
         return self._splits[data, split]
 
 
-def dataset_json(run: Run) -> str:
-    """Return the configuration that makes a run's data set, as one sorted JSON string."""
+def dataset_json(run: Run, with_places: bool = True) -> str:
+    """Return the configuration that makes a run's data set, as one sorted JSON string.
+
+    Args:
+        with_places: say where images and lists lie, too, which changes no image.
+    """
     config = run.config.data
     read = READS.get(config.source, {"source", "root"}) | ({"profile", "selection"} if config.selection else set())
+    read -= set() if with_places else PLACES
     return canonical({"data": config.model_dump(mode="json", include=read)})
 
 
-def files_digest(run: Run) -> str:
-    """Return a digest of names, sizes and times of a folder's images, of lists, or of a selection; else nothing."""
+def files_digest(run: Run, cache: Path) -> str:
+    """Return a digest of what a data set is read from: names and bytes of a folder's images, of lists, a selection.
+
+    Times, other files and where all of it lies are no part of it. Nothing where a source checks its own files.
+
+    Args:
+        cache: where digests of files are kept.
+    """
     config = run.config.data
     named = (config.train_list, config.test_list, config.selection)
-    files = [Path(path) for path in named if path is not None and Path(path).is_file()]
+    files = {key: Path(path) for key, path in zip(("train", "test", "selection"), named, strict=True) if path}
     if config.source == "folder":
-        files += sorted(path for path in Path(config.root).glob("t*/*/*") if path.is_file())
-    if not files:
-        return ""
-    return digest([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+        root = Path(config.root)
+        files |= {path.relative_to(root).as_posix(): path for path in image_files(root)}
+    known = {key: path for key, path in files.items() if path.is_file()}
+    return digest(contents(known, cache)) if known else ""
+
+
+def contents(files: dict[str, Path], cache: Path) -> dict[str, str]:
+    """Return the SHA-256 of the bytes of each file, by its key.
+
+    A file is read again where its size, its times or its number on the disk have changed since: the time of its last
+    change of state cannot be set by hand. One that has changed within the last seconds might change again unseen.
+    """
+    try:
+        before = read_json(cache)
+    except UserError:
+        before = {}
+    before = before if isinstance(before, dict) else {}
+    kept: dict[str, list[Any]] = {}
+    found = {}
+    now = time.time_ns()
+    for key, path in files.items():
+        with suppress(OSError), path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            place = str(path.absolute())
+            stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev]
+            known = before.get(place)
+            if isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str):
+                found[key] = known[-1]
+            else:
+                found[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            if now - max(stamp[1:3]) > SETTLED:
+                kept[place] = [*stamp, found[key]]
+    if kept != before:
+        with suppress(UserError):  # read again the next time
+            write_json(cache, kept, lasting=False)
+    return found
 
 
 def split_json(run: Run) -> str:

@@ -9,8 +9,10 @@ import os
 import re
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,6 +125,20 @@ def survey(plan: Plan, now: float) -> Survey:
         standings[run.folder] = standing
     tables = {t: [standings[run.folder] for run in plan.with_parents(plan.runs_of(t))] for t in plan.usual}
     return Survey(list(standings.values()), tables, pace)
+
+
+def doing(plan: Plan) -> Callable[[Run], str]:
+    """Return what a job does with a run: train it, continue it, or take what is finished from the state."""
+
+    @cache
+    def traces() -> dict[Key, StateFolder]:
+        return _state_folders(Path(plan.state))
+
+    def what(run: Run) -> str:
+        trace = traces().get((run.digest, plan.code_of(run.config.method)))
+        return "Train" if trace is None else "Continue" if trace.beat else "Fetch from the state, finished before:"
+
+    return what
 
 
 def _unfinished(run: Run, trace: StateFolder | None, last: Heartbeat | None, each: float, now: float) -> RunStatus:

@@ -1,5 +1,8 @@
 """A data set in memory: uint8 images, labels and class names, for training and for test."""
 
+import sys
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +12,8 @@ import numpy as np
 
 from csa_core import store
 from csa_core.errors import UserError, untrusted
+
+UNSHOWABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no UTF-8, separators of lines
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Dataset:
         """Return self when sound.
 
         Raises:
-            UserError: shapes or types off, a label out of range, or a class without images.
+            UserError: shapes or types off, a label out of range, a class without training images, a name to refuse.
         """
         classes = len(self.class_names)
         if classes < 2:
             raise UserError(f"{where}: {classes} classes; at least two are needed")
+        check_class_names(self.class_names, where)
         for part, images, labels in (
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
@@ -69,8 +75,10 @@ class Dataset:
                     f"{where}: {part} image {wrong[0]} has label {labels[wrong[0]]}, "
                     f"outside 0..{classes - 1}; mend the labels or add the class"
                 )
+            if not len(labels):
+                raise UserError(f"{where}: has no {part} images; add some")
             empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)
-            if len(empty):
+            if len(empty) and part == "train":  # what the test set lacks is left out of the scores
                 raise UserError(
                     f"{where}: class '{self.class_names[empty[0]]}' has no {part} images; add some or remove the class"
                 )
@@ -100,6 +108,21 @@ def from_file(path: Path, tensors: store.Tensors, meta: dict[str, Any], digest: 
         if not all(isinstance(name, str) for name in (dataset.source, *dataset.class_names)):
             raise TypeError
     return dataset.check(str(path))
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """See that class names can be shown and written: UTF-8 without control characters."""
+    for name in names:
+        if any(unicodedata.category(letter) in UNSHOWABLE for letter in name):
+            raise UserError(f"{where}: class {name!a} is no UTF-8 text, or holds a control character; rename it")
+
+
+def note_untested(names: Sequence[str], test_labels: np.ndarray) -> None:
+    """Say which classes the test set lacks."""
+    if len(empty := np.flatnonzero(np.bincount(test_labels, minlength=len(names)) == 0)):
+        some = ", ".join(f"'{names[k]}'" for k in empty[:3]) + (", ..." if len(empty) > 3 else "")
+        what = f"{len(empty)} of {len(names)} classes have no test images ({some})"
+        print(f"note: {what}; means over classes are of the others", file=sys.stderr)
 
 
 def _size(images: np.ndarray) -> str:

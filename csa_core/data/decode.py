@@ -4,42 +4,58 @@ What is random about a sample is drawn in the plan of its epoch and travels to t
 number, so the samples of a step are the same with any number of workers and ranks.
 """
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from csa_core.config import DataConfig
 from csa_core.data.batch import Batch, Labelled, Normaliser
-from csa_core.data.listed import ImageList, read_lists
+from csa_core.data.images import opened, rgb, upright_size
+from csa_core.data.listed import ImageList, read_both
 from csa_core.data.plan import EpochPlan, ListedPicks
+from csa_core.data.same import Part, check_same, pixels_key
 from csa_core.data.split import Split
 from csa_core.data.views import crop_boxes
 from csa_core.errors import UserError
 
 SMALLEST_CROP = 0.08
 PREFETCHED = 4  # batches a worker
-FORMATS = ("JPEG", "PNG", "WEBP")
+SHARED = "/dev/shm"  # noqa: S108 - looked at, never written to
+SHM_SIZE = "docker run --shm-size=2g"
 # A JPEG is decoded at half, a quarter or an eighth of its size where the crop stays this much larger than asked for.
 # On photographs that changes a pixel by about 1 of 255 levels, as much as the JPEG itself, and is about twice as fast.
 REDUCED_MARGIN = 1.5
 
 
-def find_undecodable(data: DataConfig, workers: int) -> Iterator[str]:
-    """Decode every image of both lists; yield a line for each that cannot be, naming its list and line."""
-    listed = read_lists(data)
-    line_of = {}
-    for name in (data.train_list, data.test_list):
-        for line, text in enumerate(Path(str(name)).read_text(encoding="utf-8").splitlines(), 1):
-            line_of[text.strip().rpartition(" ")[0]] = f"{name}: line {line}"
-    files = _Files(listed.root, np.concatenate([listed.train_paths, listed.test_paths]), listed.sizes, None)
-    for number, error in enumerate(DataLoader(files, batch_size=None, num_workers=workers)):  # type: ignore[arg-type]
-        if error:
-            yield f"{line_of[files.paths[number].decode()]}: {error}"
+def check_images(data: DataConfig, workers: int) -> Iterator[str]:
+    """Decode every image of both lists; yield a line for each that cannot be, naming its list and line.
+
+    Raises:
+        UserError: once all are decoded, too many are the same, pixel by pixel.
+    """
+    parts = train, test = read_both(data)
+    paths, sizes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("paths", "sizes"))
+    lines = [part.line(i) for part in parts for i in range(len(part.paths))]
+    files = _Files(Path(data.root), paths, sizes, None)
+    loader: DataLoader[Any] = DataLoader(files, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
+    keys: list[Hashable] = []
+    for line, found in zip(lines, _whole(loader), strict=True):
+        keys.append(found if isinstance(found, bytes) else line)
+        if isinstance(found, UserError):
+            yield f"{line}: {found}"
+    half = len(train.paths)
+    check_same(
+        Part(keys[:half], train.labels, train.place), Part(keys[half:], test.labels, test.place), "pixel by pixel"
+    )
 
 
 class ListedImages:
@@ -57,7 +73,7 @@ class ListedImages:
         """Yield the steps of an epoch."""
         streams = plan.streams
         items = [_items(list(streams.values()), step) for step in range(plan.steps)]
-        for step, pixels in enumerate(_loader(self._files, items, self.dataset.workers)):
+        for step, pixels in enumerate(_whole(_loader(self._files, items, self.dataset.workers))):
             parts = self._on_device(pixels).split([len(picks.index[step]) for picks in streams.values()])
             made: dict[str, Labelled] = {}
             for (name, picks), part in zip(streams.items(), parts, strict=True):
@@ -75,7 +91,7 @@ def listed_evaluation_batches(dataset: ImageList, numbers: np.ndarray, device: t
     normalise = Normaliser(dataset.mean_std, device)
     files = _Files(dataset.root, dataset.test_paths, dataset.sizes[len(dataset.train_paths) :], dataset.side)
     parts = np.array_split(numbers, -(-len(numbers) // 100))
-    for pixels in _loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers):
+    for pixels in _whole(_loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers)):
         if isinstance(pixels, UserError):
             raise pixels
         yield normalise(pixels.to(device, non_blocking=True))
@@ -91,6 +107,15 @@ def _items(picks: list[ListedPicks], step: int) -> list[Item]:
 
 
 def _loader(files: "_Files", batches: list[list[Item]], workers: int) -> "DataLoader[Tensor | UserError]":
+    """Return a loader of batches; one whose workers' images do not fit their shared memory would wait for ever.
+
+    Raises:
+        UserError: they do not.
+    """
+    needed = (workers * PREFETCHED + 1) * max(map(len, batches), default=0) * 3 * int(files.side or 0) ** 2
+    if workers and needed > (free := free_shared_memory()):
+        mega = f"{SHARED} has {free / 1e6:.0f} MB free, their images take up to {needed / 1e6:.0f} MB"
+        raise UserError(f"--workers {workers}: {mega}; use fewer, 0 uses none; or start the container with {SHM_SIZE}")
     return DataLoader(
         files,  # type: ignore[arg-type]
         batch_sampler=batches,
@@ -99,6 +124,33 @@ def _loader(files: "_Files", batches: list[list[Item]], workers: int) -> "DataLo
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=PREFETCHED if workers else None,
     )
+
+
+def _whole(loader: "DataLoader[Any]") -> Iterator[Any]:
+    """Yield what a loader yields; what its workers lack is one line.
+
+    Raises:
+        UserError: too little shared memory, through which workers hand over images, or a worker was killed.
+    """
+    try:
+        yield from loader
+    except (OSError, RuntimeError) as error:
+        text = str(error).lower()
+        is_full = getattr(error, "errno", None) == errno.ENOSPC or "shared memory" in text or "bus error" in text
+        if loader.num_workers and (is_full or "dataloader worker" in text):
+            lack = f"ran out of shared memory ({SHARED})" if is_full else "were killed, perhaps for want of memory"
+            more = f"; or start the container with {SHM_SIZE}" if is_full else ""
+            raise UserError(f"--workers {loader.num_workers}: they {lack}; use fewer, 0 uses none{more}") from None
+        raise
+
+
+def free_shared_memory() -> float:
+    """Return how many bytes are left where processes share memory; infinity where the system does not say."""
+    try:
+        found = os.statvfs(SHARED)
+        return found.f_bavail * found.f_frsize
+    except (OSError, AttributeError):
+        return float("inf")
 
 
 def _stack(images: list[np.ndarray | UserError]) -> Tensor | UserError:
@@ -110,7 +162,7 @@ def _stack(images: list[np.ndarray | UserError]) -> Tensor | UserError:
 
 
 class _Files:
-    """Decodes images by number; `side` None only sees whether they can be decoded."""
+    """Decodes images by number; `side` None decodes the whole image and returns its key alone."""
 
     def __init__(self, root: Path, paths: np.ndarray, sizes: np.ndarray, side: int | None, jitter: float = 0.0) -> None:
         # Bytes, not strings: workers share them without copying on each look.
@@ -119,23 +171,19 @@ class _Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: Item | int) -> np.ndarray | UserError | str:
+    def __getitem__(self, item: Item | int) -> np.ndarray | UserError | bytes:
         number, drawn = item if isinstance(item, tuple) else (item, None)
-        path = self.root / self.paths[number].decode()
+        path = self.root / os.fsdecode(self.paths[number])
         try:
-            if path.stat().st_size != self.sizes[number]:
-                return self._refused(f"{path}: has changed since its list was read; make the data set file again")
+            with suppress(OSError):
+                if path.stat().st_size != self.sizes[number]:
+                    return UserError(f"{path}: has changed since its list was read; make the data set file again")
             if self.side is None:
-                with Image.open(path, formats=FORMATS) as file:
-                    file.convert("RGB")
-                return ""
+                with opened(path) as file:
+                    return pixels_key(np.asarray(rgb(file)))
             return evaluated(path, self.side) if drawn is None else trained(path, self.side, drawn, self.jitter)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else "cannot be decoded"
-            return self._refused(f"{path}: {reason}; replace it or take its line out of the list")
-
-    def _refused(self, message: str) -> UserError | str:
-        return message if self.side is None else UserError(message)
+        except UserError as error:
+            return error
 
 
 def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np.ndarray:
@@ -147,13 +195,13 @@ def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np
     """
     from csa_core.vision import functional
 
-    with Image.open(path, formats=FORMATS) as file:
-        width, height = file.size
+    with opened(path) as file:
+        width, height = upright_size(file)
         top, left, tall, wide = (
             int(a[0]) for a in crop_boxes(drawn[None, :22], np.array([height]), np.array([width]), SMALLEST_CROP)
         )
         is_reduced = _reduce(file, min(tall, wide), side)
-        image = file.convert("RGB")
+        image = rgb(file)
     if is_reduced:
         s = round(width / image.width)  # the last pixels may stand for fewer than s
         box = (left / s, top / s, min(image.width, (left + wide) / s), min(image.height, (top + tall) / s))
@@ -173,8 +221,8 @@ def evaluated(path: Path, side: int) -> np.ndarray:
     """Decode an image as it is evaluated on: shorter side to side * 256 / 224, middle; (side, side, 3) uint8."""
     from csa_core.vision import functional
 
-    with Image.open(path, formats=FORMATS) as file:
-        image = file.convert("RGB")
+    with opened(path) as file:
+        image = rgb(file)
     image = functional.resize(image, [round(side * 256 / 224)])
     return np.array(functional.center_crop(image, [side, side]))
 

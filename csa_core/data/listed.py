@@ -1,6 +1,9 @@
 """Data sets too large for memory: list files with a line `path label` for each image, as ImageNet-LT's."""
 
+import os
 import stat
+from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +12,11 @@ import numpy as np
 
 from csa_core import store
 from csa_core.config import DataConfig
-from csa_core.errors import Missing, UserError, untrusted
-from csa_core.files import read_text
+from csa_core.data.dataset import check_class_names, note_untested
+from csa_core.data.listfile import Line, read_lines
+from csa_core.data.same import Part, check_same, file_keys
+from csa_core.errors import UserError, untrusted
 
-MOST_LIST = 2**29
-"""Bytes of the longest list; ImageNet's has 60 million."""
 IMAGENET_MEAN_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -66,39 +69,33 @@ class ImageList:
 
 
 def read_lists(data: DataConfig) -> ImageList:
-    """Read the list files of `data` and see that every file is there.
+    """Read the list files of `data`, see that every file is there, and that train and test are apart.
 
     Raises:
-        UserError: naming the list and its line: no label, a label out of range, a missing file.
+        UserError: naming the list and its line: no label, a label out of range, a missing file, too many the same.
     """
-    root = Path(data.root)
-    if not root.is_dir():
-        raise UserError(
-            f"data.root {root}: no such folder; set it to the folder that the paths of the lists start from"
-        )
-    train_paths, train_labels, train_sizes = _read_list(Path(str(data.train_list)), root)
-    counts = np.bincount(train_labels)
+    train, test = read_both(data)
+    check_same(Part(train.keys, train.labels, train.place), Part(test.keys, test.labels, test.place), "byte by byte")
+    counts = np.bincount(train.labels)
     if (missing := np.flatnonzero(counts == 0)).size:
         raise UserError(
             f"{data.train_list}: label {missing[0]} has no images, but label {len(counts) - 1} has; "
             "number classes 0 to K - 1"
         )
-    test_paths, test_labels, test_sizes = _read_list(Path(str(data.test_list)), root, len(counts))
-    if (missing := np.flatnonzero(np.bincount(test_labels, minlength=len(counts)) == 0)).size:
-        raise UserError(f"{data.test_list}: label {missing[0]} has no images there, but some in {data.train_list}")
-    if (both := np.intersect1d(train_paths, test_paths)).size:
-        raise UserError(f"{data.test_list}: {both[0].decode()} is in {data.train_list} too; take it out of one")
     order = np.argsort(-counts, kind="stable")
     number = np.argsort(order)
+    names = _class_names(train.paths, train.labels, order)
+    check_class_names(names, str(data.train_list))
+    note_untested(names, number[test.labels])
     return ImageList(
-        root=root,
+        root=Path(data.root),
         side=data.side,
-        class_names=_class_names(train_paths, train_labels, order),
-        train_paths=train_paths,
-        train_labels=number[train_labels],
-        test_paths=test_paths,
-        test_labels=number[test_labels],
-        sizes=np.concatenate([train_sizes, test_sizes]),
+        class_names=names,
+        train_paths=train.paths,
+        train_labels=number[train.labels],
+        test_paths=test.paths,
+        test_labels=number[test.labels],
+        sizes=np.concatenate([train.sizes, test.sizes]),
     )
 
 
@@ -130,12 +127,10 @@ def _check(listed: ImageList) -> None:
     classes = len(listed.class_names)
     if listed.sizes.shape != (len(listed.train_paths) + len(listed.test_paths),) or listed.sizes.dtype != np.int64:
         raise ValueError("sizes")
+    if not np.array_equal(np.unique(listed.train_labels), range(classes)):
+        raise ValueError("labels")
     for paths, labels in ((listed.train_paths, listed.train_labels), (listed.test_paths, listed.test_labels)):
-        if (
-            labels.shape != paths.shape
-            or labels.dtype != np.int64
-            or not np.array_equal(np.unique(labels), range(classes))
-        ):
+        if labels.shape != paths.shape or labels.dtype != np.int64 or not np.isin(labels, range(classes)).all():
             raise ValueError("labels")
         if any(name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name for name in paths.tolist()):
             raise ValueError("paths")
@@ -143,45 +138,92 @@ def _check(listed: ImageList) -> None:
         raise ValueError("class names")
 
 
-def _read_list(path: Path, root: Path, classes: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return paths (bytes), labels and sizes of the files that a list names."""
-    try:
-        lines = read_text(path, MOST_LIST).splitlines()
-    except Missing:
-        raise UserError(f"{path}: cannot be read; set data.train_list and data.test_list to the list files") from None
-    names, labels, sizes = [], [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where, (name, _, label) = f"{path}: line {number}", line.strip().rpartition(" ")
-        if not name or not label.isdecimal() or len(label) > 9:
-            raise UserError(f"{where}: '{line.strip()[:60]}' has no label; write 'path label'")
-        if classes is not None and int(label) >= classes:
-            raise UserError(f"{where}: label {label} is outside 0..{classes - 1}, the classes of the training list")
-        if name.startswith("/") or ".." in Path(name).parts:
-            raise UserError(f"{where}: {name} leads out of data.root; write paths below it")
-        try:
-            found = (root / name).stat()
-            if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for who writes to it
-                raise UserError(f"{where}: {root / name}: no regular file; take its line out of the list")
-            sizes.append(found.st_size)
-        except (OSError, ValueError):
-            raise UserError(f"{where}: {root / name}: no such file; is data.root right?") from None
-        names.append(name.encode())
-        labels.append(int(label))
-    if not names:
-        raise UserError(f"{path}: names no images; write a line 'path label' for each")
-    if classes is None and max(labels) >= len(labels):
-        number = int(np.argmax(labels))
+@dataclass(frozen=True)
+class ListFile:
+    """What a list names: paths (bytes, below the root), labels, lines; sizes of the files, and which are the same."""
+
+    path: Path
+    paths: np.ndarray
+    labels: np.ndarray
+    lines: list[int]
+    sizes: np.ndarray
+    keys: list[Hashable]
+
+    def line(self, number: int) -> str:
+        """Return which line names an image."""
+        return f"{self.path}: line {self.lines[number]}"
+
+    def place(self, number: int) -> str:
+        """Return which line names an image, and the image."""
+        return f"{self.line(number)} ({os.fsdecode(self.paths[number])})"
+
+
+def read_both(data: DataConfig) -> tuple[ListFile, ListFile]:
+    """Read training and test list, see that every file is there, and which files are the same.
+
+    Raises:
+        UserError: naming the list and its line: no label, a label out of range, a missing file.
+    """
+    root = Path(data.root)
+    if not root.is_dir():
         raise UserError(
-            f"{path}: label {labels[number]} of {names[number].decode()} is outside 0..K-1; number classes from 0"
+            f"data.root {root}: no such folder; set it to the folder that the paths of the lists start from"
         )
-    return np.array(names), np.array(labels, dtype=np.int64), np.array(sizes, dtype=np.int64)
+    lists = [Path(str(data.train_list)), Path(str(data.test_list))]
+    found: list[list[tuple[Line, str, os.stat_result]]] = []
+    classes = None
+    for path in lists:
+        found.append([(line, *_find(line, root, path)) for line in read_lines(path)])
+        labels = [line.label for line, _, _ in found[-1]]
+        if not labels:
+            raise UserError(f"{path}: names no images; write a line 'path label' for each")
+        for line, name, _ in found[-1]:
+            if classes is None and line.label >= len(labels):
+                raise UserError(f"{path}: label {line.label} of {name} is outside 0..K-1; number classes from 0")
+            if classes is not None and line.label >= classes:
+                outside = f"label {line.label} is outside 0..{classes - 1}, the classes of the training list"
+                raise UserError(f"{path}: line {line.number}: {outside}")
+        classes = classes or max(labels) + 1
+    both = [each for part in found for each in part]
+    keys = file_keys([root / name for _, name, _ in both], [stat for _, _, stat in both])
+    half = len(found[0])
+    train, test = (
+        ListFile(
+            path,
+            np.array([os.fsencode(name) for _, name, _ in part]),
+            np.array([line.label for line, _, _ in part], dtype=np.int64),
+            [line.number for line, _, _ in part],
+            np.array([stat.st_size for _, _, stat in part], dtype=np.int64),
+            own,
+        )
+        for path, part, own in zip(lists, found, (keys[:half], keys[half:]), strict=True)
+    )
+    return train, test
+
+
+def _find(line: Line, root: Path, path: Path) -> tuple[str, os.stat_result]:
+    """Return the path of a line relative to the root, and what the system says of its file."""
+    where = f"{path}: line {line.number}"
+    name = os.path.normpath(line.path)
+    if Path(name).is_absolute():
+        name = os.path.relpath(name, root.absolute())
+    if name.split("/")[0] == "..":
+        raise UserError(f"{where}: {line.path} leads out of data.root; write paths below it")
+    for each in (name, name.replace("\\", "/")):  # as Windows writes it
+        with suppress(OSError, ValueError):  # a NUL within
+            found = (root / each).stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(f"{where}: {root / each} is no file; name an image")
+            return each, found
+    hint = "is data.root right?"
+    if any("\udc80" <= letter <= "\udcff" for letter in name):
+        hint = "the line is no UTF-8; save the list as UTF-8"
+    raise UserError(f"{where}: {root / name}: no such file; {hint}")
 
 
 def _class_names(paths: np.ndarray, labels: np.ndarray, order: np.ndarray) -> tuple[str, ...]:
     """Name each class, in the order of its number, by the folder of its images, or else by its label."""
-    folders = {(int(label), Path(name.decode()).parent.name) for name, label in zip(paths, labels, strict=True)}
+    folders = {(int(label), Path(os.fsdecode(name)).parent.name) for name, label in zip(paths, labels, strict=True)}
     names = dict(folders)
     if len(folders) == len(names) == len(set(names.values())) == len(order):
         return tuple(names[int(k)] for k in order)

@@ -1,5 +1,6 @@
 """Long-tailed splits: which training images are kept, written as indices with a SHA-256."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ class Split:
     digest: str
 
 
-def class_counts(profile: str, available: np.ndarray, ratio: float, largest: int | None) -> np.ndarray:
+def class_counts(
+    profile: str, available: np.ndarray, ratio: float, largest: int | None, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Images per class of a long-tailed profile, (K,) int64, classes in label order.
 
     exponential: n_k = int(n_max * ratio ** (-k / (K - 1))); step: n_max for the first half of the
@@ -53,13 +56,15 @@ def class_counts(profile: str, available: np.ndarray, ratio: float, largest: int
     counts = np.floor(n_max * shares + 1e-9).astype(np.int64)
     if (short := np.flatnonzero(counts > available)).size:
         k = short[0]
+        name = f"class {k}" if names is None else f"class '{names[k]}'"
         raise UserError(
-            f"data: profile {profile} asks for {counts[k]} images of class {k}, which has {available[k]}; "
-            "lower data.max_class_count"
+            f"data: profile {profile} asks for {counts[k]} images of {name}, which has {available[k]}; "
+            "write data.profile: as_is to take the images as they are, or lower data.max_class_count"
         )
     if (empty := np.flatnonzero(counts == 0)).size:
+        name = f"class {empty[0]}" if names is None else f"class '{names[empty[0]]}'"
         raise UserError(
-            f"data.imbalance_ratio: {ratio:g} leaves class {empty[0]} without images ({n_max} in the largest); "
+            f"data.imbalance_ratio: {ratio:g} leaves {name} without images ({n_max} in the largest); "
             f"use at most {n_max}"
         )
     return counts
@@ -74,7 +79,7 @@ def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
     """
     classes = len(dataset.class_names)
     available = np.bincount(dataset.train_labels, minlength=classes)
-    counts = class_counts(data.profile, available, data.imbalance_ratio, data.max_class_count)
+    counts = class_counts(data.profile, available, data.imbalance_ratio, data.max_class_count, dataset.class_names)
     indices = []
     shared = np.random.RandomState(0)
     for k in range(classes):

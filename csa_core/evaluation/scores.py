@@ -50,7 +50,8 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
     Returns:
         accuracy: `all` over images; of a group the mean over its classes, as the field has it (None for
         a group without classes, never 0); balanced: the mean over all classes. The two ways differ
-        where classes have unequally many test images, and there alone. harmonic_mean, geometric_mean
+        where classes have unequally many test images, and there alone. Classes without test images
+        have no recall and stand in none of these means. harmonic_mean, geometric_mean
         and worst_class of the recalls of the classes; ece: expected calibration error in 15 bins;
         images and correct: counts by class; confusion: counts, a row a true class, packed.
     """
@@ -59,13 +60,14 @@ def score(logits: np.ndarray, labels: np.ndarray, group_of_class: list[str]) -> 
     confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
     images, correct = confusion.sum(1), confusion.diagonal()
     accuracy: dict[str, float | None] = {"all": int(correct.sum()) / int(images.sum())}
+    tested = images > 0
     for group in GROUPS:
-        inside = np.array([name == group for name in group_of_class])
+        inside = np.array([name == group for name in group_of_class]) & tested
         accuracy[group] = mean_recall(correct[inside], images[inside]) if inside.any() else None
-    recalls = correct / images
+    recalls = correct[tested] / images[tested]
     return {
         "accuracy": accuracy,
-        "balanced": mean_recall(correct, images),
+        "balanced": mean_recall(correct[tested], images[tested]),
         # Both means are 0 as soon as one class is never recognised.
         "harmonic_mean": float(1 / (1 / recalls).mean()) if recalls.all() else 0.0,
         "geometric_mean": float(np.exp(np.log(recalls).mean())) if recalls.all() else 0.0,

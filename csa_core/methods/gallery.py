@@ -54,8 +54,10 @@ def show_contexts(method: Method, network: Network, count: int) -> tuple[Tensors
     names = method.setting.dataset.class_names
     meta = {
         "context_class": [names[k] for k in labels.tolist()],
+        "context_label": labels.tolist(),
         "confidence": confidence.tolist(),
         "resampled_class": [names[k] for k in their_labels.tolist()],
+        "resampled_label": their_labels.tolist(),
         "mix": mix.tolist(),
     }
     return {k: v.permute(0, 2, 3, 1).cpu().numpy() for k, v in tensors.items()}, meta

@@ -6,8 +6,9 @@ filled again at no cost. Where a run continues from, in this order: its finished
 sound checkpoint, the start.
 """
 
+import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
                 run.replay = run.replay if options.capture == "auto" else None
                 history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds)
                 finish(run, folder, digests, history, seconds)
+        elif rank() == 0:
+            print(f"csa_core: finished before: the results are taken from {folder}", file=sys.stderr)
         if rank() == 0:
             _publish(folder, out)
         wait()
@@ -130,6 +133,8 @@ def _train_epochs(
         progress.say(f"continuing after epoch {first} of {epochs}")
     live = Live(run, folder, out, digests, history, before, progress.say) if rank() == 0 else None
     start = saved = time.monotonic()
+    unsaved: tuple[int, store.Tensors, dict[str, Any]] | None = None
+    """The last epoch's state, while no checkpoint holds it: within an epoch the network is somewhere else."""
     try:
         for epoch in range(first, epochs):
             row = train_epoch(run, epoch)
@@ -138,17 +143,22 @@ def _train_epochs(
             history.append(row)
             run.method.check(history)
             now = time.monotonic()
-            if decided_by_first_rank(now - saved >= checkpoint_seconds, run.device) and epoch + 1 < epochs:
+            meta = {"history": list(history), "seconds": before + now - start, "digests": digests}
+            if epoch + 1 < epochs and decided_by_first_rank(now - saved >= checkpoint_seconds, run.device):
                 if rank() == 0:
-                    meta = {"history": history, "seconds": before + now - start, "digests": digests}
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
-                saved = now
+                unsaved, saved = None, now
+            elif epoch + 1 < epochs and ranks() == 1:  # of several, a signal ends each at once
+                unsaved = epoch + 1, run.state(), meta
             progress.epoch(epoch + 1, row)
             if live:
                 live.epoch()
         if said := run.method.remark(history):
             progress.say(said)
     except BaseException as error:
+        if unsaved and not isinstance(error, Exception):  # a signal: no epoch that has ended is lost
+            with suppress(UserError):
+                checkpoint.save(folder, *unsaved)
         done = [int(path.stem.partition("-")[2]) for path in checkpoint.find(folder)]
         error.add_note(f"from the last checkpoint, after epoch {done[0]}" if done else "from the start")
         raise

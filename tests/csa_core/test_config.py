@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csa_core.config import LATER, parse_yaml, set_dotted
-from csa_core.errors import UserError
+from csa_core.config import LATER, DataConfig, PretrainingConfig, parse_yaml, set_dotted
+from csa_core.errors import SYNONYMS, UserError
 from csa_core.methods import METHODS, parse, recipe
 from csa_core.methods.csa import CsaConfig
 from csa_core.store import canonical
@@ -112,4 +112,64 @@ def test_every_number_is_read_as_it_is_written_to_the_jobs(value: float) -> None
     read = parse_yaml(canonical({"x": value}), "stdin")["x"]
     assert type(read) is float and read == value
     assert parse_yaml("x: 2e-4", "x")["x"] == 2e-4 and parse_yaml("x: 1E+3", "x")["x"] == 1000.0
-    assert parse_yaml("x: [2e, e4, 1e-4a, 0x1e4, 1_0]", "x")["x"] == ["2e", "e4", "1e-4a", 0x1E4, 10]
+    assert parse_yaml("x: [2e, e4, 1e-4a]", "x")["x"] == ["2e", "e4", "1e-4a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0123", 83), ("0x1F", 31), ("0b11", 3), ("1:30", 90), ("1_000", 1000), ("1:30.5", 90.5), ("-017", -15)],
+)
+def test_a_number_that_yaml_reads_as_another_is_refused_with_both(text: str, value: float) -> None:
+    for line in (f"seed: {text}", f"data: {{split_seed: {text}}}", f"mix: [uniform, {text}]"):
+        with pytest.raises(UserError) as error:
+            parse_yaml(line, "run.yaml")
+        assert str(error.value) == (
+            f"run.yaml: line 1 YAML 1.1 reads {text} as {value}; write that, or '{text}' in quotes if it is text"
+        )
+        assert text in str(parse_yaml(line.replace(text, f"'{text}'"), "run.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *[("learning_rate", "lr"), ("Learning-Rate", "lr"), ("bs", "batch_size"), ("wd", "weight_decay")],
+        *[("mom", "momentum"), ("delta", "threshold"), ("gamma", "balance_ratio"), ("lambda", "mix"), ("lr_", "lr")],
+        *[("tau", "logit_adjustment_strength"), ("num_epochs", "epochs"), ("arch", "model"), ("LR", "lr")],
+        *[("dataset", "data.source"), ("data.imb_factor", "imbalance_ratio"), ("rho", "pretraining.sam_radius")],
+        *[("data.Root", "root"), ("milestones", "lr_drops"), ("scheduler", "lr_schedule")],
+    ],
+)
+def test_what_others_call_a_key_leads_to_ours(name: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"unknown key '{name}': did you mean '{meant}'"):
+        parse(set_dotted({}, name, 1), "run.yaml")
+
+
+def test_every_synonym_leads_to_something_that_is_there() -> None:
+    """The keys of a run, of config.yaml, or the name of a method, device or distribution."""
+    from workflow.declarations import DEVICES, WorkflowConfig
+
+    keys = {key for method in METHODS.values() for key in method.Config.model_fields}
+    inner = {f"data.{key}" for key in DataConfig.model_fields}
+    inner |= {f"pretraining.{key}" for key in PretrainingConfig.model_fields}
+    assert SYNONYMS.keys() <= keys | inner | WorkflowConfig.model_fields.keys() | METHODS.keys() | {*DEVICES, "uniform"}
+    for meant, others in SYNONYMS.items():
+        assert not set(others) & keys or meant == "seeds", f"{meant}: one of {others} is a key itself"
+
+
+@pytest.mark.parametrize("value", ["no", "2020", "1.5"])
+def test_text_that_yaml_reads_as_something_else_says_so(value: str) -> None:
+    with pytest.raises(UserError, match="YAML reads .*; write it in quotes"):
+        parse(parse_yaml(f"data: {{root: {value}}}", "run.yaml"), "run.yaml")
+
+
+def test_own_images_are_taken_as_they_are_unless_a_profile_is_meant() -> None:
+    def profile(**data: object) -> str:
+        return str(parse({"data": data}, "test").data.profile)
+
+    lists = {"train_list": "a", "test_list": "b"}
+    assert profile(source="folder") == profile(source="image_list", **lists) == "as_is"
+    assert profile(source="folder", imbalance_ratio=10) == profile(source="folder", max_class_count=5) == "exponential"
+    assert profile(source="folder", profile="step") == "step"
+    assert profile(source="demo") == profile() == "exponential"
+    one, other = (parse({"data": {"source": "folder"} | more}, "test") for more in ({}, {"profile": "as_is"}))
+    assert one.digest() == other.digest()

@@ -49,7 +49,7 @@ WRONG: dict[str, tuple[Callable[[store.Tensors], store.Tensors], str]] = {
     ),
     "one-hot labels": (lambda t: t | {"test_labels": np.eye(4, dtype=np.int64)[t["test_labels"]]}, r"\(120, 4\)"),
     "a label out of range": (lambda t: t | {"test_labels": t["test_labels"] + 1}, "has label 4, outside 0..3"),
-    "a class without images": (lambda t: t | {"test_labels": t["test_labels"] * 0}, "class 'b' has no test images"),
+    "a class without images": (lambda t: t | {"train_labels": t["train_labels"] * 0}, "class 'b' has no train images"),
     "grey images": (lambda t: t | {"test_images": t["test_images"][..., :1]}, "test images must be"),
     "images as floats": (lambda t: t | {"train_images": t["train_images"].astype(np.float32)}, "train images must be"),
     "a part missing": (lambda t: {k: v for k, v in t.items() if k != "test_labels"}, "is not a data set file"),
@@ -108,20 +108,28 @@ def test_one_in_a_hundred_is_said_and_not_refused(tmp_path: Path, capfd: pytest.
     assert "note: 1 of 207 test images are training images, pixel by pixel" in capfd.readouterr().err
 
 
-def test_an_image_of_two_classes_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_image_of_two_classes_is_said_and_many_are_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """CIFAR-100 has nine such pairs among its training images."""
     folder_of_images(tmp_path)
+    rng = np.random.default_rng(1)
+    for i in range(200):
+        Image.fromarray(rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)).save(tmp_path / f"train/ant/more-{i}.png")
     folder(tmp_path)
-    assert "two labels" not in capfd.readouterr().err
-    first, *others = sorted((tmp_path / "train").iterdir())
+    assert "note" not in capfd.readouterr().err
+    ant, bee = tmp_path / "train/ant", tmp_path / "train/bee"
     for name in ("twin-1.png", "twin-2.png"):
-        shutil.copy(first / "0.png", others[0] / name)
-    shutil.copy(first / "0.png", first / "again.png")  # the same image under the same label twice
+        shutil.copy(ant / "0.png", bee / name)
+    shutil.copy(ant / "0.png", ant / "again.png")  # the same image under the same label twice
     folder(tmp_path)
-    said = capfd.readouterr().err.splitlines()
-    assert said == [
-        f"note: 2 training images carry two labels, pixel by pixel: {first / '0.png'} is {others[0] / 'twin-1.png'}"
+    assert capfd.readouterr().err.splitlines() == [
+        f"note: 2 of 209 training images carry two labels, pixel by pixel: {bee}/twin-1.png is {ant}/0.png",
+        f"note: 1 of 209 training images are there twice, pixel by pixel: {ant}/again.png is {ant}/0.png",
     ]
+    shutil.copy(ant / "1.webp", bee / "twin-3.webp")
+    with pytest.raises(UserError, match=r"3 of 210 training images carry two labels, .*; give each one label"):
+        folder(tmp_path)
 
 
 class Gadget:

@@ -103,6 +103,7 @@ sys.exit(cli.main(sys.argv[4:]))
 """
 
 
+@pytest.mark.parametrize("every", ["0", "1000"])  # seconds between checkpoints: a signal writes one, too
 @pytest.mark.parametrize(
     ("number", "epoch", "step", "where"),
     [
@@ -111,11 +112,11 @@ sys.exit(cli.main(sys.argv[4:]))
     ],
 )
 def test_a_signal_ends_it_within_a_step_and_says_where_it_will_continue(
-    number: int, epoch: int, step: int, where: str, tmp_path: Path
+    number: int, epoch: int, step: int, where: str, every: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(TINY))
-    words = ["train", str(config), "--out", str(tmp_path / "out"), "--threads", "1", "--checkpoint-seconds", "0"]
+    words = ["train", str(config), "--out", str(tmp_path / "out"), "--threads", "1", "--checkpoint-seconds", every]
     command = [sys.executable, "-c", SIGNALLED, str(number), str(epoch), str(step), *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 128 + number

@@ -1,5 +1,8 @@
 """The plan: names of runs, what a change touches, and mistakes in config.yaml."""
 
+import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from csa_core.errors import UserError
 from csa_core.methods.csa import CsaConfig
 from tests.conftest import ROOT
 from workflow.plan import Plan
+from workflow.sources import contents
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 
@@ -203,8 +207,23 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"overrides": {"seed": 3}}, "seed is not a protocol's to set"),
     ({"overrides": {"epochs": 20}}, "a drop after epoch 27 never comes in 20 epochs"),
     ({"overrides": {"warmup_epochs": 30}}, "the head that predicts would never be trained"),
-    ({"device": "gpu"}, "device: string should match pattern"),
-    ({"device": "cpu; touch /tmp/injected"}, "device: string should match pattern"),
+    ({"device": "gpu"}, "device: unknown name 'gpu', did you mean 'cuda'? (one of auto, cpu, cuda, cuda:0, mps)"),
+    ({"device": "cpu; touch /tmp/injected"}, "device: unknown name 'cpu; touch /tmp/injected', valid: auto, cpu"),
+    (
+        {"threshold": 0.5},
+        "'threshold': threshold is a key of runs; write it in overrides: --config 'overrides={threshold: 0.5}'",
+    ),
+    ({"learning_rate": 0.1}, "lr is a key of runs; write it in overrides: --config 'overrides={lr: 0.1}'"),
+    ({"treshold": 0.1}, "threshold is a key of runs; write it in overrides"),
+    ({"dataset": "cifar10"}, "data.source is a key of runs; write it in overrides"),
+    ({"seed": 3}, "unknown key 'seed': did you mean 'seeds'?"),
+    ({"gpu": 3}, "unknown key 'gpu': did you mean 'device'?"),
+    ({"overrides": {"threads": 2}}, "overrides: threads is a key of config.yaml itself; move it out of overrides"),
+    ({"overrides": {"learning_rate": 2}}, "overrides: unknown key 'learning_rate': did you mean 'lr'?"),
+    (
+        {"sweeps": CONFIG["sweeps"] | {"treshold": [0.5]}},
+        "sweeps.treshold: no table has this sweep, did you mean 'threshold'? (a row with `sweep: treshold` in a file",
+    ),
     ({"code_version": ""}, "code_version: string should match pattern"),
     ({"sweeps": SWEEPS | {"threshold": [float("nan")]}}, "NaN and infinity are no values"),
     ({"seeds": [2**64]}, "seeds.0: input should be less than 4294967296"),
@@ -244,17 +263,54 @@ def test_nested_changes_keep_what_they_do_not_name() -> None:
     assert nested == dotted and nested.config.data.source == "demo"
 
 
-def test_changed_photos_are_read_again(tmp_path: Path) -> None:
+def test_photos_are_read_again_when_their_content_changes_and_not_otherwise(tmp_path: Path) -> None:
+    photos, path = tmp_path / "photos", tmp_path / "mine.yaml"
     for part in ("train", "test"):
         for name in ("a", "b"):
-            (tmp_path / "photos" / part / name).mkdir(parents=True)
-            (tmp_path / "photos" / part / name / "1.png").write_bytes(b"one")
-    path = tmp_path / "mine.yaml"
-    path.write_text(f"data: {{source: folder, root: {tmp_path}/photos, profile: as_is}}")
-    before = plan(protocol=str(path)).data_files("folder-photos")
-    assert plan(protocol=str(path)).data_files("folder-photos") == before != ""
-    (tmp_path / "photos/test/b/2.png").write_bytes(b"two")
-    assert plan(protocol=str(path)).data_files("folder-photos") != before
+            (photos / part / name).mkdir(parents=True)
+            (photos / part / name / "1.png").write_bytes(f"one {part} {name}".encode())
+    path.write_text(f"data: {{source: folder, root: {photos}, profile: as_is}}")
+
+    def asked(name: str = "folder-photos") -> tuple[str, str]:
+        p = plan(protocol=str(path), results=str(tmp_path / "results"))
+        return p.data_files(name), p.data_json(name, False)
+
+    before = asked()
+    assert before[0] and asked() == before
+    for each in photos.rglob("*.png"):
+        os.utime(each, (1e9, 1e9))
+    assert asked() == before, "touched"
+    for stray in ("tmp/a/b", "train/a/.DS_Store", "train/a/Thumbs.db", "train/notes.txt"):
+        (photos / stray).parent.mkdir(parents=True, exist_ok=True)
+        (photos / stray).write_text("x")
+    assert asked() == before, "what is no image of a class"
+    shutil.copytree(photos, tmp_path / "copy")
+    path.write_text(path.read_text().replace("/photos", "/copy"))
+    assert asked("folder-copy") == before, "copied"
+    path.write_text(path.read_text().replace("/copy", "/photos"))
+    one, stamp = photos / "test/b/1.png", (photos / "test/b/1.png").stat()
+    one.write_bytes(one.read_bytes()[::-1])
+    os.utime(one, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    changed = asked()
+    assert changed != before, "as long, and as old"
+    one.rename(photos / "test/b/2.png")
+    assert asked() not in (before, changed), "another name"
+
+
+def test_contents_are_kept_for_files_that_have_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("one")
+    cache = tmp_path / "cache.json"
+    monkeypatch.setattr("workflow.sources.SETTLED", 0)
+    whole = contents({"a": tmp_path / "a"}, cache)
+    assert whole == {"a": hashlib.sha256(b"one").hexdigest()}
+    cache.write_text(cache.read_text().replace(whole["a"], "from the cache"))
+    assert contents({"a": tmp_path / "a"}, cache) == {"a": "from the cache"}
+    (tmp_path / "a").write_text("two")
+    assert contents({"a": tmp_path / "a"}, cache) == {"a": hashlib.sha256(b"two").hexdigest()}
+    cache.write_text("no JSON")
+    monkeypatch.setattr("workflow.sources.SETTLED", 10**18)
+    assert contents({"a": tmp_path / "a"}, cache) == {"a": hashlib.sha256(b"two").hexdigest()}
+    assert cache.read_text() == "no JSON", "what has changed just now may change again unseen"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +323,8 @@ def test_changed_photos_are_read_again(tmp_path: Path) -> None:
         ("{label: a, sweep: data}", "sweeps.data is missing"),
         ("{label: a, changes: {seed: 3}}", "seed is not a change"),
         ("{label: a, method: csaa}", "did you mean 'csa'"),
-        ("{labl: a}", "unknown key"),
+        ("{labl: a}", "unknown key 'rows.0.labl': did you mean 'label'?"),
+        ("{label: a, swep: threshold}", "unknown key 'rows.0.swep': did you mean 'sweep'?"),
     ],
 )
 def test_a_mistake_in_a_table_is_one_line(row: str, message: str, tmp_path: Path, monkeypatch: Any) -> None:
@@ -279,12 +336,42 @@ def test_a_mistake_in_a_table_is_one_line(row: str, message: str, tmp_path: Path
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+CLAIMS = [
+    ("{more: [{row: '0.3'}], less: [{row: Ours}]}", ""),
+    ("{more: [{row: '0.33'}], less: [{row: Ours}]}", ""),  # a value that another sweep would have
+    ("{more: [{row: '0.30'}], less: [{row: Ours}]}", "no row is called '0.30', did you mean '0.3'?"),
+    ("{more: [{row: '7.0'}], less: [{row: Ours}]}", "no row is called '7.0'"),
+    ("{more: [{row: '0.3'}], less: [{row: Our}]}", "no row is called 'Our', did you mean 'Ours'?"),
+    ("{kind: best, row: Ors}", "no row is called 'Ors', did you mean 'Ours'?"),
+    ("{kind: best, row: Ours, apart: [Theirs]}", "no row is called 'Theirs'"),
+    ("{kind: best, row: Ours, among: ['uniform (0, 0.7)', Ours]}", ""),
+    ("{kind: best, row: Ours, among: ['unifrom 0', Ours]}", "no row is called 'unifrom 0'"),
+]
+
+
+@pytest.mark.parametrize(("claim", "message"), CLAIMS)
+def test_a_claim_speaks_of_rows_that_can_be(claim: str, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "tables").mkdir()
+    rows = "[{label: Ours}, {label: '{value}', sweep: threshold}, {label: '({1:g}, {2:g})', series: '{0}', sweep: mix}]"
+    claims = f"[{claim.replace('{', '{text: t, section: s, ', 1)}]"
+    text = f"title: t\nsource: s\nrow_name: r\nrows: {rows}\nclaims: {claims}"
+    (tmp_path / "tables/mine.yaml").write_text(text)
+    monkeypatch.setattr("workflow.declarations.HERE", tmp_path)
+    sweeps = {key: CONFIG["sweeps"][key] for key in ("threshold", "mix")}
+    if not message:
+        plan(sweeps=sweeps)
+        return
+    with pytest.raises(UserError, match=r"mine: claims\.0: ") as error:
+        plan(sweeps=sweeps)
+    assert message in str(error.value)
+
+
 def test_a_selection_whose_file_changes_is_read_again(tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
 
     def asked() -> str:
         data = {"source": "cifar100", "profile": "selection", "selection": str(mine)}
-        return plan(overrides={"data": data}).data_files("selection-mine")
+        return plan(overrides={"data": data}, state=str(tmp_path)).data_files("selection-mine")
 
     mine.write_text("one")
     before = asked()

@@ -241,7 +241,8 @@ def test_one_ablation_by_the_path_that_a_person_types(finished: Folder) -> None:
 def test_a_deleted_run_comes_back_from_its_state_the_same(finished: Folder) -> None:
     before = finished.read(RUN)
     (finished.path / RUN).unlink()
-    assert finished.snakemake(RUN).returncode == 0
+    done = finished.snakemake(RUN)
+    assert done.returncode == 0 and "Fetch from the state, finished before: csa, seed 1" in done.stderr
     assert finished.read(RUN) == before
     log = (finished.path / "results/logs/runs/tiny/csa/seed=1.log").read_text()
     assert "epoch" not in log, "it was trained again"

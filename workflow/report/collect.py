@@ -118,11 +118,11 @@ def _wrong(values: dict[str, Any], scores: dict[str, Any], groups: list[str]) ->
     if "correct" not in scores:
         return ""
     correct, images = (np.asarray(scores[key], dtype=np.int64) for key in ("correct", "images"))
-    if not ((correct >= 0) & (correct <= images) & (images > 0)).all():
+    if not ((correct >= 0) & (correct <= images)).all() or not images.any():
         return "its counts of correct images are no counts of images"
     counted = {"all": correct.sum() / images.sum()}
     for group in GROUPS[1:]:
-        if (inside := np.array([name == group for name in groups])).any():
+        if (inside := np.array([name == group for name in groups]) & (images > 0)).any():
             counted[group] = (correct[inside] / images[inside]).mean()
     for name, value in counted.items():
         if values[name] is None or abs(values[name] - value) > 1e-9:

@@ -28,7 +28,7 @@ from csa_core.store import read_sealed
 from workflow.fresh import drawn_from
 from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
-from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, save, use_style
+from workflow.report.style import COLOURS, DASHES, MARKERS, WIDTH, plain, save, use_style
 from workflow.report.summary import paired_intervals
 from workflow.report.texts import csv_text
 
@@ -74,11 +74,11 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
         for i, name in enumerate(series):
             part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
             x, style = _numbers(table, part["label"]), _style(i, len(series))
-            axis[0].plot(x, part["mean"], marker=MARKERS[i % 8], label=name, **style)
+            axis[0].plot(x, part["mean"], marker=MARKERS[i % 8], label=plain(name), **style)
             axis[0].fill_between(x, part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0)
             dots = _numbers(table, runs["label"])
             axis[0].plot(dots, runs["percent"], ".", ms=2, color=style["color"], alpha=0.6)
-        axis[0].set_xlabel(table["row_name"])
+        axis[0].set_xlabel(plain(table["row_name"]))
         if len(series) > 1:
             axis[0].legend()
     else:
@@ -97,9 +97,9 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
             )
             beside = [place[label] + 0.22 for label in runs["label"]]
             axis[i].plot(beside, runs["percent"], ".", ms=2.5, color="0.45")
-            axis[i].set_xticks(list(place.values()), list(place), rotation=45, ha="right")
-            axis[i].set_title(name.capitalize(), fontsize=7)
-        figure.supxlabel(table["row_name"], fontsize=7)
+            axis[i].set_xticks(list(place.values()), list(map(plain, place)), rotation=45, ha="right")
+            axis[i].set_title(plain(name.capitalize()), fontsize=7)
+        figure.supxlabel(plain(table["row_name"]), fontsize=7)
     axis[0].set_ylabel("Accuracy, all classes (%)" if column == "all" else f"{HEADINGS[column]} (%)")
     _face(figure, table, values)
     return figure, drawn
@@ -171,6 +171,8 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         metrics = read_sealed(folder_of(table, row, row["seed"]) / "metrics.json")
         scores = metrics["heads"][row["head"]]
         for k, count in enumerate(metrics["class_counts"]):
+            if not scores["images"][k]:  # none to test it on
+                continue
             percent = 100 * scores["correct"][k] / scores["images"][k]
             lines.append({"name": row["name"], "class": k, "images": count, "seed": row["seed"], "percent": percent})
     singles = pd.DataFrame(lines)
@@ -186,7 +188,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         else:
             single = singles[singles["name"] == name]
             axis[0].plot(single["images"], single["percent"], ".", ms=1.5, alpha=0.5, color=style["color"])
-        axis[0].plot(part["images"], part["mean"], marker=MARKERS[i % 8], ms=3, label=name, **style)
+        axis[0].plot(part["images"], part["mean"], marker=MARKERS[i % 8], ms=3, label=plain(name), **style)
     axis[0].set(xscale="log", xlabel="Training images of the class", ylabel="Test accuracy of the class (%)")
     axis[0].legend(ncols=2 if len(names) > 6 else 1)
     _face(figure, table, values)
@@ -211,7 +213,7 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
             ax.plot(line["epoch"], line["mean"], color=_ordered(i, len(names)), label=_label(name, i, len(names)))
         ax.set_ylabel(label)
         ax.set_ylim(-3, 103)
-    axis[0].legend(title=table["row_name"], ncols=2)
+    axis[0].legend(title=plain(table["row_name"]), ncols=2)
     _epochs(axis[1])
     _face(figure, table, values)
     return figure, pd.concat(drawn)
@@ -298,7 +300,7 @@ def _style(i: int, count: int) -> dict[str, Any]:
 
 def _label(name: Any, i: int, count: int) -> str | None:
     """Return what the legend calls series `i`: of a large sweep it names some lines, evenly spread."""
-    return str(name) if i % -(-count // LABELS) == 0 else None
+    return plain(str(name)) if i % -(-count // LABELS) == 0 else None
 
 
 def _ordered(i: int, count: int) -> Any:
@@ -311,7 +313,7 @@ def _face(figure: Figure, table: dict[str, Any], values: pd.DataFrame) -> None:
     lines = -(-len(table["title"]) // 56)
     title = textwrap.fill(table["title"], len(table["title"]) // lines + 6)  # lines of about one length
     seeds = _seeds(values)
-    figure.suptitle(f"{title}\nprotocol {table['protocol']}{overrides}, {seeds}", fontsize=7)
+    figure.suptitle(f"{plain(title)}\nprotocol {table['protocol']}{overrides}, {seeds}", fontsize=7)
 
 
 def _seeds(values: pd.DataFrame) -> str:

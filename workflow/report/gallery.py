@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from csa_core import store
 from csa_core.errors import UserError
-from workflow.report.style import save, use_style
+from workflow.report.style import class_title, plain, save, use_style
 
 ROWS = {
     "context": "confident\nimage",
@@ -23,6 +23,8 @@ ROWS = {
     "resampled": "re-sampled\nimage",
     "mixed": "mixed",
 }
+
+KINDS = ("context", "resampled")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,10 +61,11 @@ def draw(tensors: store.Tensors, meta: dict[str, Any], title: str) -> Figure:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
     for i in range(count):
-        axes[0, i].set_title(f"{meta['context_class'][i]}\np = {meta['confidence'][i]:.2f}", fontsize=6)
-        axes[3, i].set_title(meta["resampled_class"][i], fontsize=6, pad=2)
+        context, resampled = (class_title(meta[f"{kind}_class"][i], meta[f"{kind}_label"][i]) for kind in KINDS)
+        axes[0, i].set_title(f"{context}\np = {meta['confidence'][i]:.2f}", fontsize=6)
+        axes[3, i].set_title(resampled, fontsize=6, pad=2)
         axes[4, i].set_title(f"λ = {meta['mix'][i]:.2f}", fontsize=6, pad=2)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(plain(title), fontsize=8)
     return figure
 
 

@@ -1,11 +1,14 @@
 """How figures look, and how they are written: fit for a column of a paper, the same bytes each time."""
 
 import io
+import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from csa_core import store
 from csa_core.errors import UserError
@@ -13,6 +16,7 @@ from csa_core.errors import UserError
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by marker and line.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS, DASHES = "osD^vPX*", ["-", "--", "-.", ":"]
+LONGEST = 16  # letters of a class's name in the gallery
 WIDTH = 3.35  # inches: one column of a two-column paper
 STYLE: Any = {
     "font.size": 7,
@@ -38,6 +42,28 @@ def use_style() -> None:
     """Draw without a screen, in this style."""
     mpl.use("agg")
     mpl.rcParams.update(STYLE)
+
+
+def plain(text: str) -> str:
+    """Return text for a figure in which a dollar is a dollar and starts no formula."""
+    return text.replace("$", r"\$")
+
+
+def class_title(name: str, number: int) -> str:
+    """Return a class's name for a figure, or its number where the figure's font cannot draw the name.
+
+    matplotlib sets letters one by one from left to right: other scripts have no letters in its font,
+    and right-to-left ones would stand in the wrong order.
+    """
+    name = unicodedata.normalize("NFC", name)
+    if not all(ord(letter) in _letters() and unicodedata.bidirectional(letter) not in ("R", "AL") for letter in name):
+        return f"class {number}"
+    return plain(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
+
+
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def save(figure: Figure, prefix: str, drawn_from: str = "") -> None:

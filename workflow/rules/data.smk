@@ -5,16 +5,19 @@ rule data:
         "<results>/data/{data}/dataset.safetensors",
     log:
         "<results>/logs/data/{data}.log",
-    params:
+    resources:
+        # With the places of images and lists: a resource, because the same images elsewhere are not read again.
         config=lambda w: or_one_line(PLAN.data_json, w.data),
-        files=lambda w: PLAN.data_files(w.data),
+    params:
+        config=lambda w: or_one_line(PLAN.data_json, w.data, False),
+        files=lambda w: or_one_line(PLAN.data_files, w.data),
         code=PLAN.data_code,
         made_from=lambda w: or_one_line(made_from, PLAN, w.data),
     message:
         "Data set {wildcards.data}"
     shell:
-        "printf %s {params.config:q} | python -m csa_core data - --out {output:q} --made-from {params.made_from}"
-        " > {log:q} 2>&1"
+        "printf %s {resources.config:q} | python -m csa_core data - --out {output:q} --made-from {params.made_from}"
+        " > {log:q} 2>&1 && {{ grep '^note: ' {log:q} >&2 || true; }}"
 
 
 rule split:

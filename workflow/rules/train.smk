@@ -22,6 +22,7 @@ rule train:
         compile=PLAN.config.compile,
         capture=PLAN.config.capture,
         expected=EXPECTED,
+        what=lambda w: DOING(ASKED.run(w)),
     params:
         # One sorted JSON string: any value that changes trains again, and nothing else does.
         config=lambda w: ASKED.run(w).json,
@@ -29,7 +30,7 @@ rule train:
         out=lambda w, output: os.path.dirname(output[0]),
         parent=lambda w, input: f"--parent {shlex.quote(str(input.parent))}" if input.parent else "",
     message:
-        "Train {wildcards.run}, seed {wildcards.seed}"
+        "{resources.what} {wildcards.run}, seed {wildcards.seed}"
     shell:
         "printf %s {params.config:q} | python -m workflow.devices --of={resources.devices:q} --state {resources.state:q}"
         " {resources.gpu} --"

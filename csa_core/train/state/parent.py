@@ -39,7 +39,7 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
         raise UserError(f"{path}: holds no trained weights; name those of a {wanted.method} run") from None
     if method != wanted.method:
         raise UserError(f"{path}: is of a {method} run; this {config.method} run starts from method {wanted.method}")
-    for key, have, want in _differences(identity, wanted.identity()):
+    for key, have, want in differences(identity, wanted.identity()):
         raise UserError(f"{path}: was trained with {key} {have}, this run asks for {want}; train or name that one")
     for key, want in (("data", data), ("split", split)):
         if stated[key] != want:
@@ -52,18 +52,18 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
 
 def _asked(config: RunConfig, wanted: RunConfig) -> list[str]:
     """Return what must be set, as `key=value`, so that the configuration of a run becomes that of its parent."""
-    differences = _differences(config.identity(), wanted.identity())
-    changed = [(key, want) for key, _, want in differences if key != "method" and want != "null"]
+    found = differences(config.identity(), wanted.identity())
+    changed = [(key, want) for key, _, want in found if key != "method" and want != "null"]
     return [f"method={wanted.method}", *("{}={}".format(key, want.strip('"')) for key, want in changed)]
 
 
-def _differences(have: dict[str, Any], want: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
+def differences(have: dict[str, Any], want: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
     """Return (dotted key, value there, value asked for) of every leaf that differs."""
     found = []
     for key in sorted(have.keys() | want.keys()):
         one, other = have.get(key), want.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other, f"{prefix}{key}.")
+            found += differences(one, other, f"{prefix}{key}.")
         elif one != other:
             found.append((prefix + key, store.canonical(one), store.canonical(other)))
     return found

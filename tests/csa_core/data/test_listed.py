@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from csa_core.data import decode
 from csa_core.data.augment import evaluation_batches
 from csa_core.data.batch import Batch
-from csa_core.data.decode import ListedImages, evaluated, find_undecodable, trained
+from csa_core.data.decode import ListedImages, check_images, evaluated, trained
 from csa_core.data.listed import ImageList, read_lists, with_workers
 from csa_core.data.plan import EpochPlan
 from csa_core.data.sources import load_source, read_dataset
@@ -83,7 +83,7 @@ def test_written_and_read_again(image_lists: Path, tmp_path: Path) -> None:
         ),
         ("test", "test/n1000/0.JPEG 8", "test.txt: line 3: label 8 is outside 0..7, the classes of the training list"),
         ("train", "train/n1000/none.JPEG 1", "train/n1000/none.JPEG: no such file; is data.root right?"),
-        ("train", "test/n1000/3.JPEG 0", "test.txt: test/n1000/3.JPEG is in "),
+        ("train", "test/n1000/3.JPEG 0", "1 of 48 test images are training images, byte by byte: "),
         ("train", "../secret.JPEG 1", "train.txt: line 3: ../secret.JPEG leads out of data.root"),
         ("train", "/etc/hostname 1", "train.txt: line 3: /etc/hostname leads out of data.root"),
     ],
@@ -229,7 +229,7 @@ def test_the_check_names_broken_images_with_list_and_line(tmp_path: Path, cli: C
     config = config_of(root)
     lists = {part: root / f"{part}.txt" for part in ("train", "test")}
     lists["train"].write_text("\n" + lists["train"].read_text())  # lines are those of the file, empty ones too
-    found = list(find_undecodable(config.data, 2))
+    found = list(check_images(config.data, 2))
     for part, line in zip(("train", "test"), found, strict=True):
         lines = (root / f"{part}.txt").read_text().splitlines()
         number = 1 + next(i for i, text in enumerate(lines) if text.startswith(f"{part}/n1000/1.JPEG "))
@@ -251,4 +251,4 @@ def test_a_broken_image_in_training_is_one_line(workers: int, tmp_path: Path) ->
     config = config_of(broken(tmp_path))
     with pytest.raises(UserError) as error:
         epoch(load(config), config, workers)
-    assert str(error.value).endswith("n1000/1.JPEG: cannot be decoded; replace it or take its line out of the list")
+    assert str(error.value).endswith("n1000/1.JPEG: cannot be decoded; replace it or take it out")

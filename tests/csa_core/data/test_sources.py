@@ -65,15 +65,20 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     assert folder(tmp_path).train_images[0, -1].min() == 255
 
 
-def _remove(root: Path) -> None:
-    for path in (root / "test" / "bee").iterdir():
-        path.unlink()
+def _remove(*gone: Path) -> None:
+    for each in gone:
+        for path in each.iterdir():
+            path.unlink()
 
 
 BAD = {
     "no train folder": (lambda root: (root / "train").rename(root / "tran"), "train: no such folder"),
-    "empty class": (_remove, "bee: class without images"),
-    "class in train only": (lambda root: (root / "test/bee").rename(root / "test/bea"), "in only one of"),
+    "empty class": (lambda root: _remove(root / "train/bee"), "bee: class without images"),
+    "no test images": (lambda root: _remove(root / "test/bee", root / "test/ant"), "no images to test on"),
+    "class in test only": (
+        lambda root: (root / "test/bee").rename(root / "test/bea"),
+        "class 'bea' is not in train, did you mean 'bee'?",
+    ),
     "damaged image": (lambda root: (root / "train/ant/0.png").write_bytes(b"\x89PNG no"), "0.png: cannot be decoded"),
     "cut image": (
         lambda root: (root / "train/ant/2.jpg").write_bytes((root / "train/ant/2.jpg").read_bytes()[:300]),
@@ -83,13 +88,16 @@ BAD = {
         lambda root: Image.fromarray(np.arange(100, dtype=np.uint16).reshape(10, 10) * 600).save(
             root / "train/ant/0.png"
         ),
-        "0.png: more than 8 bits a channel",
+        "0.png: has 16 bits a channel; save it with 8",
     ),
     "a GIF called PNG": (
         lambda root: Image.new("P", (10, 10)).save(root / "train/ant/0.png", format="GIF"),
         "0.png: cannot be decoded",
     ),
-    "another file": (lambda root: (root / "train/ant/notes.txt").write_text("x"), "notes.txt: not a PNG"),
+    "another file": (
+        lambda root: (root / "train/ant/notes.txt").write_text("x"),
+        "not a PNG, JPEG or WebP image: train/ant/notes.txt; remove",
+    ),
 }
 
 

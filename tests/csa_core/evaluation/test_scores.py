@@ -41,6 +41,18 @@ def test_other_measures_are_scipys_and_scikit_learns() -> None:
     assert scores["harmonic_mean"] == scores["geometric_mean"] == scores["worst_class"] == 0
 
 
+def test_classes_without_test_images_stand_in_no_mean() -> None:
+    """As if they were not there: scikit-learn leaves them out of its mean of recalls, too."""
+    logits = np.concatenate([LOGITS, np.full((100, 2), -99.0)], 1)
+    groups = ["many", "many", "few", "few", "few"]
+    without, untested = score(LOGITS, LABELS, groups), score(logits, LABELS, [*groups, "few", "medium"])
+    for key in ("balanced", "harmonic_mean", "geometric_mean", "worst_class"):
+        assert untested[key] == without[key]
+    assert untested["accuracy"] == without["accuracy"] and untested["accuracy"]["medium"] is None
+    assert untested["balanced"] == pytest.approx(balanced_accuracy_score(LABELS, logits.argmax(1)))
+    assert untested["images"][5:] == untested["correct"][5:] == [0, 0]
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 5.0, 200.0])
 def test_calibration_error_is_that_of_a_loop_over_bins(scale: float) -> None:
     logits, total = LOGITS * scale, 0.0

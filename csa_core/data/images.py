@@ -1,0 +1,65 @@
+"""Decoding one image file: one policy, whichever source names the file.
+
+An image is a PNG, JPEG or WebP file with 8 bits a channel, and becomes RGB: grey, palettes and CMYK are converted,
+transparent parts are laid on white, photos are turned as their camera says (EXIF), of an animation the first frame is
+taken, and colour profiles are not applied. 16 bits a channel are refused: how they map to 8 is not ours to guess.
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageOps
+
+from csa_core.errors import Missing, UserError
+from csa_core.files import open_regular
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH = 24  # where the header of a PNG has the bits of a channel
+UNDECODABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError, struct.error)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; what goes wrong in here, decoding included, is one line that names it.
+
+    Raises:
+        UserError: missing, no image, damaged, or of more than 8 bits a channel.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(PNG_DEPTH + 1)
+            if start.startswith(PNG) and start[PNG_DEPTH:] == b"\x10":
+                raise UserError(f"{path}: has 16 bits a channel; save it with 8")
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
+    except Missing:
+        raise UserError(f"{path}: no such file; replace it or take it out") from None
+    except UNDECODABLE as error:
+        strerror = getattr(error, "strerror", None)
+        reason = f"cannot be read ({strerror})" if strerror else "cannot be decoded"
+        raise UserError(f"{path}: {reason}; replace it or take it out") from None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an opened image as its camera held it."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """Decode an opened image: upright, on white where it is transparent, RGB."""
+    if _orientation(image) > 1:
+        image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

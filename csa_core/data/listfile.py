@@ -1,0 +1,110 @@
+"""Reading a list of images: a line `path label` for each, as people's tools write it.
+
+UTF-8 or UTF-16, with or without a byte-order mark, any end of line; path and label separated by spaces, tabs, a comma
+or a semicolon; quotes around either; a first line that names the columns (`path,label`), which may then come in any
+order with others beside them.
+"""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from csa_core.errors import Missing, UserError
+from csa_core.files import read_bytes
+
+MOST_LIST = 2**29
+"""Bytes of the longest list; ImageNet's has 60 million."""
+PATH_WORDS = {"path", "paths", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"}
+LABEL_WORDS = {"label", "labels", "class", "class_id", "classid", "target", "category", "category_id", "y"}
+LINE = re.compile(r"(?P<path>.*?)(?:\s*[,;]\s*|\s+)(?P<quote>[\"']?)(?P<label>\d{1,9})(?P=quote)", re.DOTALL)
+OTHER = re.compile(r".*?\w(?P<separator>[^\w\s.,;/\\\"'-]+)\s*\d+")
+EXPECTED = "write 'path label', with a space, a tab, a comma or a semicolon between"
+
+
+class Line(NamedTuple):
+    """One image of a list."""
+
+    number: int
+    path: str
+    label: int
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Yield the images that a list names; a name that is no UTF-8 comes as `os.fsdecode` gives it.
+
+    Raises:
+        UserError: naming the list and its line: unreadable, no label, another separator.
+    """
+    lines = text_of(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    columns: tuple[str, int, int] | None = None
+    is_first = True
+    for number, line in enumerate(lines, 1):
+        if not (text := line.strip().strip("\0")):
+            continue
+        if is_first and (columns := _columns(text)):
+            is_first = False
+            continue
+        is_first = False
+        where = f"{path}: line {number}"
+        name, label = _parts(line, text, columns, where)
+        yield Line(number, name, label)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a list, whatever its encoding.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        content = bytes(read_bytes(path, MOST_LIST))
+    except Missing:
+        raise UserError(f"{path}: cannot be read; set data.train_list and data.test_list to the list files") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif content[1:2] == b"\0" or content[:1] == b"\0":  # without a mark: which byte of the first letter is empty
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    else:  # file names may be no UTF-8, and are then found as they are
+        return content.decode("utf-8-sig", errors="surrogateescape")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no text; save the list as UTF-8") from None
+
+
+def _columns(text: str) -> tuple[str, int, int] | None:
+    """Return separator and places of path and label, where a line names the columns."""
+    for separator in ("\t", ";", ",", " "):
+        words = [word.strip().strip("\"'").lower() for word in text.split(separator)]
+        of_path = [i for i, word in enumerate(words) if word in PATH_WORDS]
+        of_label = [i for i, word in enumerate(words) if word in LABEL_WORDS]
+        if of_path and of_label:
+            return separator, of_path[0], of_label[0]
+    return None
+
+
+def _parts(line: str, text: str, columns: tuple[str, int, int] | None, where: str) -> tuple[str, int]:
+    """Return path and label of a line."""
+    if columns:
+        separator, of_path, of_label = columns
+        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        if len(fields) > max(of_path, of_label) and fields[of_path].strip() and _is_number(fields[of_label]):
+            return fields[of_path].strip(), int(fields[of_label])
+    elif (match := LINE.fullmatch(text)) and match["path"]:
+        return _unquoted(match["path"]), int(match["label"])
+    elif other := OTHER.fullmatch(text):
+        raise UserError(f"{where}: '{text[:60]}': '{other['separator']}' is no separator; {EXPECTED}")
+    raise UserError(f"{where}: '{text[:60]}' has no label; {EXPECTED}, and a number from 0 as label")
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().isascii() and text.strip().isdecimal() and len(text.strip()) < 10
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1].replace(text[0] * 2, text[0])
+    return text

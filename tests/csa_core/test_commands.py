@@ -1,0 +1,107 @@
+"""Commands over what is there already: nothing finished is replaced, and no file is called what it is not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from csa_core.cli import main
+from csa_core.config import DataConfig
+from csa_core.data.sources import load_source
+from csa_core.data.split import make_split
+from csa_core.errors import UserError
+from tests.conftest import TINY, listed, write_image_lists
+from tests.helpers.images import folder_of_images
+
+SHORT = {"method": "ce", "epochs": 1, "lr_drops": [], "evaluate_every": 0}
+
+
+def write_run(path: Path, **changes: object) -> Path:
+    keys = ("model", "batch_size", "lr", "lr_warmup_epochs", "crop_padding", "data")
+    path.write_text(yaml.safe_dump({key: TINY[key] for key in keys} | SHORT | changes))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> tuple[Path, Path]:
+    """A run on a folder of images, finished, and its configuration."""
+    root = folder_of_images(tmp_path / "photos")
+    run = write_run(tmp_path / "run.yaml", batch_size=2, data={"source": "folder", "root": str(root)})
+    assert main(["train", str(run), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    return run, tmp_path / "out"
+
+
+def test_a_finished_run_of_another_configuration_is_not_replaced(
+    photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = photos
+    before = (out / "metrics.json").read_bytes()
+    words = ["train", str(run), "--out", str(out), "--device", "cpu"]
+    capsys.readouterr()
+    assert main(words) == 0, "the same once more"
+    assert "taken from" in capsys.readouterr().err
+    assert main([*words, "--set", "lr=0.05", "--set", "seed=2"]) == 2
+    said = capsys.readouterr().err
+    wanted = f"--out {out}: holds a finished run with lr 0.1, asked for is 0.05 (and 1 more); name another folder, or"
+    assert said == f"csa_core: {wanted} remove {out}/metrics.json\n"
+    (tmp_path / "photos/train/ant/1.webp").unlink()
+    assert main(words) == 2
+    assert "holds a finished run with data " in capsys.readouterr().err
+    assert (out / "metrics.json").read_bytes() == before
+    (out / "metrics.json").unlink()
+    assert main(words) == 0
+
+
+def test_ones_own_images_are_asked_for_by_their_option(
+    photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = photos
+    assert main(["evaluate", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("csa_core: --root is missing: name the folder that holds train/<class>/")
+        and "data.root" not in said
+    )
+    assert main(["evaluate", str(out), "--root", str(tmp_path / "photos")]) == 0
+    assert "same as metrics.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "words"),
+    [
+        (
+            "contexts",
+            "x.png",
+            "no .png file is written; name it OUT/x.safetensors; `python -m workflow.report.gallery`",
+        ),
+        ("data", "x.csv", "no .csv file is written; name it OUT/x.safetensors"),
+        ("split", "x.csv", "name it OUT/x.json"),
+        ("selection", "x.json", "name it OUT/x.txt"),
+    ],
+)
+def test_a_file_is_not_called_what_it_will_not_be(
+    command: str, name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run.yaml")
+    assert main([command, str(run), "--out", str(tmp_path / name)]) == 2
+    assert words.replace("OUT", str(tmp_path)) in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+def test_a_profile_that_does_not_fit_names_the_class_and_the_way_out(tmp_path: Path) -> None:
+    (folder_of_images(tmp_path) / "train/bee/1.webp").unlink()
+    data = DataConfig(source="folder", root=str(tmp_path), imbalance_ratio=1)
+    with pytest.raises(UserError, match="3 images of class 'bee', which has 2; write data.profile: as_is"):
+        make_split(load_source(data), data)
+
+
+def test_the_check_says_what_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image_lists(tmp_path, (4, 3))
+    run = tmp_path / "run.yaml"
+    run.write_text(yaml.safe_dump(listed(tmp_path)))
+    assert main(["check", str(run), "--workers", "0"]) == 0
+    with (tmp_path / "test.txt").open("a") as file:
+        file.write("train/n1000/0.JPEG 0\n")
+    capsys.readouterr()
+    assert main(["check", str(run), "--workers", "0"]) == 2
+    assert "1 of 13 test images are training images, pixel by pixel" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""Mistakes on snakemake's command line: one line, with the nearest right word."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from csa_core.errors import UserError
+from tests.helpers.workflows import Folder
+from tests.workflow.test_plan import plan
+from workflow.snake import check_command, check_targets
+
+PATTERNS = {
+    "all": "-",
+    "estimate": "-",
+    "table": r"results/(table[1-7]|figure[12]|baselines|encoders)\.(csv|md)",
+    "figure": r"results/figures/[a-z_]+[0-9]*(-[a-z0-9]+)?\.(svg|pdf|png|csv)",
+    "train": r"results/runs/demo/[a-z_]+(/[^/]+)?/seed=\d+/metrics.json",
+}
+RULES = [
+    SimpleNamespace(name=name, is_producer=lambda path, form=form: re.fullmatch(form, path) is not None)
+    for name, form in PATTERNS.items()
+]
+NEAREST = {
+    "results/tabel2.csv": "results/table2.csv",
+    "table2": "results/table2.csv",
+    "table2.csv": "results/table2.csv",
+    "Table2.csv": "results/table2.csv",
+    "results/Table2.csv": "results/table2.csv",
+    "result/table2.csv": "results/table2.csv",
+    "/elsewhere/results/table2.csv": "results/table2.csv",
+    "results/table2.xlsx": "results/table2.csv",
+    "results/figures/figure2.jpg": "results/figures/figure2.svg",
+    "figures/figure2.svg": "results/figures/figure2.svg",
+    "report.html": "results/report.html",
+    "results/claim.csv": "results/claims.csv",
+    "estimat": "estimate",
+    "results/runs/demo/csa/threshold=0.35/seed=7": "results/runs/demo/csa/threshold=0.35/seed=7/metrics.json",
+    "results/runs/demo/csa/seed=7/weights.pt": "results/runs/demo/csa/seed=7/metrics.json",
+}
+
+
+@pytest.mark.parametrize("target", NEAREST)
+def test_a_target_that_nothing_makes_leads_to_the_nearest(target: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_targets([target], RULES, plan())
+    assert str(error.value) == f"target {target}: nothing makes it, did you mean '{NEAREST[target]}'?"
+
+
+def test_a_target_like_nothing_says_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"nothing makes it; there are results/baselines.csv, .* and \d+ more$"):
+        check_targets(["xyzzy"], RULES, plan())
+
+
+@pytest.mark.parametrize("target", ["all", "results/table2.csv", "./results//table2.csv", "README.md"])
+def test_targets_that_are_made_or_there(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("there")
+    check_targets([target], RULES, plan())
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    check_command(["seeds=[1]", "device=cpu"], [])
+    check_command(None, [])
+    with pytest.raises(UserError, match="--config: seeds is given 2 times; give it once"):
+        check_command(["seeds=[1]", "device=cpu", "seeds=[2]"], [])
+    (tmp_path / "mine.yaml").write_text("threads: 1\nthreads: 2\n")
+    with pytest.raises(UserError, match="mine.yaml: line 2 is not valid YAML: key 'threads' is given twice"):
+        check_command([], [tmp_path / "mine.yaml"])
+    (tmp_path / "mine.yaml").write_text("seeds: [0123]\n")
+    with pytest.raises(UserError, match="YAML 1.1 reads 0123 as 83"):
+        check_command([], [tmp_path / "mine.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["results/tabel2.csv"], "target results/tabel2.csv: nothing makes it, did you mean 'results/table2.csv'?"),
+        (["all", "--config", "threshold=0.5"], "write it in overrides: --config 'overrides={threshold: 0.5}'"),
+        (["all", "--config", "sweeps={treshold: [0.5]}"], "sweeps.treshold: no table has this sweep, did you mean"),
+        (["all", "--config", "seeds=[1]", "seeds=[2]"], "--config: seeds is given 2 times"),
+    ],
+)
+def test_snakemake_itself_says_so(words: list[str], message: str, tmp_path: Path) -> None:
+    done = Folder(tmp_path).snakemake(*words)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("snakemake: ") and message in last, done.stderr
+    assert "Traceback" not in done.stderr and "MissingRule" not in done.stderr
