@@ -13,17 +13,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 AROUND = {
-    *(
-        "__init__.py",
-        "__main__.py",
-        "cli.py",
-        "code.py",
-        "commands.py",
-        "errors.py",
-        "files.py",
-        "layout.py",
-        "store.py",
-    ),
+    *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py"),
+    *("errors.py", "files.py", "layout.py", "store.py"),
     *("data/cifar.py", "data/demo.py", "data/folder.py", "data/listfile.py", "data/same.py"),
     *("data/selection.py", "data/sources.py"),
     *("methods/__init__.py", "methods/gallery.py"),
