@@ -17,7 +17,7 @@ from csa_core.data.split import Split, make_split, read_split, write_split
 from csa_core.errors import UserError
 from csa_core.train.loop import Options, train
 from csa_core.train.state.parent import read_parent
-from tests.conftest import tiny
+from tests.conftest import listed, tiny
 from tests.helpers.errno_injection import failing
 
 ERRORS = (errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOMEM)
@@ -137,3 +137,43 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind: str, tmp_pa
     for read in (store.read_tensors, store.read_json):
         with pytest.raises(UserError, match=r"x.safetensors: cannot be read \(no regular file\)"):
             read(path)
+
+
+@pytest.mark.parametrize("place", ["train/a/x.png", "test/b/x.png"])
+def test_a_pipe_among_images_is_not_waited_for(place: str, tmp_path: Path) -> None:
+    from tests.helpers.images import folder, folder_of_images
+
+    folder_of_images(tmp_path)
+    classes = sorted(path.name for path in (tmp_path / "train").iterdir())
+    path = tmp_path / place.replace("/a/", f"/{classes[0]}/").replace("/b/", f"/{classes[1]}/")
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"{path}: no regular file; remove it"):
+        folder(tmp_path)
+
+
+def test_a_folder_of_images_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    from tests.helpers.images import folder, folder_of_images
+
+    folder_of_images(tmp_path)
+    (first, *_) = sorted((tmp_path / "train").iterdir())
+    with failing(errno.EACCES, lambda path: path == first, "list"), pytest.raises(UserError, match="cannot be read"):
+        folder(tmp_path)
+
+
+def test_a_pipe_in_a_list_is_not_waited_for(image_lists: Path, tmp_path: Path) -> None:
+    from csa_core.data.listed import read_lists
+
+    shutil.copytree(image_lists, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "train/n1000/0.JPEG"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"train.txt: line \d+: .*0.JPEG: no regular file; take its line out"):
+        read_lists(DataConfig(**listed(tmp_path)["data"]))  # type: ignore[arg-type]
+
+
+def test_a_file_in_place_of_the_compilers_folder_is_named(tmp_path: Path) -> None:
+    from csa_core.train.launch import keep_compiled
+
+    (tmp_path / "compiled").write_text("in the way")
+    with pytest.raises(UserError, match="compiled: is in the way"):
+        keep_compiled(tmp_path / "compiled")

@@ -12,8 +12,10 @@ def csv_text(frame: pd.DataFrame) -> str:
     """Return a frame as CSV in which no text is a formula to a spreadsheet: an apostrophe stands before `=cmd`."""
 
     def plain(cell: Any) -> Any:
-        is_formula = isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and not NUMBER.fullmatch(cell)
-        return f"'{cell}" if is_formula else cell
+        if not isinstance(cell, str):
+            return cell
+        cell = cell.replace("\r", " ")  # pandas would begin a line there
+        return f"'{cell}" if cell[:1] in tuple("=+-@\t") and not NUMBER.fullmatch(cell) else cell
 
     texts = frame.select_dtypes(["object", "string"]).columns
     return str(frame.assign(**{name: frame[name].map(plain) for name in texts}).to_csv(index=False))
