@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _swallowed
     code = _run(args)
     if code and launch.is_rank():
         os._exit(code)  # to leave in good order would be to wait for the others, who wait for this one
@@ -107,6 +108,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):  # a second one must not cut the clean end short
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)
+
+
+def _swallowed(lost: "sys.UnraisableHookArgs") -> None:
+    """Interrupt once more where Python dropped it: what a destructor raises goes no further."""
+    if not isinstance(lost.exc_value, Interrupted):
+        return sys.__unraisablehook__(lost)
+    number = int(lost.exc_value.args[0])
+    signal.signal(signal.SIGALRM, lambda *_: _interrupt(number, None))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)  # not here: this, too, is within the destructor
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:

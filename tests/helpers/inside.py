@@ -33,6 +33,7 @@ def run_inside(
             patch.object(sys, "path", list(sys.path)),
             patch.object(sys, "argv", ["command", *words]),
             patch.object(sys, "stdin", io.StringIO(stdin)),
+            patch.object(sys, "unraisablehook", sys.unraisablehook),
             warnings.catch_warnings(action="ignore"),
         ):
             try:

@@ -1,0 +1,39 @@
+"""A signal that arrives while a destructor runs, which Python lets raise nothing, still ends the command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.helpers.patience import PATIENCE
+
+SCRIPT = """
+import os, signal, sys, time
+from csa_core import cli
+
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.01)
+
+def run(args):
+    for _ in range(3):
+        Deleted()
+        time.sleep(0.5)
+    time.sleep(600)
+
+parser = cli._parser()
+cli._parser = lambda: parser
+parser.parse_args = lambda argv: type("Args", (), {"run": staticmethod(run)})
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_it_ends(number: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(number)], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
+    )
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr == "csa_core: interrupted; the same command continues where it stands\n"
