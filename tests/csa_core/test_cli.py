@@ -44,6 +44,7 @@ BAD = {
         ["data", "RUN", "--out", "OUT", "--set", "data={source: folder, root: gone}"],
         "gone/train: no such folder",
     ),
+    "no images to show": (["contexts", "gone", "--images", "-5", "--out", "OUT"], "--images -5: 1 or more"),
     "not a run": (["evaluate", "gone"], "gone/metrics.json: cannot be read"),
     "no TF32": (
         ["train", "RUN", "--out", "OUT", "--device", "cpu", "--set", "precision=tf32"],
