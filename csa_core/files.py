@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from csa_core.errors import Missing, Unreadable, UserError
 
 MOST_TEXT = 64 * 2**20
 """Bytes of the longest text that is read: JSON, lists, tables."""
+TEMPORARY = re.compile(r"\..+\.\d+(-[0-9a-f]{8})?\.tmp")
+"""Names of our temporary files, and of nobody else's: the file's, the process, a random part (not long ago none)."""
 
 
 def write_bytes(path: Path, content: bytes | bytearray, lasting: bool = True) -> None:
@@ -182,7 +185,7 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     """
     with suppress(UserError):
         for path in (folder / each for each in names_in(folder) if each.startswith(f".{name}")):
-            if path.suffix == ".tmp":
+            if TEMPORARY.fullmatch(path.name):
                 with suppress(OSError, UserError), open_regular(path) as file:  # gone meanwhile, or not ours to remove
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()

@@ -142,7 +142,7 @@ def test_torchvision_is_imported_in_one_place() -> None:
 @pytest.mark.parametrize("path", WORKFLOW, ids=lambda p: p.name)
 def test_the_workflow_uses_configuration_and_files_of_the_package_alone(path: Path) -> None:
     inner = {name.split(".")[1] for name in imported(path) if name.startswith("csa_core.")}
-    assert inner <= {"code", "config", "errors", "layout", "methods", "store"}
+    assert inner <= {"code", "config", "errors", "files", "layout", "methods", "store"}
 
 
 @pytest.mark.parametrize("path", MODULES + WORKFLOW, ids=lambda p: p.name)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from workflow.report.declared import plan_option, read_plan
 from workflow.standing import about, measured, survey, together
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         plan = read_plan(args)
     except UserError as error:
-        print(f"estimate: {error}", file=sys.stderr)
+        say(f"estimate: {error}")
         return 2
     found, jobs = survey(plan, time.time()), max(1, args.cores // plan.config.threads)
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")

@@ -19,7 +19,7 @@ import pandas as pd
 
 from csa_core import store
 from csa_core.config import load_yaml
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from workflow.plan import Plan
 from workflow.report.declared import CONFIG
 from workflow.report.verdicts import NOT_RUN
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.run(args)
     except UserError as error:
-        print(f"publish: {error}", file=sys.stderr)
+        say(f"publish: {error}")
         return 2
     return 0
 

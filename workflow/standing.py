@@ -31,7 +31,7 @@ SILENT_SECONDS, SILENT_EPOCHS = 120.0, 5
 LONG_EPOCH = 720.0  # seconds; taken for one of which none is measured yet
 INTERRUPTED = "csa_core: interrupted"
 ERROR = re.compile(r"csa_core: |.*(error|exception|killed|\bfault|aborted|denied|not found)\b", re.IGNORECASE)
-NO_ERROR = re.compile(INTERRUPTED + r"|.* is training this run; ")
+NO_ERROR = re.compile(INTERRUPTED + r"|.* is (training this run|filling this folder); ")
 LONGEST_LINE = 2**16  # bytes of the digests of a result
 CHECKPOINT = re.compile(r"epoch-\d{6}\.safetensors")
 

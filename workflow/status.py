@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
                     break
                 time.sleep(max(args.watch, 0.5))
     except UserError as error:
-        print(f"status: {error}", file=sys.stderr)
+        say(f"status: {error}")
         return 2
     except OSError as error:
         with suppress(OSError):

@@ -37,13 +37,14 @@ BAD = {
     "unknown method": (["train", "RUN", "--out", "OUT", "--set", "method=cse"], "unknown name 'cse'"),
     "unknown device": (["train", "RUN", "--out", "OUT", "--device", "tpu9"], "device: 'tpu9' is not available"),
     "no threads": (["train", "RUN", "--out", "OUT", "--threads", "0"], "--threads 0: from 1 to 1024"),
-    "missing data": (["train", "RUN", "--out", "OUT", "--data", "gone.safetensors"], "gone.safetensors: no such file"),
+    "missing data": (["train", "RUN", "--out", "OUT", "--data", "gone.safetensors"], "gone.safetensors: cannot be rea"),
     "not data": (["train", "RUN", "--out", "OUT", "--data", "RUN"], "run.yaml: damaged or not ours"),
     "missing split": (["train", "RUN", "--out", "OUT", "--split", "gone.json"], "gone.json: cannot be read"),
     "no folder": (
         ["data", "RUN", "--out", "OUT", "--set", "data={source: folder, root: gone}"],
         "gone/train: no such folder",
     ),
+    "no images to show": (["contexts", "gone", "--images", "-5", "--out", "OUT"], "--images -5: 1 or more"),
     "not a run": (["evaluate", "gone"], "gone/metrics.json: cannot be read"),
     "no TF32": (
         ["train", "RUN", "--out", "OUT", "--device", "cpu", "--set", "precision=tf32"],

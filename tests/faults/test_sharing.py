@@ -58,16 +58,21 @@ def test_who_waits_gets_the_folder_afterwards(
 
 def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
     (tmp_path / ".x.json.123.tmp").write_text("left by a killed writer")
-    (tmp_path / ".y.json.123-ab.tmp").write_text("another's")
-    with (tmp_path / ".x.json.7-cd.tmp").open("w") as living:
+    (tmp_path / ".y.json.123-0123abcd.tmp").write_text("another's")
+    with (tmp_path / ".x.json.7-0123abcd.tmp").open("w") as living:
         fcntl.flock(living, fcntl.LOCK_EX)
         files.write_bytes(tmp_path / "x.json", b"{}")
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json.7-cd.tmp", ".y.json.123-ab.tmp", "x.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            ".x.json.7-0123abcd.tmp",
+            ".y.json.123-0123abcd.tmp",
+            "x.json",
+        ]
         with lock.hold(tmp_path, tmp_path):
-            assert sorted(p.name for p in tmp_path.glob(".*.tmp")) == [".x.json.7-cd.tmp"]
-    os.mkfifo(tmp_path / ".z.tmp")
+            assert sorted(p.name for p in tmp_path.glob(".*.tmp")) == [".x.json.7-0123abcd.tmp"]
+    os.mkfifo(tmp_path / ".z.json.5.tmp")
+    (tmp_path / ".mine.tmp").write_text("of another program")
     files.remove_abandoned(tmp_path)
-    assert sorted(p.name for p in tmp_path.glob(".*.tmp")) == [".z.tmp"], "a pipe is nobody's temporary file"
+    assert sorted(p.name for p in tmp_path.glob(".*.tmp")) == [".mine.tmp", ".z.json.5.tmp"], "a pipe is nobody's"
 
 
 def test_killed_while_it_writes_a_checkpoint_leaves_nothing_for_the_next(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_signal_to_snakemake_ends_it_and_the_same_command_goes_on(number: int,
     assert folder.read(TABLE) == whole.read(TABLE)
 
 
-def test_snakemake_alone_killed_leaves_trainers_that_the_next_one_waits_for(whole: Folder, tmp_path: Path) -> None:
+def test_snakemake_alone_killed_leaves_trainers_that_the_next_one_waits_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write(seeds=[1], overrides={"epochs": 60, "lr_drops": []})
     command = folder.command(RUN)

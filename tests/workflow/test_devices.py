@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE, wait_until
 from workflow.declarations import WorkflowConfig
-from workflow.devices import present
+from workflow.devices import main, present
 
 # Writes one line when it starts and one when it ends: time, what happened, devices.
 JOB = """
@@ -113,3 +113,15 @@ def test_devices_are_those_of_the_drivers_tool(tmp_path: Path, monkeypatch: pyte
     assert present(WorkflowConfig()) == ["0", "1"]
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert present(WorkflowConfig()) == []
+
+
+def test_an_interrupt_while_it_waits_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workflow.devices.take", interrupted)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert main(["--of", "0", "--state", str(tmp_path), "1", "--", "true"]) == 130
+    assert capfd.readouterr().err == "devices: interrupted; nothing was begun\n"

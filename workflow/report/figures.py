@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from csa_core.store import read_sealed
 from workflow.fresh import drawn_from
 from workflow.report.collect import HEADINGS, collect, folder_of
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         save(figure, args.out, drawn_from(plan, name))
         store.write_bytes(Path(f"{args.out}.csv"), csv_text(drawn).encode())
     except UserError as error:
-        print(f"figures: {error}", file=sys.stderr)
+        say(f"figures: {error}")
         return 2
     return 0
 
@@ -256,7 +256,7 @@ def _recorded(history: pd.DataFrame, quantities: list[tuple[str, str, int]]) -> 
     """Return the quantities that the histories hold, and say which they do not: an empty panel would say nothing."""
     if history["test_accuracy"].notna().any():
         return quantities
-    print("no test accuracy in these histories, so none is drawn; evaluate_every: N records it", file=sys.stderr)
+    say("no test accuracy in these histories, so none is drawn; evaluate_every: N records it")
     return [each for each in quantities if each[0] != "test_accuracy"]
 
 

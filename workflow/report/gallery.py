@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from workflow.report.style import class_title, plain, save, use_style
 
 ROWS = {
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{args.contexts}: holds no contexts ({missing}); make it with csa_core") from None
         save(figure, args.out)
     except UserError as error:
-        print(f"gallery: {error}", file=sys.stderr)
+        say(f"gallery: {error}")
         return 2
     return 0
 

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         html = render(tables[0], tables, figures, _provenance(tables, order[0].parent))
         store.write_bytes(args.out, html.encode())
     except UserError as error:
-        print(f"page: {error}", file=sys.stderr)
+        say(f"page: {error}")
         return 2
     return 0
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from workflow.fresh import drawn_from
 from workflow.report.claims import judge_all
 from workflow.report.collect import HEADINGS, collect, folder_of
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         plan = read_plan(args)
         write(plan.declaration(args.table), args.out, args.partial, drawn_from(plan, args.table, args.partial))
     except UserError as error:
-        print(f"tables: {error}", file=sys.stderr)
+        say(f"tables: {error}")
         return 2
     return 0
 
