@@ -14,12 +14,14 @@ from csa_core.config import Supervised, validate
 from csa_core.errors import UserError
 from csa_core.methods.base import Method
 from csa_core.methods.csa import Csa
+from csa_core.methods.mixup import Mixup
 from csa_core.methods.single import ClassBalanced, CrossEntropy, LogitAdjustment
 
 FIRST_STAGES: dict[str, type[Method]] = {
     "ce": CrossEntropy,
     "class_balanced": ClassBalanced,
     "logit_adjustment": LogitAdjustment,
+    "mixup": Mixup,
     "csa": Csa,
 }
 # Their keys without what holds between these, which is asked of the one that is named.
@@ -36,15 +38,17 @@ class StagedConfig(_FirstStageKeys):  # type: ignore[misc]
     """What starts from a finished run on the same data, with the same body and seed."""
 
     borrowed = frozenset(_KEYS)
-    first_stage: Literal["ce", "class_balanced", "logit_adjustment", "csa"] = "ce"
+    first_stage: Literal["ce", "class_balanced", "logit_adjustment", "mixup", "csa"] = "ce"
     """Method of the finished run that it starts from, which the keys of that method describe."""
 
     @model_validator(mode="after")
     def _first_stage_is_sound(self) -> Self:
         try:
-            self.first()
+            first = self.first()
         except UserError as error:
             raise ValueError(str(error)) from None
+        if getattr(first, "loss", None) == "ldam":
+            raise ValueError("loss: ldam has a cosine head, and a second stage is of a linear one; choose another")
         return self
 
     def first(self) -> Supervised:

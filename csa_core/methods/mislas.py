@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from csa_core import ops
 from csa_core.config import Strict
+from csa_core.methods.base import Setting
 from csa_core.methods.first_stage import StagedConfig
 from csa_core.methods.second_stage import ClassifierRetraining, LearnedScales
 
@@ -68,6 +69,11 @@ class Mislas(LearnedScales):
 
     Config: ClassVar[type[StagedConfig]] = MislasConfig
 
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        stage, device = config.mislas, setting.device
+        self.criterion = ops.label_aware_loss(self.class_counts, stage.smooth_head, stage.smooth_tail, device)
+
     def network(self) -> Any:
         """Build the network; head and scales train."""
         network = super().network()
@@ -92,11 +98,6 @@ class Mislas(LearnedScales):
         """Return the learning rate of the scales: half a cosine from its start to zero."""
         stage = self.config.mislas
         return float(stage.lr * (1 + math.cos(math.pi * epoch / stage.epochs)) / 2)
-
-    def make_criterion(self) -> Any:
-        """Return the loss of (logits, labels)."""
-        stage = self.config.mislas
-        return ops.label_aware_loss(self.class_counts, stage.smooth_head, stage.smooth_tail, self.setting.device)
 
     def features(self, network: Any, images_bchw: Tensor) -> Tensor:
         """Return the last feature maps with the batch's statistics, to which the running ones move."""

@@ -30,7 +30,7 @@ def test_extra_tables_are_no_part_of_all() -> None:
     usual = {run.folder for run in p.all_runs()}
     assert usual == {run.folder for name in p.usual for run in p.with_parents(p.runs_of(name))}
     more = {run.folder for name in EXTRA for run in p.runs_of(name)} - usual
-    assert len(more) == 3 * 24
+    assert len(more) == 3 * 31
     assert "methods" not in p.figures and p.extra_figures == ["methods"] and p.drawn("methods") == ("points", "methods")
 
 

@@ -140,3 +140,11 @@ def test_what_cannot_be_is_one_line(fields: dict[str, Any], message: str) -> Non
     with pytest.raises(UserError) as error:
         parse({"method": "mislas"} | fields, "run.yaml")
     assert message in str(error.value) and str(error.value).startswith("run.yaml: ")
+
+
+def test_its_first_stage_may_be_mixup_but_not_with_a_cosine_head() -> None:
+    mixed = tiny(method="mislas", first_stage="mixup", mixup_alpha=0.4)
+    assert mixed.parent()["method"] == "mixup" and mixed.parent()["mixup_alpha"] == 0.4
+    assert mixed.digest() != tiny(method="mislas", first_stage="mixup").digest() != tiny(method="mislas").digest()
+    with pytest.raises(UserError, match="ldam has a cosine head, and a second stage is of a linear one"):
+        tiny(method="mislas", first_stage="mixup", loss="ldam")
