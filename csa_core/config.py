@@ -414,7 +414,8 @@ def _plain_number(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> Any:
     is_int = node.tag.endswith("int")
     value = loader.construct_yaml_int(node) if is_int else loader.construct_yaml_float(node)
     if re.search(r"[_:xXbB]|^[-+]?0\d", node.value):
-        problem = f"YAML 1.1 reads {node.value} as {value}; write that, or '{node.value}' in quotes if it is text"
+        text = node.value if len(node.value) < 40 else f"{node.value[:30]}..."
+        problem = f"YAML 1.1 reads {text} as {_shown(value)}; write that, or '{text}' in quotes if it is text"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return value
 

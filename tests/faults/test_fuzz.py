@@ -261,7 +261,7 @@ def lists(folder: Path, dataset: Dataset, split: Split) -> tuple[Any, Callable[[
 def metrics_files(folder: Path, dataset: Dataset, split: Split) -> tuple[Any, Callable[[Any], object]]:
     shown = table(results=str(folder), seeds=[2])
     shown["rows"] = shown["rows"][1:]
-    shown["rows"][0]["digests"] = ["demo/ce-2"]
+    shown["rows"][0] |= {"digests": ["demo/ce-2"], "parents": [None]}
     value = metrics("demo/ce", 2, 1)
     value["heads"]["single"] |= {"correct": [8, 8], "images": [10, 10], "confusion": ""}
     value["heads"]["single"]["accuracy"] |= {"all": 0.8, "few": 0.8, "medium": None}

@@ -27,7 +27,7 @@ def test_every_string_key_that_reaches_a_command(tmp_path: Path) -> None:
     run = f"{results}/runs/{HOSTILE}/ce/pretrained=true/seed=1/metrics.json"
     done = folder.snakemake(run, *targets)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / run).read_text())["digests"]["encoder"]
+    assert json.loads((tmp_path / run).read_text())["digests"]["parent"]
     for word in ("status", "estimate"):
         assert folder.snakemake(word).returncode == 0
     assert not list(tmp_path.rglob("PWNED*")) and not Path("PWNED").exists()
@@ -78,7 +78,7 @@ def test_the_home_folder_is_the_same_everywhere(key: str, tmp_path: Path, monkey
 
     words = ["train", "run.yaml", "--out=~/x", "--data=~/x", "--split=~/x", "--state=~/x", "--parent=~/x"]
     args = vars(_parser().parse_args(words))
-    assert {str(args[name]) for name in ("out", "data", "split", "state", "encoder")} == {str(tmp_path / "home/x")}
+    assert {str(args[name]) for name in ("out", "data", "split", "state", "parent")} == {str(tmp_path / "home/x")}
 
 
 def test_what_stands_in_a_command_is_quoted() -> None:

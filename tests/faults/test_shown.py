@@ -87,7 +87,7 @@ def test_old_results_stay_where_new_ones_find_no_room(small_disk: Callable[[int]
     before = results(disk / "out")
     used = sum(path.stat().st_blocks * 512 for path in disk.rglob("*") if path.is_file()) // 1024
     small_disk(used + 150)
-    done = run(tmp_path, "--set", "seed=2", out=disk / "out")
+    done = run(tmp_path, "--retrain", out=disk / "out")
     assert done.returncode == 2 and "No space left on device" in done.stderr.splitlines()[-1]
     assert results(disk / "out") == before
     assert not [path for path in (disk / "out").iterdir() if path.name.endswith(".tmp")]

@@ -16,7 +16,7 @@ import torch
 
 
 def run_inside(
-    main: Callable[[list[str]], object], words: list[str], cwd: Path, stdin: str = "", **env: str
+    main: Callable[[list[str]], object], words: list[str], cwd: Path, stdin: str = "", program: str = "csa", **env: str
 ) -> "subprocess.CompletedProcess[str]":
     """Call the `main` of a command as its process would be called; what it changes of this one is changed back."""
     code = 0
@@ -31,7 +31,7 @@ def run_inside(
             chdir(cwd),
             patch.dict(os.environ, env),
             patch.object(sys, "path", list(sys.path)),
-            patch.object(sys, "argv", ["command", *words]),
+            patch.object(sys, "argv", [program, *words]),
             patch.object(sys, "stdin", io.StringIO(stdin)),
             patch.object(sys, "unraisablehook", sys.unraisablehook),
             warnings.catch_warnings(action="ignore"),

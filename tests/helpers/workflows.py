@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import snakemake.cli  # type: ignore[import-untyped]
+import snakemake.shell  # type: ignore[import-untyped]
 import yaml
 
 from tests.conftest import ROOT, TINY
@@ -54,7 +56,8 @@ class Folder:
 
     def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run Snakemake in this process, which then need not import it; its jobs have their own."""
-        return run_inside(snakemake.cli.main, self.words(*words), ROOT)
+        with patch.object(snakemake.shell, "STDOUT", None):  # what it was when pytest's capture began
+            return run_inside(snakemake.cli.main, self.words(*words), ROOT, program="snakemake")
 
     def jobs(self, *words: str) -> dict[str, int]:
         """Return how many jobs of each rule a dry run announces."""

@@ -222,6 +222,8 @@ def test_every_method_resumes_to_the_same_bytes(method: str, dataset: Dataset, s
     """Three short epochs, the last of which has what is deferred; resumed after each."""
     for changes in [{}, *CHANGES.get(method, [])]:
         config = tiny(method=method, epochs=3, lr_drops=[2], **changes)
+        if not config.total_epochs:
+            pytest.skip("it trains nothing")
         run = Run(config, dataset, split, CPU)
         states = []
         for epoch in range(3):

@@ -189,7 +189,7 @@ def test_a_broken_image_met_by_a_rank_is_named(image_lists: Path, tmp_path: Path
     process = start(write(listed(tmp_path / "images", ranks=2), tmp_path / "run.yaml"), tmp_path / "out")
     _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, log
-    assert f"csa_core: {path}: cannot be decoded; replace it or take its line out of the list" in log.splitlines()
+    assert f"csa_core: {path}: cannot be decoded; replace it or take it out" in log.splitlines()
     assert "Traceback" not in log
 
 
