@@ -7,7 +7,6 @@ from typing import Any
 from unittest.mock import patch
 
 import snakemake.cli  # type: ignore[import-untyped]
-import snakemake.shell  # type: ignore[import-untyped]
 import yaml
 
 from tests.conftest import ROOT, TINY
@@ -56,7 +55,7 @@ class Folder:
 
     def snakemake(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run Snakemake in this process, which then need not import it; its jobs have their own."""
-        with patch.object(snakemake.shell, "STDOUT", None):  # what it was when pytest's capture began
+        with patch.object(sys.modules["snakemake.shell"], "STDOUT", None):  # what it was when pytest's capture began
             return run_inside(snakemake.cli.main, self.words(*words), ROOT, program="snakemake")
 
     def jobs(self, *words: str) -> dict[str, int]:
