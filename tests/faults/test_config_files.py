@@ -37,7 +37,7 @@ HOSTILE = {
     'data: {root: "a\\0b"}': "holds what is no character",
     'data: {root: "\\ud800"}': "holds what is no character",
     'model: "\\e[2J"': "model: unknown name '\\x1b[2J'",
-    "method: 0x" + "f" * 1900: "method: unknown name",
+    "method: 0x" + "f" * 1900: "YAML 1.1 reads 0xffffffff",
 }  # fmt: skip
 RUN = """
 import contextlib, io, json, sys, time

@@ -16,7 +16,12 @@ import torch
 
 
 def run_inside(
-    main: Callable[[list[str]], object], words: list[str], cwd: Path, stdin: str = "", program: str = "csa", **env: str
+    main: Callable[[list[str]], object],
+    words: list[str],
+    cwd: Path,
+    stdin: str = "",
+    program: str = "python -m csa_core",
+    **env: str,
 ) -> "subprocess.CompletedProcess[str]":
     """Call the `main` of a command as its process would be called; what it changes of this one is changed back."""
     code = 0
