@@ -16,7 +16,7 @@ from workflow.schema import SCHEMA, schema
 
 LAYERS = [
     *("errors", "files", "layout", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
-    *("code", "train", "commands", "cli", "__main__"),
+    *("use", "export", "compare", "code", "train", "commands", "finished", "cli", "__main__"),
 ]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))
 WORKFLOW = sorted((ROOT / "workflow").rglob("*.py"))
