@@ -1,4 +1,4 @@
-"""The command line: `csa data|split|train|evaluate|contexts`, or `python -m csa_core ...`.
+"""The command line: `csa train|evaluate|predict|export|ls|...`, or `python -m csa_core ...`.
 
 Configuration is read and checked before torch is imported, so a mistake is answered at once.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from csa_core import __version__, commands
+from csa_core import __version__, commands, finished
 from csa_core.config import COMPILE_CHOICES
 from csa_core.errors import UserError, say, settle
 from csa_core.train import launch
@@ -24,6 +24,7 @@ examples:
   csa train run.yaml --out results/mine
   csa train run.yaml --out results/mine --set threshold=0.3 --set seed=2
   csa evaluate results/mine
+  csa predict results/mine photo.jpg photos/
   csa keys                # every key of run.yaml, its default and meaning
 
 `csa` and `python -m csa_core` are the same. The smallest run.yaml is `data: {source: demo}`; every
@@ -260,6 +261,53 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", type=int, default=8, help="how many (default 8)")
     sub.add_argument("--out", type=_path, required=True, help="file to write (.safetensors)")
 
+    sub = command(
+        "predict",
+        finished.predict,
+        """\
+        Name the likeliest classes of images.
+
+        Images are decoded as in training and resized as those that the run was trained on. Probabilities
+        are the softmax of the head's logits.""",
+        config=False,
+    )
+    _run_argument(sub)
+    sub.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="PNG, JPEG, WebP, or a folder that holds them")
+    sub.add_argument("--out", type=_path, help="CSV file to write, a line an image (default: a table on the screen)")
+    sub.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (default 5)")
+    sub.add_argument("--head", help="uniform, resampling, ensemble, ... (default: the one that predicts)")
+    _device_options(sub, workers=False)
+
+    sub = command(
+        "export",
+        finished.export,
+        """\
+        Write a trained run as a file that other programs load, and beside it as JSON how it is used.
+
+        ONNX and TorchScript files take decoded, resized pixels; normalisation is inside. A safetensors
+        file holds the weights; `csa predict` and `csa_core.load` take it in place of a run.""",
+        config=False,
+    )
+    sub.add_argument("--format", choices=finished.FORMATS, required=True, help="of the file")
+    sub.add_argument("--out", type=_path, required=True, help="file to write")
+    _of_run(sub)
+
+    sub = command(
+        "ls",
+        finished.ls,
+        """\
+        List the finished runs below a folder: method, changes, seed, accuracies of the predicting head, hours.
+
+        What a run changes is where it differs from most runs of its method in the list.""",
+        config=False,
+    )
+    sub.add_argument("folder", metavar="FOLDER", type=_path, help="folder to look below")
+
+    sub = command(
+        "diff", finished.diff, "Show where two runs differ: configuration, digests, accuracies.", config=False
+    )
+    sub.add_argument("folders", metavar="RUN", type=_path, nargs=2, help="folders that `train --out` filled")
+
     command("keys", commands.keys, "Print every key of RUN.yaml with its default and meaning.", config=False)
     return parser
 
@@ -269,14 +317,15 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 - leaves the home of nobody as it is
 
 
-def _device_options(sub: argparse.ArgumentParser) -> None:
+def _device_options(sub: argparse.ArgumentParser, workers: bool = True) -> None:
     sub.add_argument(
         "--device",
         default="auto",
         help="auto, cpu, cuda, cuda:N or mps (default: auto)",
     )
     sub.add_argument("--threads", type=int, metavar="N", help="CPU threads of all ranks (default: as torch chooses)")
-    _workers_option(sub)
+    if workers:
+        _workers_option(sub)
 
 
 def _workers_option(sub: argparse.ArgumentParser) -> None:
@@ -288,8 +337,12 @@ def _workers_option(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _of_run(sub: argparse.ArgumentParser) -> None:
+def _run_argument(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", metavar="RUN", type=_path, help="folder that `train --out` filled")
+
+
+def _of_run(sub: argparse.ArgumentParser) -> None:
+    _run_argument(sub)
     sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
     sub.add_argument("--split", type=_path, help="split file (default: made on the way)")
     sub.add_argument("--root", help="folder of the images, where the source needs one (default: data)")

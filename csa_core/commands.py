@@ -35,7 +35,7 @@ OTHER_KINDS = {
     ".yaml",
     ".yml",
 }
-OTHER_KINDS |= {".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".safetensors"}
+OTHER_KINDS |= {".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".onnx", ".safetensors"}
 OWN_ROOTS = {
     "folder": "name the folder that holds train/<class>/ and test/<class>/, or the data set file with --data",
     "image_list": "name the folder that the paths of the lists start from",
@@ -46,7 +46,7 @@ def data(args: argparse.Namespace) -> None:
     """Load the data set of a run, check it and write it as one file."""
     from csa_core.data.sources import load_source
 
-    _check_kind(args.out, ".safetensors")
+    check_kind(args.out, ".safetensors")
     dataset = load_source(_config(args).data)
     dataset.write(args.out, args.made_from)
     counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
@@ -73,7 +73,7 @@ def split(args: argparse.Namespace) -> None:
     """Make the long-tailed split of a run and write its indices."""
     from csa_core.data.split import make_split, write_split
 
-    _check_kind(args.out, ".json")
+    check_kind(args.out, ".json")
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     kept = make_split(dataset, config.data)
@@ -88,7 +88,7 @@ def selection(args: argparse.Namespace) -> None:
     from csa_core.data.selection import write_selection
     from csa_core.data.split import make_split
 
-    _check_kind(args.out, ".txt")
+    check_kind(args.out, ".txt")
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
@@ -109,7 +109,7 @@ def train(args: argparse.Namespace) -> None:
         args.device = launch.join(args.device, ranks)
     state = args.state or args.out / "state"
     launch.keep_compiled(state / "compiled")
-    device = _device(args, config.precision)
+    device = device_of(args, config.precision)
     from csa_core.data.ranks import rank
     from csa_core.train.loop import Options
     from csa_core.train.loop import train as train_run
@@ -138,7 +138,7 @@ def evaluate(args: argparse.Namespace) -> None:
     stored = store.read_sealed(args.folder / "metrics.json")
     if store.read_header(args.folder / "weights.safetensors")["meta"].get("digests") != stored.get("digests"):
         raise UserError(f"{args.folder}: its weights are of another run than its metrics; train it again")
-    method, network = _trained(args)
+    method, network = trained(args)
     from csa_core.train.metrics import make_metrics
 
     config, dataset, kept = method.config, method.setting.dataset, method.setting.split
@@ -156,8 +156,8 @@ def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
     if args.images < 1:
         raise UserError(f"--images {args.images}: 1 or more")
-    _check_kind(args.out, ".safetensors", "; `python -m workflow.report.gallery` draws it")
-    method, network = _trained(args)
+    check_kind(args.out, ".safetensors", "; `python -m workflow.report.gallery` draws it")
+    method, network = trained(args)
     from csa_core.methods.gallery import show_contexts
 
     tensors, meta = show_contexts(method, network, args.images)
@@ -182,7 +182,7 @@ def keys(args: argparse.Namespace) -> None:
             print(f"{f'{name}: {canonical(part.default)}':<42} {whose}{part.description}")
 
 
-def _check_kind(out: Path, suffix: str, more: str = "") -> None:
+def check_kind(out: Path, suffix: str, more: str = "") -> None:
     """See that a file is not called what it will not be."""
     if out.suffix.lower() in OTHER_KINDS - {suffix}:
         raise UserError(f"--out {out}: no {out.suffix} file is written; name it {out.with_suffix(suffix)}{more}")
@@ -256,7 +256,8 @@ def _workers(args: argparse.Namespace) -> int:
     return int(args.workers)
 
 
-def _device(args: argparse.Namespace, precision: str) -> Any:
+def device_of(args: argparse.Namespace, precision: str) -> Any:
+    """Return the device that is asked for, set up, with the threads that are asked for."""
     import torch
 
     from csa_core.train.run import choose_device
@@ -268,7 +269,7 @@ def _device(args: argparse.Namespace, precision: str) -> Any:
     return choose_device(args.device, precision)
 
 
-def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
+def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     """Return the method of a run's folder in its setting, and its network with the trained weights."""
     path = args.folder / "weights.safetensors"
     weights, label, _ = store.read_tensors(path)
@@ -291,7 +292,7 @@ def _trained(args: argparse.Namespace) -> "tuple[Method, Any]":
         kind = config.data.source if config.data.selection is None else "selection"
         if args.root is None and (kind == "image_list" or (kind == "folder" and args.data is None)):
             raise UserError(f"--root is missing: {OWN_ROOTS[kind]}")
-    device = _device(args, config.precision)
+    device = device_of(args, config.precision)
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")

@@ -16,7 +16,7 @@ from workflow.schema import SCHEMA, schema
 
 LAYERS = [
     *("errors", "files", "layout", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
-    *("code", "train", "commands", "cli", "__main__"),
+    *("use", "export", "compare", "code", "train", "commands", "finished", "cli", "__main__"),
 ]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))
 WORKFLOW = sorted((ROOT / "workflow").rglob("*.py"))
@@ -127,7 +127,7 @@ def test_what_a_method_is_no_other_file_asks_by_its_name(path: Path) -> None:
     assert not compared(ast.parse(path.read_text())) & (METHODS.keys() - program)
 
 
-@pytest.mark.parametrize("module", ["csa_core.methods", "csa_core.cli", "workflow.plan"])
+@pytest.mark.parametrize("module", ["csa_core", "csa_core.methods", "csa_core.cli", "workflow.plan"])
 def test_configurations_and_plans_come_without_torch(module: str) -> None:
     asked = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Every command of the documentation, run; and the site, built.
+"""Every command and script of the documentation, run; and the site, built.
 
 A copy of the project stands for the reader's: its demo trains few epochs, seeds and sweep values, so
 that all commands together take minutes. Nothing else is changed, the commands least of all.
@@ -24,14 +24,14 @@ from tests.helpers.project import copy_project
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES.remove(ROOT / "docs/new-method.md")
 BLOCK = re.compile(
-    r"(?:^ *<!-- (?P<how>[^\n]*) -->\n)?^(?P<indent> *)```(?P<kind>sh|yaml)\n(?P<text>.*?)^ *```$", re.M | re.S
+    r"(?:^ *<!-- (?P<how>[^\n]*) -->\n)?^(?P<indent> *)```(?P<kind>sh|yaml|python)\n(?P<text>.*?)^ *```$", re.M | re.S
 )
 # These run everything, or for a quarter of an hour: that make knows them is what is tested here.
 LONG = ("make test", "make test-faults", "make test-slurm", "make bench")
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
-    """Return (kind, how it is to be run, text) of each block of shell or YAML on a page."""
+    """Return (kind, how it is to be run, text) of each block of shell, YAML or Python on a page."""
     found = []
     for match in BLOCK.finditer(page.read_text()):
         indent = len(match["indent"])
@@ -103,14 +103,6 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
 
 
 @pytest.mark.long
-def test_the_readmes_python_runs(reader: Path) -> None:
-    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    (reader / "notebook.py").write_text(script)
-    assert run(f"{sys.executable} notebook.py", reader) == ""
-    assert "'few'" in (reader / "said").read_text()
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_the_page(page: Path, reader: Path) -> None:
     wrong = []
@@ -130,6 +122,10 @@ def test_commands_of_the_page(page: Path, reader: Path) -> None:
             assert (ROOT / named[0]).exists(), elsewhere
         if how == "run elsewhere":
             assert named, f"{page.name}: where is it run?"
+            continue
+        if kind == "python":
+            (reader / "notebook.py").write_text(text)
+            wrong.append(run(f"{sys.executable} notebook.py", reader))
             continue
         for line in text.replace("\\\n", " ").splitlines():
             command = line.partition(" # ")[0].strip()

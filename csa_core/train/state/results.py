@@ -23,6 +23,7 @@ from csa_core.models.precision import instruction_sets
 from csa_core.train.metrics import make_metrics
 from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
+from csa_core.use import describe
 
 HISTORY = (
     *("epoch", "phase", "lr", "loss", "resampling_loss", "train_accuracy", "confident", "bank_fill"),
@@ -47,7 +48,7 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
     store.write_bytes(folder / "history.csv", history_csv(history).encode())
-    store.write_tensors(folder / "weights.safetensors", weights, label)
+    store.write_tensors(folder / "weights.safetensors", weights, label | {"use": describe(run.method, run.network)})
     store.write_tensors(folder / "predictions.safetensors", logits, label)
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", store.sealed(metrics))

@@ -1,0 +1,3 @@
+from .use import load as load
+
+__version__: str

@@ -1,0 +1,146 @@
+"""Finished runs side by side: a list of those below a folder, and where two differ."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csa_core import store
+from csa_core.errors import UserError, untrusted
+
+GROUPS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run as it is shown."""
+
+    folder: Path
+    method: str
+    seed: int
+    config: dict[str, Any]
+    """The rest of its configuration, by dotted key."""
+    digests: dict[str, str]
+    computed: dict[str, Any]
+    """Device, precision, threads: no identity, but it can change digits."""
+    scores: dict[str, dict[str, str]]
+    """Accuracies in percent by head and group."""
+    predicts: str
+    hours: str
+
+
+def listing(folder: Path) -> Iterator[str]:
+    """Yield lines of a table of the runs below a folder: what each changes, its accuracies in percent, its hours.
+
+    What a run changes is where its configuration is not that of most runs of its method here. The accuracies are
+    of the head that predicts.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name one that holds runs")
+    runs, damaged = [], []
+    for path in _folders(folder):
+        try:
+            runs.append(_read(path))
+        except UserError as error:
+            damaged.append(str(error))
+    if not runs:
+        raise UserError(damaged[0] if damaged else f"{folder}: no finished run below it; name another folder")
+    usual = _usual(runs)
+    rows = [["run", "method", "changes", "seed", *GROUPS.values(), "hours"]]
+    for run in runs:
+        changes = [f"{key}={_text(value)}" for key, value in run.config.items() if usual[run.method, key] != value]
+        named = [str(run.folder.relative_to(folder)), run.method, " ".join(changes), str(run.seed)]
+        rows.append([*named, *run.scores[run.predicts].values(), run.hours])
+    yield from _columns(rows, left=3)
+    yield from damaged
+
+
+def differing(one: Path, other: Path) -> Iterator[str]:
+    """Yield lines of what two runs have differently: configuration, digests, how they were computed, accuracies.
+
+    Raises:
+        UserError: one is no finished run.
+    """
+    runs = [_read(path) for path in (one, other)]
+    parts: dict[str, list[dict[str, Any]]] = {
+        "configuration": [{"method": run.method} | run.config | {"seed": run.seed} for run in runs],
+        "digests": [{key: digest[:12] for key, digest in run.digests.items()} for run in runs],
+        "computed": [run.computed for run in runs],
+        "accuracy, %": [leaves(run.scores, between=" ") for run in runs],
+    }
+    rows = [["", str(one), str(other)]]
+    for title, (left, right) in parts.items():
+        found = [key for key in left | right if left.get(key) != right.get(key)]
+        rows += [[title, "", ""]] * bool(found)
+        rows += [[f"  {key}", *(_text(side[key]) if key in side else "-" for side in (left, right))] for key in found]
+    if len(rows) == 1:
+        yield "no difference: configuration, digests and accuracies are the same"
+    else:
+        yield from _columns(rows, left=3)
+
+
+def leaves(tree: dict[str, Any], prefix: str = "", between: str = ".") -> dict[str, Any]:
+    """Return a nested mapping as one, its keys joined."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= leaves(value, name + between, between) if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders of finished runs, the shortest paths first; states, which list what they hold, are none."""
+    folders = [(Path(here), set(files)) for here, _, files in os.walk(folder)]
+    found = [here for here, files in folders if "metrics.json" in files and "finished.json" not in files]
+    return sorted(found, key=lambda path: (len(path.parts), path))
+
+
+def _read(folder: Path) -> Finished:
+    path = folder / "metrics.json"
+    metrics = store.read_sealed(path)
+    try:
+        hours = f"{store.read_json(folder / 'provenance.json')['seconds'] / 3600:.2f}"
+    except (UserError, KeyError, TypeError):
+        hours = ""
+    with untrusted(f"{path}: is not of a trained run; train it again"):
+        config = leaves(metrics["config"])
+        method, seed, predicts = config.pop("method"), config.pop("seed"), metrics["predicts"]
+        scores = {
+            head: {name: _percent(each["accuracy"][group]) for group, name in GROUPS.items()}
+            for head, each in metrics["heads"].items()
+        }
+        computed = dict(metrics.get("computed", {}))
+        if predicts not in scores:
+            raise KeyError(predicts)
+        return Finished(folder, method, seed, config, dict(metrics["digests"]), computed, scores, predicts, hours)
+
+
+def _usual(runs: list[Finished]) -> dict[tuple[str, str], Any]:
+    """Return, by method and key, the value that most runs have; of equally many the first one's."""
+    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for run in runs:
+        for key, value in run.config.items():
+            values[run.method, key].append(value)
+    return {key: max(found, key=found.count) for key, found in values.items()}
+
+
+def _percent(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{100 * accuracy:.1f}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else store.canonical(value)
+
+
+def _columns(rows: list[list[str]], left: int) -> Iterator[str]:
+    """Yield rows in columns, the first `left` of them flush left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<"] * left + [">"] * (len(widths) - left)
+    for row in rows:
+        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        yield "  ".join(cells).rstrip()

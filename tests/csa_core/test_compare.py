@@ -1,0 +1,94 @@
+"""`csa ls` and `csa diff`: runs below a folder, and where two differ."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csa_core.data.dataset import Dataset
+from csa_core.data.split import Split
+from csa_core.store import read_json
+from tests.conftest import Cli, tiny
+from tests.helpers.runs import fit
+
+SHORT: dict[str, Any] = {"epochs": 1, "lr_drops": [], "lr_warmup_epochs": 0, "evaluate_every": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four runs with their states beside them: two seeds, another learning rate, and something deeper down."""
+    root = tmp_path_factory.mktemp("runs")
+    runs: dict[str, dict[str, Any]] = {
+        "ce/one": {},
+        "ce/two": {"seed": 2},
+        "ce/a/fast": {"lr": 0.3},
+        "other": {"method": "class_balanced"},
+    }
+    for name, changes in runs.items():
+        fit(tiny(**{"method": "ce"} | SHORT | changes), dataset, split, root / name)
+    return root
+
+
+def test_runs_are_listed_with_what_they_change(folder: Path, cli: Cli) -> None:
+    done = cli("ls", folder)
+    assert done.returncode == 0, done.stderr
+    head, *lines = (line.split() for line in done.stdout.splitlines())
+    assert head == ["run", "method", "changes", "seed", "All", "Many", "Med.", "Few", "hours"]
+    assert [line[:3] for line in lines] == [
+        ["other/out", "class_balanced", "1"],
+        ["ce/one/out", "ce", "1"],
+        ["ce/two/out", "ce", "2"],
+        ["ce/a/fast/out", "ce", "lr=0.3"],
+    ]
+    metrics = read_json(folder / "ce/two/out/metrics.json")
+    accuracy = metrics["heads"]["single"]["accuracy"]
+    assert accuracy["many"] is None, "a column that is empty"
+    assert lines[2][3:5] == [f"{100 * accuracy['all']:.1f}", f"{100 * accuracy['few']:.1f}"]
+    seconds = read_json(folder / "ce/two/out/provenance.json")["seconds"]
+    assert lines[2][-1] == f"{seconds / 3600:.2f}"
+
+
+def test_two_runs_differ_in_what_is_shown_and_in_nothing_else(folder: Path, cli: Cli) -> None:
+    one, other = folder / "ce/one/out", folder / "ce/a/fast/out"
+    done = cli("diff", one, other)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == [str(one), str(other)] and lines[1] == ["configuration"] and lines[2] == ["lr", "0.1", "0.3"]
+    digests = [read_json(path / "metrics.json")["digests"]["config"][:12] for path in (one, other)]
+    assert lines[3:5] == [["digests"], ["config", *digests]]
+    both = [read_json(path / "metrics.json")["heads"]["single"]["accuracy"] for path in (one, other)]
+    shown = [[f"{100 * accuracy[key]:.1f}" for accuracy in both] for key in ("all", "few")]
+    wanted = [["single", name, *pair] for name, pair in zip(("All", "Few"), shown, strict=True) if pair[0] != pair[1]]
+    assert [line for line in lines[5:] if line[0] == "single"] == wanted
+
+
+def test_keys_of_one_method_alone_are_shown_as_missing(folder: Path, cli: Cli, dataset: Dataset, split: Split) -> None:
+    fit(tiny(**SHORT | {"bank_batches": 0, "warmup_epochs": 0, "plain_epochs": 0}), dataset, split, folder / "x/csa")
+    shown = cli("diff", folder / "ce/one/out", folder / "x/csa/out").stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["method", "ce", "csa"] in lines and ["bank_batches", "-", "0"] in lines
+
+
+def test_equal_runs_have_no_difference(folder: Path, cli: Cli) -> None:
+    assert cli("diff", folder / "ce/one/out", folder / "ce/one/out").stdout.startswith("no difference: ")
+
+
+def test_mistakes_are_one_line(folder: Path, cli: Cli, tmp_path: Path) -> None:
+    for words, said in (
+        (("ls", tmp_path / "none"), "none: no such folder"),
+        (("ls", tmp_path), "no finished run below it"),
+        (("diff", folder / "ce/one/out", folder), "metrics.json"),
+    ):
+        done = cli(*words)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_damaged_run_is_named_and_the_others_are_listed(folder: Path, cli: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_bytes((folder / "other/out/metrics.json").read_bytes())
+    (tmp_path / "b/metrics.json").write_text(json.dumps({"sha256": "no"}))
+    done = cli("ls", tmp_path)
+    _, listed, damaged = done.stdout.splitlines()
+    assert listed.split()[:2] == ["a", "class_balanced"] and "b/metrics.json: content does not match" in damaged
