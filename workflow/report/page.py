@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csa_core import store
 from csa_core.errors import UserError
+from workflow.report.numbers import shown
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
@@ -46,7 +47,7 @@ def render(page: dict[str, Any], tables: list[Any], figures: list[Any], provenan
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["signed"] = lambda value: f"{round(value, 1) + 0:+.1f}".replace("-", "−")
+    environment.filters["signed"] = lambda value: shown(value, signed=True)
     environment.filters["many"] = lambda value: f"{value:.0f}" if value <= 1000 else "over 1000"
     claims = [claim for table in tables for claim in table["claims"]]
     claims.sort(key=lambda claim: claim["section"])

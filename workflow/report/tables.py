@@ -22,6 +22,7 @@ from workflow.fresh import drawn_from
 from workflow.report.claims import judge_all
 from workflow.report.collect import HEADINGS, collect, folder_of
 from workflow.report.declared import plan_option, read_plan
+from workflow.report.numbers import interval, shown
 from workflow.report.summary import CONFIDENCE, summarise
 from workflow.report.texts import csv_text, markdown_text
 from workflow.report.wording import COMPARABLE, explanation, heading
@@ -66,8 +67,8 @@ def write(table: dict[str, Any], prefix: str, partial: bool = False, made_from: 
         ".tex": latex(table, summary, facts),
         ".claims.csv": csv_text(claims),
     }
-    shown = on_page(table, values, summary, claims, facts) | {"drawn_from": made_from}
-    texts[".json"] = store.json_text(shown)
+    page = on_page(table, values, summary, claims, facts) | {"drawn_from": made_from}
+    texts[".json"] = store.json_text(page)
     path = Path(prefix)
     store.write_together(path.parent, ((path.name + suffix, text.encode()) for suffix, text in texts.items()))
 
@@ -137,7 +138,7 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
         for column in table["columns"]:
             is_count = column in COUNTED
             line[COUNTED.get(column) or HEADINGS[column]] = (
-                _number(first[column], ",.0f") if is_count else _cell(by_column.get(column))
+                shown(first[column], digits=0) if is_count else _cell(by_column.get(column))
             )
         for column in filter(by_column.__contains__, compared):
             line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column], "difference", "low", "high")
@@ -172,8 +173,8 @@ def from_paper(summary: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
     """Return the table as a person reads it, under a heading that says what was run."""
     digests = ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items())
-    shown = cells(table, summary).map(markdown_text).rename(columns=markdown_text)
-    body = shown.to_markdown(index=False, disable_numparse=True)
+    frame = cells(table, summary).map(markdown_text).rename(columns=markdown_text)
+    body = frame.to_markdown(index=False, disable_numparse=True)
     parts = [
         f"# {markdown_text(table['title'])}",
         heading(table, facts),
@@ -202,24 +203,19 @@ def _latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def _number(value: float, form: str = ".1f") -> str:
-    return "" if pd.isna(value) else format(value, form).replace("-", "−")
-
-
 def _cell(line: dict[str, Any] | None) -> str:
     if line is None or pd.isna(line["mean_percent"]):
         return ""
-    sd = "" if pd.isna(line["sd_percent"]) else f" ± {line['sd_percent']:.1f}"
-    return _number(line["mean_percent"]) + sd
+    sd = "" if pd.isna(line["sd_percent"]) else f" ± {shown(line['sd_percent'])}"
+    return shown(line["mean_percent"]) + sd
 
 
 def _interval(line: dict[str, Any], difference: str, low: str, high: str) -> str:
-    return f"{_number(line[f'{difference}_percent'], '+.1f')} {_bounds(line, low, high)}".strip()
+    return f"{shown(line[f'{difference}_percent'], signed=True)} {_bounds(line, low, high)}".strip()
 
 
-def _bounds(line: dict[str, Any], *names: str) -> str:
-    low, high = (_number(line[f"{name}_percent"], "+.1f") for name in names)
-    return f"[{low}, {high}]" if low else ""
+def _bounds(line: dict[str, Any], low: str, high: str) -> str:
+    return interval(line[f"{low}_percent"], line[f"{high}_percent"])
 
 
 def _printed(line: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from csa_core import store
 from workflow.report.computed import computed
+from workflow.report.numbers import shown
 
 COMPARABLE = "paper"  # heading of values that are of the same recipe
 EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
@@ -51,7 +52,7 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame) -> str:
     texts = [EXPLANATION]
     errors = summary["test_error_percent"].dropna()
     if len(errors):
-        ends = " to ".join(dict.fromkeys((f"{errors.min():.1f}", f"{errors.max():.1f}")))
+        ends = " to ".join(dict.fromkeys((shown(errors.min()), shown(errors.max()))))
         texts.append(
             f"One training split and one test set of {summary['test_images'].max():,.0f} images are behind them: the "
             f"test set's own standard error of All, sqrt(p(1 − p)/n), is {ends} points and not in the sd."
