@@ -130,10 +130,14 @@ class Plan:
         shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
         facts: dict[str, Any] = {"results": self.results, "overrides": self.config.overrides}
         facts |= {"name": table, "protocol": self.protocol, "paper_heading": self.paper_heading}
-        facts |= {"seeds": self.config.seeds, "rows": [row.declaration(self.code_of(row.method)) for row in rows]}
+        facts |= {"seeds": self.config.seeds, "rows": [self._declared(row) for row in rows]}
         own = names_of_the_paper(table, self.tables[table]) or [row.name for row in rows]
         claims = [claim | {"among": claim["among"] or own} for claim in shown["claims"]]
         return shown | facts | {"claims": claims}
+
+    def _declared(self, row: PlannedRow) -> dict[str, Any]:
+        parent = self.recipe.parent_of(row.runs[0])
+        return row.declaration(self.code_of(row.method)) | {"parent": parent.name if parent else None}
 
     @cache  # noqa: B019
     def drawing(self, *tables: str) -> str:

@@ -1,5 +1,6 @@
 """Sweeps of thousands of runs: each thing is computed once, and computed many at a time it is the same to the bit."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -185,8 +186,9 @@ def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) ->
     assert "Mind this." in text and "without a correction over all 1:" in text and "One training split" in text
     claims = pd.read_csv("results/table0.claims.csv").iloc[0]
     assert f">{claims['seeds_needed']:.0f} ({claims['seeds_needed_low']:.0f} to" in text
-    assert "6, seeds 1, 2, 3; 3.0 hours of training in all" in text
-    assert "seed 1: 90.00, seed 2: 92.00, seed 3: 91.00" in text and "runs/demo/csa/seed=2/metrics.json" in text
+    assert "6 runs, seeds 1, 2, 3" in text and "3.0 hours of training in all, 30.0 minutes a run" in text
+    plain = re.sub("<[^>]+>", "", text)
+    assert "seed 1 90.00, seed 2 92.00, seed 3 91.00" in plain and "runs/demo/csa/seed=2/metrics.json" in text
 
 
 def test_what_takes_long_to_import_is_imported_where_it_is_needed() -> None:
