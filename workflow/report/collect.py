@@ -38,7 +38,8 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
 
     The frame has a line for each (row, seed, column): row (number), name (series and label), series,
     label, run, seed, head, test_images, chance (accuracy of naming one class every time), shifted_steps (NaN for
-    other methods than csa), column (a group of classes or a measure), value (a fraction; NaN for a group without classes).
+    other methods than csa), column (a group of classes or a measure), value (a fraction; NaN for a group without
+    classes).
 
     Args:
         table: what `Plan.declaration` returns.

@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
 TITLE = re.compile(r"<dc:title>(.*?)</dc:title>", re.S)
 CONTEXTS = (
-    "Examples from the reference run, a column each. From top to bottom: an image that the network is sure of, where it "
-    "sees the object, the mask of the background, a re-sampled image, and that image on the new background."
+    "Examples from the reference run, a column each. From top to bottom: an image that the network is sure of, where "
+    "it sees the object, the mask of the background, a re-sampled image, and that image on the new background."
 )
 
 
@@ -66,7 +66,7 @@ def render(tables: list[dict[str, Any]], figures: list[dict[str, Any]], results:
     verdicts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in BADGE}
     own = any(table["own_data"] for table in tables)
     counts = Counter(text for table in tables for text in table["explanation"])
-    common = [text for text, count in counts.items() if count > 1 or len(tables) == 1]
+    common = [text for text, count in counts.items() if 2 * count > len(tables)]
     for table in tables:
         table["own_explanation"] = [text for text in table["explanation"] if text not in common]
     paths = sorted({results / path for table in tables for _, runs, _ in table["rows"] for _, path, _ in runs})

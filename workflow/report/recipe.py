@@ -126,7 +126,7 @@ def _processor(note: dict[str, Any]) -> str:
 
 
 def _precision(note: dict[str, Any]) -> str:
-    compiled = {True: ", compiled", False: ", not compiled"}.get(note.get("compiled"), "")  # type: ignore[call-overload]
+    compiled = f", {'' if note['compiled'] else 'not '}compiled" if "compiled" in note else ""
     return f"{note['precision']}{compiled}" if "precision" in note else ""
 
 
