@@ -88,14 +88,8 @@ def _draw(args: argparse.Namespace) -> None:
 def draw(folder: Path) -> dict[str, str]:
     """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
     # Seconds to import, and `take` needs none of it.
-    from matplotlib import pyplot
-
     from workflow.report import claims, figures, page, tables
-    from workflow.report.collect import collect
-    from workflow.report.style import save, use_style
-    from workflow.report.texts import csv_text
 
-    use_style()
     plan = plan_of(folder)
     blocks, judged, tables_drawn, figures_drawn = {}, [], [], []
     for name in plan.tables:
@@ -110,12 +104,7 @@ def draw(folder: Path) -> dict[str, str]:
         kind, name = plan.drawn(figure)
         if name not in tables_drawn:
             continue
-        table = plan.declaration(name)
-        values, _ = collect(table, partial=True)
-        drawn, numbers = figures.KINDS[kind](table, values)
-        save(drawn, str(folder / "figures" / figure))
-        pyplot.close(drawn)
-        store.write_bytes(folder / "figures" / f"{figure}.csv", csv_text(numbers).encode())
+        figures.write(kind, plan.declaration(name), str(folder / "figures" / figure), partial=True)
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
     if not judged:
         raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")

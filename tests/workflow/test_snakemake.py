@@ -69,7 +69,7 @@ def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
         assert all(html.escape(cell.strip()) in page for cell in cells), f"{name} differs from its Markdown"
     for run in re.findall(r'href="(runs/[^"]+)"', page):
         assert (finished.path / "results" / html.unescape(run)).is_file()
-    assert page.count("data:image/svg+xml;base64,") == 7 and page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/svg+xml;base64,") == 9 and page.count("data:image/png;base64,") == 1
     assert "without the context bank Q" in page and "cannot be told" in page
 
 
@@ -80,7 +80,9 @@ def test_claims_come_with_verdicts(finished: Folder) -> None:
     assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 2
 
 
-@pytest.mark.parametrize("figure", ["curves-table4", "per_class-table4", "per_class-figure1", "bank-baselines"])
+@pytest.mark.parametrize(
+    "figure", ["curves-table4", "per_class-table4", "per_class-figure1", "bank-baselines", "classes-table4"]
+)
 def test_views_of_the_runs_of_any_table(figure: str, finished: Folder) -> None:
     done = finished.snakemake(f"results/figures/{figure}.png")
     assert done.returncode == 0, done.stderr
@@ -95,6 +97,7 @@ def test_views_of_the_runs_of_any_table(figure: str, finished: Folder) -> None:
 
 
 def test_a_view_that_has_nothing_to_show_says_so(finished: Folder) -> None:
+    assert finished.snakemake("results/figures/table2.svg").returncode == 0, "each table has a picture"
     done = finished.snakemake("results/figures/pies-table2.png")
     assert done.returncode == 2 and "pies-table2: no such figure" in done.stderr
 
