@@ -135,7 +135,7 @@ def test_a_slide_has_larger_figures_and_letters(scored: Path) -> None:
     use_style(width=6.7, font=14)
     large, _ = curves(table(), values)
     assert large.get_size_inches() == pytest.approx(2 * small.get_size_inches())
-    sizes = [figure.axes[0].yaxis.label.get_size() for figure in (small, large)]
+    sizes = [figure.axes[0].yaxis.label.get_fontsize() for figure in (small, large)]
     assert sizes[1] == pytest.approx(2 * sizes[0])
     pyplot.close("all")
     use_style()

@@ -18,6 +18,7 @@ from workflow.report.drawing import (
     legend_above,
     means,
     ordered,
+    percent_axis,
     style_of,
 )
 from workflow.report.style import DASHES, plain, text_size
