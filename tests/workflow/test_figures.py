@@ -81,7 +81,7 @@ def test_ticks_stand_at_the_counts_and_no_line_joins_classes(scored: Path) -> No
     (axis,) = figure.axes
     assert axis.get_xticks().tolist() == sorted(COUNTS) and not axis.xaxis.get_ticklocs(minor=True).size
     assert all(line.get_linestyle() == "None" for line in axis.lines if np.size(line.get_xdata()) > 1)
-    assert len({line.get_marker() for line in axis.lines if line.get_marker() in "os"}) == 2, "not by colour alone"
+    assert len({line.get_marker() for line in axis.lines if str(line.get_marker()) in "os"}) == 2, "not by colour alone"
     assert drawn["mean"].tolist() == pytest.approx([90, 80, 50, 0] * 2)
     pyplot.close(figure)
 

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from csa_core.store import read_sealed, sealed, write_json
 from tests.helpers.workflows import ACCURACY, table
 from workflow.declarations import load_tables
-from workflow.report import page
+from workflow.report import page, partial
 from workflow.report.best import best_rows
 from workflow.report.tables import write
 
@@ -140,3 +141,22 @@ def test_header_cells_have_a_scope_and_no_word_is_for_a_mouse_alone(results: Pat
     verdict, estimate = (html.index(f'<th scope="col"{rest}') for rest in (' class="text">Verdict', ">Estimate"))
     assert html.index(">Claim<") < verdict < estimate
     assert not re.search(r'(src|href)="(https?:)?//|fetch\(|import ', html), "it opens without a network"
+
+
+def test_a_page_of_what_is_finished_so_far(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(results, lambda path, content: None)
+    (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
+    none = [row | {"run": "demo/none"} for row in table()["rows"]]
+    declared = {"table0": table(), "table1": table(name="table1", rows=none)}
+    plan = SimpleNamespace(results="results", usual=list(declared), declaration=declared.__getitem__)
+    monkeypatch.setattr(partial, "read_plan", lambda args: plan)
+    assert partial.main([]) == 0 and "1 of 2 tables" in capsys.readouterr().out
+    html = Path("results/partial/report.html").read_text()
+    assert "This is a partial report" in html and "Ours 3, Other 2" in html and 'id="table1"' not in html
+    for run in re.findall(r'href="([^"#]+json)"', html):
+        assert Path("results/partial", run).is_file()
+    del declared["table0"]
+    plan.usual = ["table1"]
+    assert partial.main([]) == 2 and "no run is finished yet" in capsys.readouterr().err

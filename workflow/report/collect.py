@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,13 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
     shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "parent"}
     facts["digests"] = shown | _codes(table)
     return pd.DataFrame(lines), facts
+
+
+def is_finished(table: dict[str, Any]) -> Iterator[bool]:
+    """Yield whether each run of a table is there and of its configuration and code."""
+    for row in table["rows"]:
+        for seed, config in zip(table["seeds"], row["digests"], strict=True):
+            yield _is_of(folder_of(table, row, seed) / "metrics.json", {"config": config, "code": row["code"]})
 
 
 def _wrong(values: dict[str, Any], scores: dict[str, Any], groups: list[str]) -> str:
