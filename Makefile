@@ -6,7 +6,7 @@ DEV := .venv/ready-dev
 # Of pip only errors: its warnings are about the index, and help nobody here.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: help all table2 status published test test-long test-faults test-slurm coverage lint docs bench clean
+.PHONY: help all table2 status report published test test-long test-faults test-slurm coverage lint docs bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ table2: $(READY) ## Table 2: ten thresholds, trained
 
 status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
 	@$(BIN)/python -m workflow.status $(ARGS)
+
+report: $(READY) ## a page of what is finished so far, beside a sweep that runs: results/partial/report.html
+	@$(BIN)/python -m workflow.report.partial $(ARGS)
 
 published: $(READY) ## redraw the published results of real images, in seconds and without training
 	$(BIN)/python -m workflow.publish draw

@@ -33,7 +33,7 @@ for key in GIVEN.config:
         config[key] = or_one_line(retyped, config[key])
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
-REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.py") + glob.glob(f"{ROOT}/workflow/report/*.j2"))
+REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.*"))
 ASKED = Asked(PLAN, workflow)
 # A job that Snakemake starts elsewhere says nothing to anybody.
 DOING = doing(PLAN) if workflow.is_main_process else lambda run: "Train"

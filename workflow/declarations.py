@@ -15,6 +15,15 @@ Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "
 DEVICES = ["auto", "cpu", "cuda", "cuda:0", "mps"]
 
 
+class FigureConfig(Strict):
+    """How large figures are, and their letters."""
+
+    width: Annotated[float, Field(ge=2, le=20)] = 3.35
+    """Inches of a column: 3.35 of a paper of two columns, 6 and more on a slide."""
+    font: Annotated[float, Field(ge=4, le=40)] = 7
+    """Size of the letters in points: 7 in a paper, 14 and more on a slide."""
+
+
 class WorkflowConfig(Strict):
     """What `config.yaml` may say."""
 
@@ -46,6 +55,8 @@ class WorkflowConfig(Strict):
     """Replay training steps as CUDA graphs: auto does it on one GPU, with images in memory."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """image_list: processes that decode images for each rank; null takes the cores that training leaves idle."""
+    figure: FigureConfig = FigureConfig()
+    """Width and font of figures."""
     code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """null: a change of the code trains again; a text is the version that results carry instead."""
 

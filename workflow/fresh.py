@@ -62,7 +62,7 @@ def drawn_from(plan: Plan, table: str, is_partial: bool = False) -> str:
 
 @cache
 def _report_code() -> str:
-    files = sorted(path for path in (Path(__file__).parent / "report").iterdir() if path.suffix in (".py", ".j2"))
+    files = sorted(path for path in (Path(__file__).parent / "report").iterdir() if path.is_file())
     return digest([[path.name, path.read_text()] for path in files])
 
 

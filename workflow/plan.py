@@ -21,8 +21,9 @@ from workflow.rows import PlannedRow, check_claims, check_sweeps, names_of_the_p
 from workflow.sources import Sources, dataset_json, files_digest, split_json
 
 # Further views of the runs of any table, as `curves-table5`; these are drawn without being asked for.
-VIEWS = ("curves", "per_class", "bank", "pretraining")
-USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "bank-table2", "bank-table3", "pretraining-encoders"]
+VIEWS = ("curves", "per_class", "classes", "confusion", "bank", "pretraining")
+USUAL_VIEWS = ["curves-baselines", "per_class-baselines", "classes-baselines", "confusion-baselines"]
+USUAL_VIEWS += ["bank-table2", "bank-table3", "pretraining-encoders"]
 
 
 class Plan:
@@ -127,13 +128,21 @@ class Plan:
         if table not in self.tables:
             raise UserError(f"{table}: no such table, {nearest(table, self.tables)}")
         rows = self.rows(table)
+        figure = self.config.figure.model_dump(exclude_defaults=True)
         shown = self.tables[table].model_dump(mode="json", exclude={"rows"})
         facts: dict[str, Any] = {"results": self.results, "overrides": self.config.overrides}
         facts |= {"name": table, "protocol": self.protocol, "paper_heading": self.paper_heading}
-        facts |= {"seeds": self.config.seeds, "rows": [row.declaration(self.code_of(row.method)) for row in rows]}
+        facts |= {"seeds": self.config.seeds, "rows": [self._declared(row) for row in rows]}
         own = names_of_the_paper(table, self.tables[table]) or [row.name for row in rows]
         claims = [claim | {"among": claim["among"] or own} for claim in shown["claims"]]
-        return shown | facts | {"claims": claims}
+        return shown | facts | {"claims": claims} | ({"figure": figure} if figure else {})
+
+    def _declared(self, row: PlannedRow) -> dict[str, Any]:
+        parent = self.recipe.parent_of(row.runs[0])
+        return row.declaration(self.code_of(row.method)) | {
+            "parent": parent.name if parent else None,
+            "data": row.runs[0].data,
+        }
 
     @cache  # noqa: B019
     def drawing(self, *tables: str) -> str:
@@ -157,15 +166,14 @@ class Plan:
         return [name for name in self.extra if self.tables[name].draw != "no"]
 
     def drawn(self, figure: str) -> tuple[str, str]:
-        """Return what kind of figure it is, and the table whose runs it draws: `figure1`, `curves-table5`.
+        """Return what kind of figure it is, and the table whose runs it draws: `table2`, `curves-table5`.
 
         Raises:
             UserError: no such figure.
         """
         kind, _, table = figure.rpartition("-")
-        known = kind in VIEWS if kind else figure in self.figures + self.extra_figures
-        if not known or table not in self.tables:
-            raise UserError(f"{figure}: no such figure, {nearest(figure, self.figures + self.extra_figures)}")
+        if (kind and kind not in VIEWS) or table not in self.tables:
+            raise UserError(f"{figure}: no such figure, {nearest(figure, [*self.figures, *self.tables])}")
         return kind or "points", table
 
     # Code.

@@ -22,6 +22,7 @@ from csa_core.config import load_yaml
 from csa_core.errors import UserError, say
 from workflow.plan import Plan
 from workflow.report.declared import CONFIG
+from workflow.report.numbers import interval, shown
 from workflow.report.verdicts import NOT_RUN
 
 ROOT = Path(__file__).parents[1]
@@ -87,14 +88,8 @@ def _draw(args: argparse.Namespace) -> None:
 def draw(folder: Path) -> dict[str, str]:
     """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
     # Seconds to import, and `take` needs none of it.
-    from matplotlib import pyplot
-
     from workflow.report import claims, figures, page, tables
-    from workflow.report.collect import collect
-    from workflow.report.style import save, use_style
-    from workflow.report.texts import csv_text
 
-    use_style()
     plan = plan_of(folder)
     blocks, judged, tables_drawn, figures_drawn = {}, [], [], []
     for name in plan.tables:
@@ -109,18 +104,13 @@ def draw(folder: Path) -> dict[str, str]:
         kind, name = plan.drawn(figure)
         if name not in tables_drawn:
             continue
-        table = plan.declaration(name)
-        values, _ = collect(table, partial=True)
-        drawn, numbers = figures.KINDS[kind](table, values)
-        save(drawn, str(folder / "figures" / figure))
-        pyplot.close(drawn)
-        store.write_bytes(folder / "figures" / f"{figure}.csv", csv_text(numbers).encode())
+        figures.write(kind, plan.declaration(name), str(folder / "figures" / figure), partial=True)
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
     if not judged:
         raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")
     claims.main([*judged, "--out", str(folder / "claims.csv")])
-    if shown := [str(folder / f"{name}.json") for name in tables_drawn]:
-        page.main([*shown, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
+    if jsons := [str(folder / f"{name}.json") for name in tables_drawn]:
+        page.main([*jsons, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
     print(f"{folder / 'report.html'}: {len(tables_drawn)} tables, {len(figures_drawn)} figures, claims")
     blocks |= {"claims": _claims(folder / "claims.csv"), "runs": _runs(folder), "best epoch": _best_epoch(folder)}
     return blocks
@@ -171,8 +161,7 @@ def _claims(path: Path) -> str:
     judged = judged[there]
     lines = []
     for row in judged.to_dict("records"):
-        interval = "" if pd.isna(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]"
-        estimate = "" if pd.isna(row["estimate"]) else f"{row['estimate']:+.1f}{interval}".replace("-", "−")
+        estimate = f"{shown(row['estimate'], signed=True)} {interval(row['low'], row['high'])}".strip()
         seeds = "" if pd.isna(row["seeds"]) else int(row["seeds"])
         lines.append([row["section"], row["claim"], estimate, seeds, row["verdict"]])
     heads = ["Section", "Claim", "Points, 95 % interval", "Seeds", "Verdict"]
@@ -194,7 +183,7 @@ def _runs(folder: Path) -> str:
     for (run, processor, computed), runs in found.items():
         seeds = ", ".join(str(seed) for seed, _ in sorted(runs))
         minutes = sum(seconds for _, seconds in runs) / len(runs) / 60
-        lines.append([f"`{run}`", seeds, f"{minutes:.0f}", processor, computed])
+        lines.append([f"`{run}`", seeds, shown(minutes, 0), processor, computed])
     heads = ["Run", "Seeds", "Minutes each, beside other work", "Processor", "Computed in"]
     return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
 
@@ -212,7 +201,7 @@ def _best_epoch(folder: Path) -> str:
     gain = pd.Series(added)
     return (
         f"Over these {len(gain)} runs, taking the best of the epochs that were scored instead of the last one would "
-        f"have added {gain.mean():.2f} points of accuracy on average, and {gain.max():.2f} at most."
+        f"have added {shown(gain.mean(), 2)} points of accuracy on average, and {shown(gain.max(), 2)} at most."
     )
 
 

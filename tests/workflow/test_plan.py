@@ -180,7 +180,8 @@ def test_a_row_of_more_epochs_drops_its_learning_rate_later() -> None:
 def test_figures_are_named_by_kind_and_table() -> None:
     p = plan()
     assert p.drawn("figure1") == ("points", "figure1") and p.drawn("curves-table5") == ("curves", "table5")
-    for name in ("figure3", "curves", "curves-table9", "pies-table2", "table2", "points-table2"):
+    assert p.drawn("table2") == ("points", "table2") and p.drawn("confusion-table2") == ("confusion", "table2")
+    for name in ("figure3", "curves", "curves-table9", "pies-table2", "points-table2"):
         with pytest.raises(UserError, match="no such figure"):
             p.drawn(name)
 

@@ -15,9 +15,10 @@ from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
 from workflow.report.collect import GROUPS, MEASURES, collect
-from workflow.report.figures import curves, points
+from workflow.report.curves import curves
+from workflow.report.points import points
 from workflow.report.summary import paired_interval, summarise
-from workflow.report.tables import latex, markdown, tidy, write
+from workflow.report.tables import markdown, tidy, write
 from workflow.report.wording import heading
 
 
@@ -254,10 +255,12 @@ def test_a_partial_table_says_so(results: Path) -> None:
 
 
 def test_a_paper_can_print_the_table(results: Path) -> None:
-    values, facts = collect(table(title="Threshold δ at 50 %"))
-    text = latex(table(title="Threshold δ at 50 %"), tidy(table(), values), facts)
-    assert r"\caption{Threshold $\delta$ at 50 \%." in text and r"\toprule" in text and r"\bottomrule" in text
-    assert r"Ours & 91.0 $\pm$ 1.0" in text
+    write(table(title="Threshold δ at 50 %", note="Mind this."), "t")
+    text = Path("t.tex").read_text()
+    assert r"\caption{Threshold $\delta$ at 50 \%. Protocol demo, 3 seeds.}" in text, "a caption is short"
+    assert r"\toprule" in text and r"\bottomrule" in text and r"\usepackage{booktabs}" in text.splitlines()[0]
+    assert r"\textbf{91.0 $\pm$ 1.0}" in text and "Other & 82.0" in text
+    assert text.index(r"\bottomrule") < text.index("Mind this.") < text.index(r"\end{table}")
     assert all(character.isascii() for character in text), "pdflatex reads ASCII everywhere"
 
 

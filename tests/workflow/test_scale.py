@@ -1,5 +1,6 @@
 """Sweeps of thousands of runs: each thing is computed once, and computed many at a time it is the same to the bit."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,8 @@ from tests.conftest import ROOT
 from tests.helpers.workflows import table
 from workflow.plan import Plan
 from workflow.report import page
+from workflow.report.drawing import LABELS, label_of, means
 from workflow.report.estimates import paired
-from workflow.report.figures import LABELS, _label, _means
 from workflow.report.power import seeds_needed
 from workflow.report.summary import paired_interval, paired_intervals, summarise
 from workflow.report.tables import write
@@ -153,7 +154,7 @@ def test_means_of_a_figure_are_those_of_each_point() -> None:
     points = [(f"n{name}", epoch) for name in (3, 1, 2) for epoch in range(4)]
     values = pd.DataFrame([(*key, seed) for seed in range(5) for key in points], columns=["name", "epoch", "seed"])
     values["percent"] = rng.normal(80, 1, len(values))
-    drawn = _means(values, ["name", "epoch"])
+    drawn = means(values, ["name", "epoch"])
     assert list(zip(drawn["name"], drawn["epoch"], strict=True)) == points and set(drawn["seeds"]) == {5}
     for line in drawn.to_dict("records"):
         own = values[(values["name"] == line["name"]) & (values["epoch"] == line["epoch"])]["percent"].to_numpy()
@@ -163,7 +164,7 @@ def test_means_of_a_figure_are_those_of_each_point() -> None:
 
 @pytest.mark.parametrize("count", [1, 7, LABELS, LABELS + 1, 500])
 def test_a_legend_has_room_for_a_large_sweep(count: int) -> None:
-    named = [label for i in range(count) if (label := _label(f"r{i}", i, count))]
+    named = [label for i in range(count) if (label := label_of(f"r{i}", i, count))]
     assert named[0] == "r0" and len(named) <= LABELS
     assert count > LABELS or len(named) == count
 
@@ -185,8 +186,9 @@ def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) ->
     assert "Mind this." in text and "without a correction over all 1:" in text and "One training split" in text
     claims = pd.read_csv("results/table0.claims.csv").iloc[0]
     assert f">{claims['seeds_needed']:.0f} ({claims['seeds_needed_low']:.0f} to" in text
-    assert "6, seeds 1, 2, 3; 3.0 hours of training in all" in text
-    assert "seed 1: 90.00, seed 2: 92.00, seed 3: 91.00" in text and "runs/demo/csa/seed=2/metrics.json" in text
+    assert "6 runs, seeds 1, 2, 3" in text and "3.0 hours of training in all, 30.0 minutes a run" in text
+    plain = re.sub("<[^>]+>", "", text)
+    assert "seed 1 90.00, seed 2 92.00, seed 3 91.00" in plain and "runs/demo/csa/seed=2/metrics.json" in text
 
 
 def test_what_takes_long_to_import_is_imported_where_it_is_needed() -> None:

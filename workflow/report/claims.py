@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from csa_core import store
+from workflow.report.chance import remarks, rows_of
 from workflow.report.estimates import Estimate, holm, paired, pooled
 from workflow.report.power import ALPHA, POWER, seeds_needed
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
@@ -41,12 +42,13 @@ class NoVerdictError(Exception):
     """The rows that a claim speaks of are not there; the message says which."""
 
 
-def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
+def judge_all(table: dict[str, Any], values: pd.DataFrame, said: dict[str, str] | None = None) -> pd.DataFrame:
     """Return a line for each claim of a table, in percentage points.
 
     Args:
         table: what `Plan.declaration` returns.
         values: what `collect` returns.
+        said: what `at_chance` returns, to be said of each claim that speaks of such a row.
     """
     cells = values.pivot(index=["name", "column"], columns="seed", values="value") * 100
     pools = {name_of(row): row["pool"] for row in table["rows"]}
@@ -60,6 +62,7 @@ def judge_all(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
             line |= _judged(claim, cells, pools, layouts)
         except NoVerdictError as reason:
             line |= {"verdict": NOT_RUN, "note": str(reason)}
+        line["note"] = "; ".join(filter(None, [*remarks(said or {}, rows_of(claim)), line["note"]]))
         lines.append(line | {"interval": claim["interval"], "scope": SCOPE})
     return pd.DataFrame(lines, columns=COLUMNS)
 

@@ -1,6 +1,8 @@
 """Collect the metrics of a table's runs, and refuse to mix what does not belong together."""
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pandas as pd
 
 from csa_core.errors import UserError, untrusted
 from csa_core.store import canonical, read_sealed
+from workflow.report.chance import guessing
 from workflow.rows import name_of
 
 GROUPS = ("all", "many", "medium", "few")
@@ -35,8 +38,9 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
     """Return the measures of every run in tidy form, and what the runs have in common.
 
     The frame has a line for each (row, seed, column): row (number), name (series and label), series,
-    label, run, seed, head, test_images, shifted_steps (NaN for other methods than csa), column (a group of
-    classes or a measure), value (a fraction; NaN for a group without classes).
+    label, run, seed, head, test_images, chance (accuracy of naming one class every time), shifted_steps (NaN for
+    other methods than csa), column (a group of classes or a measure), value (a fraction; NaN for a group without
+    classes).
 
     Args:
         table: what `Plan.declaration` returns.
@@ -70,6 +74,8 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 values |= {name: scores[name] for name in MEASURES[1:]}
                 stated = {key: str(metrics["digests"][key]) for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
+                if row["reference"] or "recipe" not in facts:
+                    facts["recipe"] = metrics["config"]
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
                 started_from = str(metrics["digests"]["parent"]) if parent else ""
@@ -90,6 +96,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
             line = {"row": number, "name": name_of(row), "series": row["series"], "label": row["label"]}
             line |= {"run": row["run"], "seed": seed, "head": head}
             line |= {"test_images": sum(scores.get("images", [])) or math.nan}
+            line |= {"chance": guessing(scores.get("images", [])) or math.nan}
             line |= {"shifted_steps": metrics.get("shifted_steps", math.nan)}
             how = {"asked": metrics["config"].get("precision"), "run": row["run"], "seed": seed}
             computed[str(path)] = how | (metrics.get("computed") or {})
@@ -101,10 +108,18 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
             f"{table['name']}: none of its runs is finished; run snakemake {table['results']}/{table['name']}.csv"
         )
     facts["missing"] = list(missing)
+    facts["seeds_of"] = dict(Counter(name for name, _ in {(line["name"], line["seed"]) for line in lines}))
     facts["computed"] = list(computed.values())
     shown = {key: value for (_, key), (value, _) in reversed(common.items()) if key != "parent"}
     facts["digests"] = shown | _codes(table)
     return pd.DataFrame(lines), facts
+
+
+def is_finished(table: dict[str, Any]) -> Iterator[bool]:
+    """Yield whether each run of a table is there and of its configuration and code."""
+    for row in table["rows"]:
+        for seed, config in zip(table["seeds"], row["digests"], strict=True):
+            yield _is_of(folder_of(table, row, seed) / "metrics.json", {"config": config, "code": row["code"]})
 
 
 def _wrong(values: dict[str, Any], scores: dict[str, Any], groups: list[str]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from csa_core import store
 from csa_core.errors import UserError, say
+from workflow.report.numbers import shown
 from workflow.report.style import class_title, plain, save, use_style
 
 ROWS = {
@@ -62,9 +63,9 @@ def draw(tensors: store.Tensors, meta: dict[str, Any], title: str) -> Figure:
             axis.spines[:].set_visible(False)
     for i in range(count):
         context, resampled = (class_title(meta[f"{kind}_class"][i], meta[f"{kind}_label"][i]) for kind in KINDS)
-        axes[0, i].set_title(f"{context}\np = {meta['confidence'][i]:.2f}", fontsize=6)
+        axes[0, i].set_title(f"{context}\np = {shown(meta['confidence'][i], 2)}", fontsize=6)
         axes[3, i].set_title(resampled, fontsize=6, pad=2)
-        axes[4, i].set_title(f"λ = {meta['mix'][i]:.2f}", fontsize=6, pad=2)
+        axes[4, i].set_title(f"λ = {shown(meta['mix'][i], 2)}", fontsize=6, pad=2)
     figure.suptitle(plain(title), fontsize=8)
     return figure
 

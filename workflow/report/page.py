@@ -1,12 +1,14 @@
 """Write the page: `python -m workflow.report.page TABLE.json ... --figures FILE ... --out report.html`.
 
-One file that opens without a network: what was run, claims, tables and figures, each cell with its
-runs. It shows what `workflow.report.tables` wrote, and computes nothing.
+One file that opens without a network: what was done, claims, tables and figures, each row with its
+runs. It shows what `workflow.report.tables` and `figures` wrote, and computes nothing.
 """
 
 import argparse
 import base64
-import math
+import html
+import os
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,9 +18,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csa_core import store
 from csa_core.errors import UserError, say
+from workflow.report.numbers import shown
+from workflow.report.recipe import recipe
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
+HERE = Path(__file__).parent
 BADGE = {SUPPORTED: "yes", CONTRADICTED: "no", OPEN: "open", NOT_RUN: "open"}
+TITLE = re.compile(r"<dc:title>(.*?)</dc:title>", re.S)
+CONTEXTS = (
+    "Examples from the reference run, a column each. From top to bottom: an image that the network is sure of, where "
+    "it sees the object, the mask of the background, a re-sampled image, and that image on the new background."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,61 +39,75 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     args = parser.parse_args(argv)
     try:
-        # The appendix's tables first, its figures next, then what it lacks.
-        order = sorted(args.tables, key=lambda path: (path.stem[:5] != "table", path.stem[:6] != "figure", path.stem))
-        tables = [store.read_json(path) for path in order]
-        figures = [_figure(path) for path in args.figures]
-        html = render(tables[0], tables, figures, _provenance(tables, order[0].parent))
-        store.write_bytes(args.out, html.encode())
+        tables = [store.read_json(path) for path in args.tables]
+        write(tables, [_figure(path) for path in args.figures], args.tables[0].parent, args.out)
     except UserError as error:
         say(f"page: {error}")
         return 2
     return 0
 
 
-def render(page: dict[str, Any], tables: list[Any], figures: list[Any], provenance: dict[str, Any]) -> str:
+def write(tables: list[dict[str, Any]], figures: list[dict[str, Any]], results: Path, out: Path) -> None:
+    """Write the page of tables, as `workflow.report.on_page` has them, whose runs lie below `results`."""
+    # The appendix's tables first, its figures next, then what it lacks.
+    tables.sort(key=lambda table: (table["name"][:5] != "table", table["name"][:6] != "figure", table["name"]))
+    store.write_bytes(out, render(tables, figures, results, out).encode())
+
+
+def render(tables: list[dict[str, Any]], figures: list[dict[str, Any]], results: Path, out: Path) -> str:
     """Return the page as HTML."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["signed"] = lambda value: f"{round(value, 1) + 0:+.1f}".replace("-", "−")
+    environment.filters["signed"] = lambda value: shown(value, signed=True)
+    environment.filters["exact"] = lambda value: shown(value, 2)
     environment.filters["many"] = lambda value: f"{value:.0f}" if value <= 1000 else "over 1000"
-    claims = [claim for table in tables for claim in table["claims"]]
-    claims.sort(key=lambda claim: claim["section"])
+    claims = sorted((claim for table in tables for claim in table["claims"]), key=lambda claim: claim["section"])
     verdicts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in BADGE}
+    own = any(table["own_data"] for table in tables)
+    counts = Counter(text for table in tables for text in table["explanation"])
+    common = [text for text, count in counts.items() if 2 * count > len(tables)]
+    for table in tables:
+        table["own_explanation"] = [text for text in table["explanation"] if text not in common]
+    paths = sorted({results / path for table in tables for _, runs, _ in table["rows"] for _, path, _ in runs})
+    seeds = sorted({seed for table in tables for _, runs, _ in table["rows"] for seed, _, _ in runs})
+    notes = [store.read_json(path.with_name("provenance.json")) for path in paths]
+    base = Path(os.path.relpath(results, out.parent)).as_posix()
     return environment.get_template("page.html.j2").render(
-        page=page,
+        page=tables[0],
         tables=tables,
         figures=figures,
         claims=claims,
         verdicts={name: count for name, count in verdicts.items() if count},
         badge=BADGE,
-        **provenance,
+        own=own,
+        partial=any(table["is_partial"] for table in tables),
+        common=common,
+        recipe=recipe(tables, notes, seeds),
+        section=lambda text: text.replace("the appendix", "the paper") if own else text,
+        base="" if base == "." else f"{base}/",
+        style=_asset("page.css"),
+        script=_asset("page.js"),
     )
 
 
-def _figure(path: Path) -> dict[str, str]:
+def _asset(name: str) -> Any:
+    """Return a file of the project that stands in the page as it is."""
+    from markupsafe import Markup
+
+    return Markup((HERE / name).read_text())  # noqa: S704 - no word of it is a person's
+
+
+def _figure(path: Path) -> dict[str, Any]:
     kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
     try:
-        content = base64.b64encode(path.read_bytes()).decode()
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make it with snakemake {path}") from None
-    return {"name": path.stem, "source": f"data:{kind};base64,{content}"}
-
-
-def _provenance(tables: list[dict[str, Any]], results: Path) -> dict[str, Any]:
-    """Return who trained the runs: devices, versions, hours."""
-    paths = {results / path for table in tables for _, runs in table["rows"] for _, path, _ in runs}
-    notes = [store.read_json(path.with_name("provenance.json")) for path in sorted(paths)]
-    return {
-        "runs": len(paths),
-        "seeds": sorted({seed for table in tables for _, runs in table["rows"] for seed, _, _ in runs}),
-        "hours": math.fsum(note["seconds"] for note in notes) / 3600,
-        "devices": dict(Counter(note["device"] for note in notes).most_common()),
-        "threads": sorted({note["threads"] for note in notes}),
-        "versions": {name: sorted({note["versions"][name] for note in notes}) for name in notes[0]["versions"]},
-        "finished": max(note["finished"] for note in notes),
-    }
+    title = TITLE.search(content.decode()) if path.suffix == ".svg" else None
+    seen = html.unescape(title[1]) if title else CONTEXTS if path.stem == "contexts" else path.stem
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return {"name": path.stem, "source": source, "seen": seen, "is_large": path.stem == "contexts"}
 
 
 if __name__ == "__main__":

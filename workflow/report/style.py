@@ -17,16 +17,15 @@ from csa_core.errors import UserError
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS, DASHES = "osD^vPX*", ["-", "--", "-.", ":"]
 LONGEST = 16  # letters of a class's name in the gallery
-WIDTH = 3.35  # inches: one column of a two-column paper
+WIDTH, FONT = 3.35, 7.0  # inches and points that figures are designed in: one column of a two-column paper
+LOOK = {"width": WIDTH, "font": FONT}  # as they are asked for
 STYLE: Any = {
-    "font.size": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
     "legend.frameon": False,
-    "legend.fontsize": 6,
     "svg.hashsalt": "csa",
     "pdf.fonttype": 42,
 }
@@ -38,10 +37,22 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def use_style() -> None:
-    """Draw without a screen, in this style."""
+def use_style(width: float = WIDTH, font: float = FONT) -> None:
+    """Draw without a screen, in this style: a column is so many inches wide, and text has so many points."""
     mpl.use("agg")
-    mpl.rcParams.update(STYLE)
+    LOOK.update(width=width, font=font)
+    mpl.rcParams.update(STYLE | {"font.size": font, "legend.fontsize": text_size(6)})
+
+
+def text_size(size: float) -> float:
+    """Return a size of text in points, designed for a font of 7."""
+    return size * LOOK["font"] / FONT
+
+
+def inches(width: float, height: float) -> tuple[float, float]:
+    """Return width and height of a figure that is designed for a column of 3.35 inches; larger text needs height."""
+    factor = LOOK["width"] / WIDTH
+    return width * factor, height * max(factor, LOOK["font"] / FONT)
 
 
 def plain(text: str) -> str:
@@ -66,12 +77,20 @@ def _letters() -> frozenset[int]:
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
-def save(figure: Figure, prefix: str, drawn_from: str = "") -> None:
-    """Write PREFIX.pdf, PREFIX.png and PREFIX.svg, which also says what it was drawn from: all, or none."""
+def save(figure: Figure, prefix: str, drawn_from: str = "", seen: str = "") -> None:
+    """Write PREFIX.pdf, PREFIX.png and PREFIX.svg, all or none.
+
+    Args:
+        figure: what is drawn.
+        prefix: of the files.
+        drawn_from: what it was drawn from, which the SVG says.
+        seen: what is seen on it, in words, for who cannot see it; each file has it as its title.
+    """
     images = {}
     for kind, metadata in METADATA.items():
         buffer = io.BytesIO()
-        said = {"Description": drawn_from} if kind == "svg" and drawn_from else {}
+        said = {"Title": seen} if seen else {}
+        said |= {"Description": drawn_from} if kind == "svg" and drawn_from else {}
         try:
             figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
         except ValueError as error:

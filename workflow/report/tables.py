@@ -19,9 +19,14 @@ from scipy.special import stdtrit
 from csa_core import store
 from csa_core.errors import UserError, say
 from workflow.fresh import drawn_from
+from workflow.report.best import best_rows
+from workflow.report.chance import at_chance
 from workflow.report.claims import judge_all
-from workflow.report.collect import HEADINGS, collect, folder_of
+from workflow.report.collect import HEADINGS, collect
 from workflow.report.declared import plan_option, read_plan
+from workflow.report.latex import latex
+from workflow.report.numbers import interval, shown
+from workflow.report.on_page import on_page
 from workflow.report.summary import CONFIDENCE, summarise
 from workflow.report.texts import csv_text, markdown_text
 from workflow.report.wording import COMPARABLE, explanation, heading
@@ -30,9 +35,6 @@ COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "test_error", "difference", "low", "high", "pooled_low", "pooled_high"]
 PERCENT += ["paper", "paper_sd", "from_paper", "from_paper_low", "from_paper_high"]
 COUNTED = {"shifted_steps": "Shifted steps"}
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
-LATEX |= {"{": r"\{", "}": r"\}", "$": r"\$", "^": r"\^{}", "~": r"\~{}"}
-LATEX |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,22 +56,31 @@ def main(argv: list[str] | None = None) -> int:
 
 def write(table: dict[str, Any], prefix: str, partial: bool = False, made_from: str = "") -> None:
     """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
+    files = drawn(table, partial)
+    page = files.pop(".json") | {"drawn_from": made_from}
+    texts = files | {".json": store.json_text(page)}
+    path = Path(prefix)
+    store.write_together(path.parent, ((path.name + suffix, text.encode()) for suffix, text in texts.items()))
+
+
+def drawn(table: dict[str, Any], partial: bool = False) -> dict[str, Any]:
+    """Return the text of each file of a table by its suffix, and as `.json` what the page shows of it."""
     values, facts = collect(table, partial)
-    summary, claims = tidy(table, values), judge_all(table, values)
+    summary, claims = tidy(table, values), judge_all(table, values, at_chance(table, values))
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
-    not_of_a_run = ["row", "name", "test_images", *(COUNTED.keys() - set(table["columns"]))]
-    texts = {
+    not_of_a_run = ["row", "name", "test_images", "chance", *(COUNTED.keys() - set(table["columns"]))]
+    frame = cells(table, summary)
+    bold = _strong(table, values, frame)
+    note = " ".join(filter(None, [heading(table, facts), table["note"], *explanation(table, summary)]))
+    return {
         ".csv": csv_text(summary),
         ".seeds.csv": csv_text(seeds.drop(columns=not_of_a_run)),
         ".md": markdown(table, summary, facts),
-        ".tex": latex(table, summary, facts),
+        ".tex": latex(table, frame, note, bold),
         ".claims.csv": csv_text(claims),
+        ".json": on_page(table, values, summary, frame, bold, claims, facts),
     }
-    shown = on_page(table, values, summary, claims, facts) | {"drawn_from": made_from}
-    texts[".json"] = store.json_text(shown)
-    path = Path(prefix)
-    store.write_together(path.parent, ((path.name + suffix, text.encode()) for suffix, text in texts.items()))
 
 
 def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
@@ -91,33 +102,7 @@ def tidy(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
         summary = summary.drop(columns="shifted_steps")
     summary.insert(0, "protocol", table["protocol"])
     summary.insert(1, "overrides", store.canonical(table["overrides"]) if table["overrides"] else "")
-    return summary.drop(columns="name").rename(columns={name: f"{name}_percent" for name in PERCENT})
-
-
-def on_page(
-    table: dict[str, Any], values: pd.DataFrame, summary: pd.DataFrame, claims: pd.DataFrame, facts: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what the page shows of a table: text of the cells, the runs behind each row, and the claims.
-
-    The page is made of this, so that it need not read every run again.
-    """
-    frame = cells(table, summary)
-    own = values[values["column"] == table["columns"][0]]
-    runs: dict[int, list[Any]] = {number: [] for number in own["row"].unique()}
-    for number, seed, accuracy in zip(own["row"], own["seed"], own["value"], strict=True):
-        # Paths on the page are relative to it.
-        path = (folder_of(table, table["rows"][number], seed) / "metrics.json").relative_to(table["results"])
-        runs[number].append([int(seed), path.as_posix(), None if pd.isna(accuracy) else 100 * accuracy])
-    needed = [name for name in claims if name.startswith("seeds_needed")]
-    claims[needed] = claims[needed].astype(float).clip(upper=1e9)  # infinity is no JSON
-    return {key: table[key] for key in ("name", "title", "protocol", "overrides", "seeds")} | {
-        "heading": f"{heading(table, facts)} {explanation(table, summary)}",
-        "note": table["note"],
-        "header": list(frame.columns),
-        "rows": list(zip(frame.to_numpy().tolist(), runs.values(), strict=True)),
-        "claims": claims.astype(object).where(claims.notna(), None).to_dict("records"),
-        "digests": facts["digests"],
-    }
+    return summary.drop(columns=["name", "chance"]).rename(columns={name: f"{name}_percent" for name in PERCENT})
 
 
 def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +122,7 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
         for column in table["columns"]:
             is_count = column in COUNTED
             line[COUNTED.get(column) or HEADINGS[column]] = (
-                _number(first[column], ",.0f") if is_count else _cell(by_column.get(column))
+                shown(first[column], digits=0) if is_count else _cell(by_column.get(column))
             )
         for column in filter(by_column.__contains__, compared):
             line[f"{HEADINGS[column]} − ref."] = _interval(by_column[column], "difference", "low", "high")
@@ -172,54 +157,38 @@ def from_paper(summary: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
     """Return the table as a person reads it, under a heading that says what was run."""
     digests = ", ".join(f"{key} {value[:12]}" for key, value in facts["digests"].items())
-    shown = cells(table, summary).map(markdown_text).rename(columns=markdown_text)
-    body = shown.to_markdown(index=False, disable_numparse=True)
+    frame = cells(table, summary).map(markdown_text).rename(columns=markdown_text)
+    body = frame.to_markdown(index=False, disable_numparse=True)
     parts = [
         f"# {markdown_text(table['title'])}",
         heading(table, facts),
         body,
         table["note"],
-        explanation(table, summary),
+        " ".join(explanation(table, summary)),
     ]
     return "\n\n".join(filter(None, [*parts, f"Digests: {digests}."])) + "\n"
 
 
-def latex(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> str:
-    r"""Return the table for a paper: needs \usepackage{booktabs}."""
-    frame = cells(table, summary)
-    frame = frame.drop(columns=[name for name in frame if name.endswith("− paper")])  # to fit a page
-    has_series = "" in frame
-    frame = frame.map(_latex).rename(columns=_latex)
-    styler = frame.style.hide(axis="index")
-    caption = _latex(f"{table['title']}. {heading(table, facts)} {table['note']} {explanation(table, summary)}")
-    columns = ("ll" if has_series else "l") + "r" * (frame.shape[1] - 1 - has_series)
-    return styler.to_latex(
-        hrules=True, column_format=columns, caption=caption, label=f"tab:{table['name']}", position_float="centering"
-    )
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
-
-
-def _number(value: float, form: str = ".1f") -> str:
-    return "" if pd.isna(value) else format(value, form).replace("-", "−")
+def _strong(table: dict[str, Any], values: pd.DataFrame, frame: pd.DataFrame) -> list[list[int]]:
+    """Return the places of the cells that are the best of their column, for each row that is shown."""
+    found = best_rows([column for column in table["columns"] if column not in COUNTED], values)
+    places = {column: list(frame.columns).index(HEADINGS[column]) for column in found}
+    return [[places[column] for column in found if found[column] == row] for row in values["row"].unique()]
 
 
 def _cell(line: dict[str, Any] | None) -> str:
     if line is None or pd.isna(line["mean_percent"]):
         return ""
-    sd = "" if pd.isna(line["sd_percent"]) else f" ± {line['sd_percent']:.1f}"
-    return _number(line["mean_percent"]) + sd
+    sd = "" if pd.isna(line["sd_percent"]) else f" ± {shown(line['sd_percent'])}"
+    return shown(line["mean_percent"]) + sd
 
 
 def _interval(line: dict[str, Any], difference: str, low: str, high: str) -> str:
-    return f"{_number(line[f'{difference}_percent'], '+.1f')} {_bounds(line, low, high)}".strip()
+    return f"{shown(line[f'{difference}_percent'], signed=True)} {_bounds(line, low, high)}".strip()
 
 
-def _bounds(line: dict[str, Any], *names: str) -> str:
-    low, high = (_number(line[f"{name}_percent"], "+.1f") for name in names)
-    return f"[{low}, {high}]" if low else ""
+def _bounds(line: dict[str, Any], low: str, high: str) -> str:
+    return interval(line[f"{low}_percent"], line[f"{high}_percent"])
 
 
 def _printed(line: dict[str, Any]) -> str:

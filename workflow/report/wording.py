@@ -6,6 +6,8 @@ import pandas as pd
 
 from csa_core import store
 from workflow.report.computed import computed
+from workflow.report.numbers import shown
+from workflow.rows import name_of
 
 COMPARABLE = "paper"  # heading of values that are of the same recipe
 EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
@@ -29,29 +31,38 @@ EXPLAINED = {
 }
 
 
-def heading(table: dict[str, Any], facts: dict[str, Any]) -> str:
-    """Return what was run, in two sentences."""
+def heading(table: dict[str, Any], facts: dict[str, Any], with_source: bool = True) -> str:
+    """Return what was run, in two sentences, and where the paper has it."""
     data, counts = facts["config"]["data"], facts["class_counts"]
     overrides = f" with {store.canonical(table['overrides'])}" if table["overrides"] else ""
     groups = ", ".join(f"{facts['groups'].count(group)} {group}" for group in ("many", "medium", "few"))
     several = " Rows differ in their data; these numbers are of the first." if len(facts["splits"]) > 1 else ""
-    missing = facts["missing"]
-    partial = f" PARTIAL: without {', '.join(missing[:5])}{', ...' if missing[5:] else ''}." if missing else ""
+    partial = _partial(table, facts) if facts["missing"] else ""
     name = data.get("source") or f"selection {data['selection']}"  # of the same images from any source
     return (
         f"Protocol {table['protocol']}{overrides}; data {name}, {sum(counts):,} training images in "
         f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
-        f"seeds {', '.join(map(str, table['seeds']))}; {computed(facts['computed'])}. "
-        f"{table['source']}.{several}{partial}"
+        f"seeds {', '.join(map(str, table['seeds']))}; {computed(facts['computed'])}."
+        f"{several}{partial}" + (f" {table['source']}." if with_source else "")
     )
 
 
-def explanation(table: dict[str, Any], summary: pd.DataFrame) -> str:
-    """Return what the numbers are."""
+def _partial(table: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Say which runs are missing, and how many seeds each row has."""
+    missing, seeds = facts["missing"], facts["seeds_of"]
+    counts = [f"{name_of(row)} {seeds.get(name_of(row), 0)}" for row in table["rows"]]
+    return (
+        f" PARTIAL: without {', '.join(missing[:5])}{', ...' if missing[5:] else ''}. Seeds finished, of "
+        f"{len(table['seeds'])}: {', '.join(counts)}."
+    )
+
+
+def explanation(table: dict[str, Any], summary: pd.DataFrame) -> list[str]:
+    """Return what the numbers are, in sentences."""
     texts = [EXPLANATION]
     errors = summary["test_error_percent"].dropna()
     if len(errors):
-        ends = " to ".join(dict.fromkeys((f"{errors.min():.1f}", f"{errors.max():.1f}")))
+        ends = " to ".join(dict.fromkeys((shown(errors.min()), shown(errors.max()))))
         texts.append(
             f"One training split and one test set of {summary['test_images'].max():,.0f} images are behind them: the "
             f"test set's own standard error of All, sqrt(p(1 − p)/n), is {ends} points and not in the sd."
@@ -69,4 +80,4 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame) -> str:
             texts.append("− paper: 95 % interval of the difference from our standard error and that ± (Welch).")
     if any(row.get("published") for row in table["rows"]):
         texts.append(PUBLISHED)
-    return " ".join(texts + [text for column, text in EXPLAINED.items() if column in table["columns"]])
+    return texts + [text for column, text in EXPLAINED.items() if column in table["columns"]]

@@ -1,0 +1,141 @@
+"""Figures say what their signs are, where axes begin, and which class is which."""
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+
+from csa_core.errors import UserError
+from csa_core.evaluation.scores import pack
+from csa_core.store import read_sealed, sealed, write_tensors
+from tests.helpers.workflows import table
+from workflow.report import figures, page
+from workflow.report.classes import class_bars, confusion, per_class, unpack
+from workflow.report.collect import collect
+from workflow.report.curves import curves
+from workflow.report.points import points
+from workflow.report.style import use_style
+
+COUNTS = [250, 100, 30, 5]
+CONFUSION = np.array([[9, 1, 0, 0], [0, 8, 2, 0], [0, 0, 5, 5], [10, 0, 0, 0]])
+
+
+@pytest.fixture
+def scored(results: Path) -> Path:
+    """Runs of four classes, with counts and histories."""
+    images, correct = CONFUSION.sum(1), CONFUSION.diagonal()
+    for path in results.rglob("metrics.json"):
+        content = read_sealed(path) | {"class_counts": COUNTS, "groups": ["many", "many", "few", "few"]}
+        recalls = correct / images
+        accuracy = {"all": float(correct.sum() / images.sum()), "many": recalls[:2].mean(), "medium": None}
+        accuracy["few"] = recalls[2:].mean()
+        scores = content["heads"]["single"] | {"accuracy": accuracy, "confusion": pack(CONFUSION)}
+        content["heads"]["single"] = scores | {"images": images.tolist(), "correct": correct.tolist()}
+        path.write_text(json.dumps(sealed(content)))
+        history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "test_accuracy_single": [0.4, 0.5]})
+        history.to_csv(path.with_name("history.csv"), index=False)
+    use_style()
+    return results
+
+
+def texts(figure: Any) -> str:
+    """Return all that a figure says."""
+    return " ".join(text.get_text() for text in figure.findobj(match=lambda each: hasattr(each, "get_text")))
+
+
+@pytest.mark.parametrize("draw", ["no", "categories"])
+def test_the_signs_are_named_and_a_cut_axis_says_so(draw: str, results: Path) -> None:
+    use_style()
+    figure, _ = points(table(draw=draw), collect(table(draw=draw))[0])
+    said = texts(figure)
+    assert all(word in said for word in ("mean over seeds", "95 % interval", "single seed"))
+    axis = figure.axes[0]
+    low = (axis.get_xlim() if draw == "no" else axis.get_ylim())[0]
+    assert low > 0 and f"axis begins at {low:.1f} %" in said
+    pyplot.close(figure)
+
+
+def test_one_seed_has_no_interval_in_its_legend(results: Path) -> None:
+    for path in results.rglob("seed=[23]/metrics.json"):
+        path.unlink()
+    figure, _ = points(table(draw="categories"), collect(table(), partial=True)[0])
+    assert "interval" not in texts(figure) and "single seed" in texts(figure)
+    pyplot.close(figure)
+
+
+def test_a_table_has_a_picture_with_each_of_its_rows(scored: Path) -> None:
+    figure, drawn = points(table(), collect(table())[0])
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["Ours", "Other"]
+    assert drawn["label"].tolist() == ["Ours", "Other"] and drawn["mean"].tolist() == pytest.approx([55.0, 55.0])
+    pyplot.close(figure)
+
+
+def test_ticks_stand_at_the_counts_and_no_line_joins_classes(scored: Path) -> None:
+    figure, drawn = per_class(table(), collect(table())[0])
+    (axis,) = figure.axes
+    assert axis.get_xticks().tolist() == sorted(COUNTS) and not axis.xaxis.get_ticklocs(minor=True).size
+    assert all(line.get_linestyle() == "None" for line in axis.lines if np.size(line.get_xdata()) > 1)
+    assert len({line.get_marker() for line in axis.lines if str(line.get_marker()) in "os"}) == 2, "not by colour alone"
+    assert drawn["mean"].tolist() == pytest.approx([90, 80, 50, 0] * 2)
+    pyplot.close(figure)
+
+
+def test_bars_and_matrix_name_the_classes(scored: Path) -> None:
+    rows = [row | {"data": "demo"} for row in table()["rows"]]
+    shown = table(rows=rows)
+    values, _ = collect(shown)
+    figure, drawn = class_bars(shown, values)
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert ticks[0] == "class 0 (250)", "without a data set classes have numbers"
+    names = ["cat", "dog", "$", "\u0645\u0633"]
+    path = scored / "results/data/demo/dataset.safetensors"
+    path.parent.mkdir(parents=True)
+    write_tensors(path, {"x": np.zeros(1)}, {"class_names": names})
+    figure, drawn = class_bars(shown, values)
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert ticks == ["cat (250)", "dog (100)", r"\$ (30)", "class 3 (5)"] and len(figure.axes[0].patches) == 8
+    assert drawn["label"].tolist()[:4] == names
+    figure, drawn = confusion(shown, values)
+    matrix = drawn["percent"].to_numpy().reshape(4, 4)
+    np.testing.assert_allclose(matrix, 100 * CONFUSION / 10)
+    assert drawn["name"].unique().tolist() == ["Ours"] and "taken" not in texts(figure)
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("text", ["", "!", pack(np.zeros((5, 5), int))])
+def test_counts_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no confusion counts of 4 classes"):
+        unpack(text, 4, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["points", "curves", "per_class", "classes", "confusion"])
+def test_a_figure_says_in_words_what_is_seen(kind: str, scored: Path) -> None:
+    figures.write(kind, table(), "f")
+    (title,) = re.findall("<dc:title>(.*?)</dc:title>", Path("f.svg").read_text(), re.S)
+    said = html.unescape(title)
+    expected = {
+        "points": "highest Ours (55.0 %)",
+        "curves": "Test accuracy at the end: Ours 50.0 %, Other 50.0 %",
+        "confusion": "class 3 taken for class 0 (100.0 %)",
+    }
+    assert said.startswith("A title. ") and expected.get(kind, "Ours 90.0 % to 0.0 %") in said
+    shown = page._figure(Path("f.svg"))
+    assert shown["seen"] == said
+
+
+def test_a_slide_has_larger_figures_and_letters(scored: Path) -> None:
+    values, _ = collect(table())
+    small, _ = curves(table(), values)
+    use_style(width=6.7, font=14)
+    large, _ = curves(table(), values)
+    assert large.get_size_inches() == pytest.approx(2 * small.get_size_inches())
+    sizes = [figure.axes[0].yaxis.label.get_fontsize() for figure in (small, large)]
+    assert sizes[1] == pytest.approx(2 * sizes[0])
+    pyplot.close("all")
+    use_style()

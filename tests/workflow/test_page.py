@@ -1,0 +1,162 @@
+"""The page says what was done, and in words that fit the data."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from csa_core.store import read_sealed, sealed, write_json
+from tests.helpers.workflows import ACCURACY, table
+from workflow.declarations import load_tables
+from workflow.report import page, partial
+from workflow.report.best import best_rows
+from workflow.report.tables import write
+
+CLAIM: dict[str, Any] = {"text": "ours is better", "section": "beyond the appendix", "kind": "contrast"}
+CLAIM |= {"interval": "paired"}
+CLAIM |= {side: [{"row": row, "column": "all"}] for side, row in (("more", "Ours"), ("less", "Other"))}
+RECIPE = {"model": "resnet8", "epochs": 30, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0002, "batch_size": 64}
+
+
+def spoil(results: Path, change: Any) -> None:
+    """Change the content of all metrics."""
+    for path in results.rglob("metrics.json"):
+        content = read_sealed(path)
+        change(path, content)
+        path.write_text(json.dumps(sealed(content)))
+        versions = {"python": "3.11"}
+        note = {"finished": "2026-01-01", "seconds": 1800.0, "device": "cpu", "threads": 1, "versions": versions}
+        write_json(path.with_name("provenance.json"), note | {"precision": "float32"})
+
+
+def shown(results: Path, **changes: Any) -> str:
+    """Return the page of one table."""
+    write(table(**({"claims": [CLAIM]} | changes)), "results/table0")
+    assert page.main(["results/table0.json", "--out", "results/report.html"]) == 0
+    return (results / "results/report.html").read_text()
+
+
+def text_of(html: str) -> str:
+    body = re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.S)
+    return " ".join(re.sub("<[^>]+>", " ", body).split())
+
+
+def test_the_page_says_what_was_done(results: Path) -> None:
+    data = {"source": "demo", "profile": "exponential", "imbalance_ratio": 50.0, "split_seed": 0}
+    spoil(results, lambda path, content: content["config"].update(RECIPE | {"data": data}))
+    text = text_of(shown(results))
+    assert "How Re-sampling Helps for Long-Tail Learning?" in text and "NeurIPS 2023" in text
+    for word in ("resnet8", "SGD, momentum 0.9", "weight decay 0.0002", "batches of 64", "learning rate 0.1"):
+        assert word in text
+    assert "imbalance ratio 50, split seed 0" in text and "float32" in text and "30.0 minutes a run" in text
+    assert all(f" {symbol} " in text for symbol in ("Q", "δ", "λ", "γ"))
+    assert "so says this data" in text, "a verdict is of this data"
+
+
+def test_of_own_images_the_page_says_nothing_of_an_appendix(results: Path) -> None:
+    spoil(results, lambda path, content: content["config"].update(data={"source": "folder"}))
+    text = text_of(shown(results, source="Appendix, Table 2"))
+    assert "on your own images" in text and "appendix" not in text.lower()
+    spoil(results, lambda path, content: content["config"].update(data={"source": "demo"}))
+    assert "Appendix, Table 2" in text_of(shown(results, source="Appendix, Table 2"))
+
+
+def test_the_projects_own_notes_speak_of_no_appendix() -> None:
+    assert not [name for name, each in load_tables().items() if "appendix" in f"{each.title} {each.note}".lower()]
+
+
+def with_images(value: float) -> Any:
+    def change(path: Path, content: dict[str, Any]) -> None:
+        content["heads"]["single"]["images"] = [100] * 10
+        content["heads"]["single"]["accuracy"]["all"] = value
+
+    return change
+
+
+def test_a_claim_about_guessing_says_so(results: Path) -> None:
+    spoil(results, with_images(0.101))
+    assert "'Ours', 'Other': at chance: 10.1 %, where naming one class every time gives 10.0 %" in shown(
+        results
+    ).replace("&#39;", "'")
+    spoil(results, with_images(0.2))
+    assert "at chance" not in shown(results)
+
+
+def test_a_claim_about_what_starts_from_guessing_says_so(results: Path) -> None:
+    """As Table 6: the encoder is scored by its kNN probe."""
+    spoil(results, with_images(0.9))
+    for seed in ACCURACY:
+        folder = results / f"results/runs/demo/simsiam/seed={seed}"
+        folder.mkdir(parents=True)
+        scores = {"accuracy": {"all": 0.099 + seed / 1000}, "images": [100] * 10}
+        content = {"predicts": "knn", "heads": {"knn": scores}}
+        (folder / "metrics.json").write_text(json.dumps(sealed(content)))
+    rows = [row | {"parent": "demo/simsiam"} for row in table()["rows"]]
+    said = shown(results, rows=rows).replace("&#39;", "'")
+    assert "'Ours', 'Other': starts from simsiam, and its kNN probe is at chance: 10.1 %" in said
+    assert "starts from" not in shown(results)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_row_is_better_than_each_other_by_a_t_test(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = pd.DataFrame(
+        {"row": row, "seed": s, "column": column, "value": 0.5 + 0.02 * row + rng.normal(0, 0.008)}
+        for row in range(3)
+        for s in range(1, 6)
+        for column in ("all", "ece")
+    )
+    found = best_rows(["all", "ece"], values)
+    for column, sign in (("all", 1), ("ece", -1)):
+        wide = sign * values[values["column"] == column].pivot(index="row", columns="seed", values="value")
+        best = wide.mean(axis=1).idxmax()
+        tests = [stats.ttest_rel(wide.loc[best], wide.loc[row]) for row in wide.index if row != best]
+        assert found.get(column) == (best if all(t.pvalue < 0.05 for t in tests) else None)
+
+
+def test_the_best_is_bold_and_one_seed_tells_nothing(results: Path) -> None:
+    spoil(results, lambda path, content: None)
+    html = shown(results)
+    assert "<strong>91.0 ± 1.0</strong>" in html and "<strong>82" not in html
+    rows = [row | {key: row[key][:1] for key in ("digests", "parents")} for row in table()["rows"]]
+    assert "<strong>9" not in shown(results, rows=rows, seeds=[1])
+
+
+def test_a_partial_result_says_how_many_seeds_each_row_has(results: Path) -> None:
+    (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
+    write(table(), "t", partial=True)
+    assert "Seeds finished, of 3: Ours 3, Other 2." in Path("t.md").read_text()
+
+
+def test_header_cells_have_a_scope_and_no_word_is_for_a_mouse_alone(results: Path) -> None:
+    spoil(results, lambda path, content: None)
+    html = shown(results)
+    assert re.findall(r"<th(?! scope=)[ >]", html) == [] and " title=" not in html
+    verdict, estimate = (html.index(f'<th scope="col"{rest}') for rest in (' class="text">Verdict', ">Estimate"))
+    assert html.index(">Claim<") < verdict < estimate
+    assert not re.search(r'(src|href)="(https?:)?//|fetch\(|import ', html), "it opens without a network"
+
+
+def test_a_page_of_what_is_finished_so_far(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(results, lambda path, content: None)
+    (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
+    none = [row | {"run": "demo/none"} for row in table()["rows"]]
+    declared = {"table0": table(), "table1": table(name="table1", rows=none)}
+    plan = SimpleNamespace(results="results", usual=list(declared), declaration=declared.__getitem__)
+    monkeypatch.setattr(partial, "read_plan", lambda args: plan)
+    assert partial.main([]) == 0 and "1 of 2 tables" in capsys.readouterr().out
+    html = Path("results/partial/report.html").read_text()
+    assert "This is a partial report" in html and "Ours 3, Other 2" in html and 'id="table1"' not in html
+    for run in re.findall(r'href="([^"#]+json)"', html):
+        assert Path("results/partial", run).is_file()
+    del declared["table0"]
+    plan.usual = ["table1"]
+    assert partial.main([]) == 2 and "no run is finished yet" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+"""A table for a paper."""
+
+from typing import Any
+
+import pandas as pd
+
+CHARACTERS = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
+CHARACTERS |= {"{": r"\{", "}": r"\}", "$": r"\$", "^": r"\^{}", "~": r"\~{}", "×": r"$\times$"}
+CHARACTERS |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
+HINT = r"% Needs \usepackage{booktabs} in the preamble." + "\n"
+
+
+def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list[int]]) -> str:
+    r"""Return a table with a short caption above and what explains it as a note below; needs \usepackage{booktabs}.
+
+    Args:
+        table: what `Plan.declaration` returns.
+        frame: the cells as text, a line a row.
+        note: what was run, and what the numbers are.
+        bold: of each row the places of the cells that are set in bold.
+    """
+    has_series = "" in frame
+    body = [
+        [rf"\textbf{{{text}}}" if place in strong else text for place, text in enumerate(map(_escaped, line))]
+        for line, strong in zip(frame.to_numpy().tolist(), bold, strict=True)
+    ]
+    shown = pd.DataFrame(body, columns=[_escaped(name) for name in frame])
+    # To fit a page; the columns of differences from the paper are in the other files.
+    shown = shown[[name for name in shown if not name.endswith(_escaped("− paper"))]]
+    seeds = f"{len(table['seeds'])} seed{'s' if len(table['seeds']) > 1 else ''}"
+    text = shown.style.hide(axis="index").to_latex(
+        hrules=True,
+        column_format=("ll" if has_series else "l") + "r" * (shown.shape[1] - 1 - has_series),
+        caption=_escaped(f"{table['title']}. Protocol {table['protocol']}, {seeds}."),
+        label=f"tab:{table['name']}",
+        position_float="centering",
+    )
+    below = rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(note)}\end{{minipage}}"
+    return HINT + text.replace(r"\end{table}", f"{below}\n\\end{{table}}")
+
+
+def _escaped(text: str) -> str:
+    return "".join(CHARACTERS.get(character, character) for character in text)

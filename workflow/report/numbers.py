@@ -1,0 +1,28 @@
+"""Numbers as a person reads them: one rounding for one number, wherever it is shown."""
+
+import math
+from decimal import ROUND_HALF_UP, Decimal
+
+EXACT = Decimal("1e-9")  # what is alike up to here was computed in another order
+
+
+def shown(value: float | None, digits: int = 1, signed: bool = False) -> str:
+    """Return a number with so many digits behind the point, halves away from zero; nothing where there is none.
+
+    The rounding is decimal, so that 3.55 and -3.55 are +3.6 and −3.6, whichever way a difference was taken, and what
+    rounds to zero is 0.0 without a sign.
+    """
+    if value is None or math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    exact = Decimal(value).quantize(EXACT, ROUND_HALF_UP)
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    if not rounded:
+        return format(abs(rounded), "f")
+    return format(rounded, "+,f" if signed else ",f").replace("-", "−")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Return an interval as `[−0.3, +1.2]`; nothing where there is none."""
+    return f"[{shown(low, signed=True)}, {shown(high, signed=True)}]" if shown(low) else ""

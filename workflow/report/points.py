@@ -1,0 +1,143 @@
+"""Figures of a table's rows: by category, along a number, All against Few, or as a picture of the table."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from csa_core.errors import UserError
+from workflow.report.collect import HEADINGS
+from workflow.report.drawing import GREY, axes_of, face, key, means, percent_axis, style_of
+from workflow.report.style import MARKERS, WIDTH, inches, plain, text_size
+
+
+def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw the first column of a table over its rows; `draw: scatter` draws All against Few."""
+    if table["draw"] == "scatter":
+        return scatter(table, values)
+    column = next(name for name in table["columns"] if name in HEADINGS)
+    shown = values[(values["column"] == column) & values["value"].notna()].assign(percent=lambda v: 100 * v["value"])
+    drawn = means(shown, ["series", "label"])
+    label = "Accuracy, all classes (%)" if column == "all" else f"{HEADINGS[column]} (%)"
+    figure = {"line": _line, "categories": _categories, "no": _overview}[table["draw"]](table, shown, drawn, label)
+    face(figure, table, values)
+    return figure, drawn
+
+
+def _line(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label: str) -> Figure:
+    figure, (axis,) = axes_of(1, 2.5)
+    series = list(dict.fromkeys(shown["series"]))
+    for i, name in enumerate(series):
+        part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
+        x, style = _numbers(table, part["label"]), style_of(i, len(series))
+        axis.plot(x, part["mean"], marker=MARKERS[i % 8], label=plain(name), **style)
+        axis.fill_between(x, part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0)
+        dots = {"marker": MARKERS[i % 8], "ms": 1.5, "ls": "", "color": style["color"], "alpha": 0.6}
+        axis.plot(_numbers(table, runs["label"]), runs["percent"], **dots)
+    axis.set_xlabel(plain(table["row_name"]))
+    percent_axis(axis, "y", label)
+    if len(series) > 1:
+        axis.legend()
+    key(figure, shown, "mean", "band", "dot")
+    return figure
+
+
+def _categories(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label: str) -> Figure:
+    series = list(dict.fromkeys(shown["series"]))
+    counts = [drawn["series"].eq(name).sum() for name in series]
+    figure, axes = plt.subplots(
+        1,
+        len(series),
+        figsize=inches(WIDTH, 2.4),
+        sharey=True,
+        layout="constrained",
+        width_ratios=counts,
+        squeeze=False,
+    )
+    for i, (name, axis) in enumerate(zip(series, axes[0], strict=True)):
+        part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
+        place = {text: x for x, text in enumerate(part["label"])}
+        _bars(axis, part, runs, place, i, len(series))
+        axis.set_xticks(list(place.values()), list(map(plain, place)), rotation=45, ha="right")
+        axis.set_title(plain(name.capitalize()), fontsize=text_size(7))
+    percent_axis(axes[0, 0], "y", label)
+    key(figure, shown, "mean", "bar", "dot", title=plain(table["row_name"]))
+    return figure
+
+
+def _overview(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label: str) -> Figure:
+    """Draw a line a row, from top to bottom as the table has them."""
+    figure, (axis,) = axes_of(1, 0.95 + 0.19 * len(drawn))
+    series = list(dict.fromkeys(shown["series"]))
+    names = (drawn["series"] + " " + drawn["label"]).str.strip()
+    for i, name in enumerate(series):
+        part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
+        place = dict(zip(part["label"], part.index, strict=True))
+        _bars(axis, part, runs, place, i, len(series), is_flat=True)
+    axis.set_yticks(range(len(names)), list(map(plain, names)))
+    axis.invert_yaxis()
+    axis.grid(axis="x", lw=0.3, color="0.85")
+    axis.set_ylabel(plain(table["row_name"]))
+    percent_axis(axis, "x", label)
+    key(figure, shown, "mean", "bar", "dot")
+    return figure
+
+
+def _bars(
+    axis: Axes, part: pd.DataFrame, runs: pd.DataFrame, place: dict[str, int], i: int, count: int, is_flat: bool = False
+) -> None:
+    """Draw means with their intervals, and the single seeds beside them."""
+    reach = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
+    colour = style_of(i, count)["color"]
+    at, beside = list(place.values()), [place[label] + 0.25 for label in runs["label"]]
+    look = {"fmt": MARKERS[i % 8], "color": colour, "capsize": 2, "lw": 1}
+    if is_flat:
+        axis.errorbar(part["mean"], at, xerr=reach, **look)
+        axis.plot(runs["percent"], beside, ".", ms=2.5, color=GREY)
+    else:
+        axis.errorbar(at, part["mean"], reach, **look)
+        axis.plot(beside, runs["percent"], ".", ms=2.5, color=GREY)
+
+
+def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw All against Few, a point a row with its intervals, named beside it; a colour a series."""
+    both = {}
+    for column in ("all", "few"):
+        shown = values[(values["column"] == column) & values["value"].notna()]
+        both[column] = means(shown.assign(percent=100 * shown["value"]), ["series", "label"])
+    if not len(both["few"]):
+        raise UserError(f"{table['name']}: draw: scatter needs few-shot classes, and there are none")
+    drawn = both["all"].merge(both["few"], on=["series", "label", "seeds"], suffixes=("_all", "_few"))
+    figure, axes = plt.subplots(figsize=inches(1.6 * WIDTH, 1.4 * WIDTH), layout="constrained")
+    series = list(dict.fromkeys(drawn["series"]))
+    for i, name in enumerate(series):
+        part = drawn[drawn["series"] == name]
+        # A single seed has no interval: its reach is drawn as nothing.
+        reach = {
+            column: np.abs(part[[f"low_{column}", f"high_{column}"]].to_numpy().T - part[f"mean_{column}"].to_numpy())
+            for column in both
+        }
+        colour = style_of(i, len(series))["color"]
+        bars = {"fmt": MARKERS[i % 8], "color": colour, "lw": 0.5, "label": name}
+        axes.errorbar(part["mean_all"], part["mean_few"], reach["few"], reach["all"], **bars)
+        for line in part.to_dict("records"):
+            place = (line["mean_all"], line["mean_few"])
+            beside = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
+            axes.annotate(line["label"], place, **beside)
+    percent_axis(axes, "x", "Accuracy, all classes (%)")
+    percent_axis(axes, "y", f"{HEADINGS['few']} (%)")
+    if len(series) > 1:
+        axes.legend()
+    key(figure, values, "mean", "bar")
+    face(figure, table, values)
+    return figure, drawn
+
+
+def _numbers(table: dict[str, Any], labels: pd.Series) -> pd.Series:
+    try:
+        return labels.astype(float)
+    except ValueError:
+        raise UserError(f"{table['name']}: draw: line needs labels that are numbers; use draw: categories") from None
