@@ -7,7 +7,9 @@ Images are decoded as in training, resized as the run's source does it, and go t
 method itself: on the test images the logits are those of `predictions.safetensors`.
 """
 
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +86,8 @@ class Trained:
             UserError: no such head, or an image that cannot be decoded.
         """
         head = self._head(head)
+        if top < 1:
+            raise UserError(f"top: {top} classes; ask for 1 or more")
         named = images if isinstance(images, np.ndarray) else list(_one_by_one(images))
         logits = torch.from_numpy(self.logits(named)[head])
         probability, which = logits.double().softmax(1).sort(stable=True, dim=1, descending=True)
@@ -136,8 +140,9 @@ class Trained:
             yield images
             return
         each = list(_one_by_one(images))
-        for start in range(0, len(each), AT_ONCE):
-            yield np.stack([self._fitted(image) for image in each[start : start + AT_ONCE]])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
+            for start in range(0, len(each), AT_ONCE):
+                yield np.stack(list(pool.map(self._fitted, each[start : start + AT_ONCE])))
 
     def _fitted(self, image: OneImage) -> np.ndarray:
         """Decode an image by the one policy and resize it as the run's source does, (H, W, 3) uint8."""
@@ -239,7 +244,8 @@ def _below(image: OneImage) -> list[Any]:
     folder = Path(image).expanduser() if isinstance(image, str | Path) else None
     if folder is None or not folder.is_dir():
         return [image if folder is None else folder]
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_junk(path.name)]
+    paths = [path for path in sorted(folder.rglob("*")) if not any(map(is_junk, path.relative_to(folder).parts))]
+    files = [path for path in paths if path.is_file()]
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         more = f", but {several([path.name for path in files])}" if files else ""

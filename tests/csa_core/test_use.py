@@ -187,7 +187,8 @@ def photos(tmp_path: Path, dataset: Dataset) -> Path:
     for name, image in zip(("=a.png", "b.jpg", "more/c.webp"), dataset.test_images, strict=False):
         Image.fromarray(image).resize((30, 50)).save(tmp_path / "photos" / name)
     (tmp_path / "photos/notes.txt").write_text("no image")
-    (tmp_path / "photos/.DS_Store").write_text("junk")
+    (tmp_path / "photos/.ipynb_checkpoints").mkdir()
+    (tmp_path / "photos/.ipynb_checkpoints/b.jpg").write_text("junk")
     return tmp_path / "photos"
 
 
@@ -249,6 +250,8 @@ def test_a_folder_without_a_run_is_one_line(cli: Cli, photos: Path, dataset: Dat
         csa_core.load(runs["csa"]).predict(dataset.test_images[:, :8])
     with pytest.raises(UserError, match="images: none were given"):
         csa_core.load(runs["csa"]).predict([])
+    with pytest.raises(UserError, match="top: 0 classes; ask for 1 or more"):
+        csa_core.load(runs["csa"]).predict(photos, top=0)
 
 
 def test_predictions_do_not_change_what_the_run_is(runs: dict[str, Path], dataset: Dataset) -> None:
