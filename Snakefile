@@ -76,7 +76,7 @@ wildcard_constraints:
     run=r"[a-z_]+(/[^/]+)?",
     seed=r"\d+",
     table="|".join(PLAN.tables),
-    figure=r"(?!contexts)[a-z_]+[0-9]*(-[a-zA-Z_0-9]+)?",
+    figure=r"(?!contexts)[a-zA-Z_0-9]+(-[a-zA-Z_0-9]+)?",
 
 
 # On a cluster: seconds each, and the data set may need the network, so nobody queues for them.

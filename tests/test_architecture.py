@@ -12,7 +12,7 @@ import pytest
 from csa_core.methods import METHODS
 from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE
-from workflow.schema import SCHEMA, schema
+from workflow.schema import REFERENCE, SCHEMA, TABLE_SCHEMA, reference, schema, table_schema
 
 LAYERS = [
     *("errors", "files", "layout", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
@@ -158,3 +158,5 @@ def test_nothing_unsafe_is_called(path: Path) -> None:
 
 def test_the_schema_for_editors_is_generated_from_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == schema(), "run `python -m workflow.schema`"
+    assert json.loads(TABLE_SCHEMA.read_text()) == table_schema(), "run `python -m workflow.schema`"
+    assert REFERENCE.read_text() == reference(), "run `python -m workflow.schema`"

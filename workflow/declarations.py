@@ -1,5 +1,7 @@
 """What a person declares: `config.yaml`, and a YAML file for each table, figure and its claims."""
 
+from collections.abc import Collection
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +37,8 @@ class WorkflowConfig(Strict):
     """The values that each sweep of a table takes, by key of a run."""
     overrides: dict[str, Any] = {}
     """Keys of the protocol to change for every run."""
+    tables: list[PathText] = []
+    """Files of tables of your own, as mine/*.yaml; docs/tables.md has their keys."""
     results: Annotated[PathText, Field(min_length=1)] = "results"
     """Folder of all that is made: tables, figures and runs, data sets and logs."""
     state: Annotated[PathText, Field(min_length=1)] | None = None
@@ -115,7 +119,7 @@ class Claim(Strict):
     """
 
     text: str
-    """What the appendix says, in its words where they are few."""
+    """What is claimed, in the appendix's words where they are few."""
     section: str
     """Where it says so."""
     kind: Literal["contrast", "best", "insensitive"] = "contrast"
@@ -173,10 +177,34 @@ class Table(Strict):
 
 def load_tables() -> dict[str, Table]:
     """Return the tables and figures of all protocols by name, in the order of their names."""
-    tables = {}
-    for path in sorted((HERE / "tables").glob("*.yaml")):
-        where = str(path.relative_to(HERE.parent))
-        tables[path.stem] = validate(Table, load_yaml(path), where)
-        if not path.stem.isidentifier():
-            raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
+    paths = sorted((HERE / "tables").glob("*.yaml"))
+    return {path.stem: _load_table(path, str(path.relative_to(HERE.parent))) for path in paths}
+
+
+def load_own_tables(patterns: list[str], known: Collection[str]) -> dict[str, Table]:
+    """Return a person's own tables by name.
+
+    Args:
+        patterns: of files, from the working folder, as `mine/*.yaml`.
+        known: names of the project's tables, which are taken.
+
+    Raises:
+        UserError: a pattern is of no file, a name is taken, or a file declares no table.
+    """
+    tables: dict[str, Table] = {}
+    for pattern in patterns:
+        paths = sorted(map(Path, glob(pattern)))  # noqa: PTH207 - a pattern may be absolute
+        if not paths:
+            raise UserError(f"config.yaml: tables: '{pattern}' is of no file; it is sought from {Path.cwd()}")
+        for path in paths:
+            if path.stem in known or path.stem in tables:
+                raise UserError(f"{path}: there is a table of the name '{path.stem}' already; rename the file")
+            tables[path.stem] = _load_table(path, str(path))
     return tables
+
+
+def _load_table(path: Path, where: str) -> Table:
+    table = validate(Table, load_yaml(path), where)
+    if not path.stem.isidentifier():
+        raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
+    return table

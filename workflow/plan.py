@@ -14,7 +14,7 @@ from csa_core.config import validate
 from csa_core.errors import UserError, nearest
 from csa_core.methods import METHODS
 from csa_core.store import digest
-from workflow.declarations import WorkflowConfig, load_tables
+from workflow.declarations import WorkflowConfig, load_own_tables, load_tables
 from workflow.naming import Run
 from workflow.protocol import check_keys, folder_of, paper_heading, read_protocol, tables_of
 from workflow.rows import PlannedRow, check_claims, check_sweeps, names_of_the_paper, planned_rows
@@ -49,13 +49,14 @@ class Plan:
         self.protocol, self.results = self.recipe.protocol, self.recipe.results
         self.state = folder_of(self.config.state or f"{self.results}/state", "state")
         every = load_tables()
-        self.tables = tables_of(self.protocol, self._own, every)
+        mine = load_own_tables(self.config.tables, every)
+        self.tables = tables_of(self.protocol, self._own, every, mine)
         self.paper_heading = paper_heading(self.config, self._own)
         self._codes = dict(codes or {})
         for name in self.tables if spell_out is None else spell_out:
             self.rows(name)
         if spell_out is None:
-            check_sweeps(self.config, every.values())
+            check_sweeps(self.config, [*every.values(), *mine.values()])
             for name, table in self.tables.items():
                 check_claims(name, table, self.rows(name), self.recipe)
 

@@ -55,14 +55,15 @@ def folder_of(name: str, key: str) -> str:
     return (Path.cwd() if path == Path() else path).as_posix()  # "./table2.csv" is no name of a target
 
 
-def tables_of(protocol: str, own: Protocol, every: dict[str, Table]) -> dict[str, Table]:
-    """Return which of all tables and figures a protocol draws: its own, or else those that are nobody's.
+def tables_of(protocol: str, own: Protocol, every: dict[str, Table], mine: dict[str, Table]) -> dict[str, Table]:
+    """Return which of all tables and figures a protocol draws: its own, or else those that are nobody's, and `mine`.
 
     Raises:
         UserError: it changes the runs of a table that it has not.
     """
     tables = {name: table for name, table in every.items() if table.protocol == protocol}
     tables = tables or {name: table for name, table in every.items() if table.protocol is None}
+    tables |= {name: table for name, table in mine.items() if table.protocol in (None, protocol)}
     for name in own.tables:
         if name not in tables:
             raise UserError(f"protocol {protocol}: tables.{name}: no such table, {nearest(name, tables)}")

@@ -1,17 +1,35 @@
-"""The JSON schema of config.yaml, for editors: `python -m workflow.schema` writes it anew."""
+"""Schemas for editors, of config.yaml and of tables, and the reference of tables: `python -m workflow.schema`."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+from csa_core.config import Strict
 from csa_core.methods import METHODS
-from csa_core.store import write_json
-from workflow.declarations import WorkflowConfig
+from csa_core.store import write_bytes, write_json
+from workflow.declarations import Claim, Row, Table, Term, WorkflowConfig
+from workflow.report.texts import markdown_text
 
-SCHEMA = Path(__file__).parent / "config.schema.json"
+HERE = Path(__file__).parent
+SCHEMA, TABLE_SCHEMA = HERE / "config.schema.json", HERE / "table.schema.json"
+REFERENCE = HERE.parent / "docs" / "tables.md"
+HEAD = """# Keys of a table
+
+A table, or a figure, is a YAML file: under `workflow/tables/`, or one of your own that `tables: [mine/*.yaml]` in the
+configuration names. Its name is that of the target, `results/NAME.csv` and `results/figures/NAME.svg`.
+[Adding an ablation](ablation.md) writes one step by step. An editor completes and checks the keys with this first line:
+
+```yaml
+# yaml-language-server: $schema=workflow/table.schema.json
+```
+
+`python -m workflow.schema` writes this page from the code.
+"""
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema; `overrides` may hold any key of a run of any method."""
+    """Return the schema of config.yaml; `overrides` may hold any key of a run of any method."""
     config = WorkflowConfig.model_json_schema()
     keys: dict[str, Any] = {}
     for method in METHODS.values():
@@ -27,5 +45,53 @@ def schema() -> dict[str, Any]:
     return config
 
 
-if __name__ == "__main__":
+def table_schema() -> dict[str, Any]:
+    """Return the schema of a file of a table."""
+    return Table.model_json_schema()
+
+
+def reference() -> str:
+    """Return the page that lists the keys of a table, its rows, its claims and their cells."""
+    parts: list[tuple[str, type[Strict]]] = [("Table", Table), ("Row", Row), ("Claim", Claim)]
+    parts.append(("Cell of a claim", Term))
+    return HEAD + "".join(f"\n## {title}\n\n{_section(model)}" for title, model in parts)
+
+
+def _section(model: type[Strict]) -> str:
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    lines = ["| key | value | default | what it is |", "| :-- | :-- | :-- | :-- |"]
+    for name, key in schema["properties"].items():
+        default = f"`{json.dumps(key['default'], ensure_ascii=False)}`" if "default" in key else "needed"
+        values = markdown_text(_values(key, definitions))
+        lines.append(f"| `{name}` | {values} | {markdown_text(default)} | {markdown_text(key['description'])} |")
+    text = re.sub(r"\n(`\w+`:)", r"\n- \1", schema["description"])
+    return f"{text}\n\n" + "\n".join(lines) + "\n"
+
+
+def _values(key: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """Return what a key may hold, in words."""
+    if "$ref" in key:
+        name = key["$ref"].rpartition("/")[2]
+        return _values(definitions[name], definitions) if "enum" in definitions[name] else name.lower()
+    if "anyOf" in key:
+        return ", ".join(dict.fromkeys(_values(each, definitions) for each in key["anyOf"]))
+    if "enum" in key:
+        return ", ".join(f"`{value}`" for value in key["enum"])
+    if "const" in key:
+        return f"`{key['const']}`"
+    if key.get("type") == "array":
+        return f"list of {_values(key['items'], definitions)}"
+    kinds = {"string": "text", "boolean": "true, false", "object": "mapping", "integer": "whole number", "null": "null"}
+    return kinds.get(key.get("type", ""), key.get("type", "any"))
+
+
+def main() -> None:
+    """Write them all."""
     write_json(SCHEMA, schema())
+    write_json(TABLE_SCHEMA, table_schema())
+    write_bytes(REFERENCE, reference().encode())
+
+
+if __name__ == "__main__":
+    main()
