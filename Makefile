@@ -29,7 +29,7 @@ published: $(READY) ## redraw the published results of real images, in seconds a
 	$(BIN)/python -m workflow.publish draw
 
 test: lint ## linters, type checker and tests, about six minutes
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: $(DEV) ## what takes longest of the tests: every command of the documentation, runs killed and continued
 	$(BIN)/python -m pytest --numprocesses auto --dist load -m "long and not slurm"

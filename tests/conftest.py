@@ -42,6 +42,11 @@ TINY = {
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take longest begin first, so that no process works alone at the end."""
+    items.sort(key=lambda item: "test_snakemake" not in item.nodeid)
+
+
 def tiny(**changes: object) -> Any:
     """Return the tiny run, of its method's own class, with some keys changed."""
     return parse(tiny_fields(**changes), "test")

@@ -140,6 +140,7 @@ def test_commands_of_the_page(page: Path, reader: Path) -> None:
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 
+@pytest.mark.long
 def test_commands_within_the_text(reader: Path) -> None:
     """Those in `code` between words: dry runs; --report is run by tests/workflow/test_snakemake.py."""
     spans = {span for page in PAGES for span in re.findall(r"`(snakemake [^`]+)`", page.read_text())}

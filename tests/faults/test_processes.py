@@ -23,6 +23,7 @@ from tests.helpers.patience import PATIENCE
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trainers", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_of_trainers_started_together_one_proceeds(trainers: int, tmp_path: Path) -> None:
     """They meet at a gate, so that none is done before the last one has asked for the lock."""
@@ -155,6 +156,7 @@ print((sizes[-1] - sizes[10]) / 1e6)  # 40 epochs of five steps
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process as Linux tells it")
 def test_two_hundred_steps_keep_no_memory() -> None:
     done = subprocess.run([sys.executable, "-c", GROWTH], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)

@@ -63,6 +63,7 @@ def test_a_run_that_nobody_hears_of_ends_with_the_same_bytes(
         assert "warning: the accuracies could not be printed (No space left on device)" in done.stderr
 
 
+@pytest.mark.long
 def test_a_full_disk_of_results_beside_a_state_with_room(
     whole: dict[str, bytes], small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -22,6 +23,7 @@ def snakemake(folder: Folder, *words: str, **env: str) -> "subprocess.CompletedP
     )
 
 
+@pytest.mark.long
 def test_everything_lies_where_the_keys_say(tmp_path: Path) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()

@@ -6,11 +6,14 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.workflows import RUN, Folder
 
 
+@pytest.mark.long
 def test_the_last_line_says_what_continues_and_no_finished_epoch_is_lost(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write(overrides={"epochs": 4000, "lr_drops": [], "evaluate_every": 0}, seeds=[1])

@@ -292,6 +292,7 @@ def test_missing_images_are_named_and_leave_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("results/data/*/dataset.safetensors"))
 
 
+@pytest.mark.long
 def test_killed_with_everything_it_continues(finished: Folder, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its jobs in the middle; unlock; the same bytes in the end."""
     folder = Folder(tmp_path)

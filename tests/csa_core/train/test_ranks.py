@@ -46,8 +46,10 @@ ONE_BRANCH: dict[str, dict[str, Any]] = {
     "pairs with class weights": {"method": "remix", "loss": "ldam", "reweighting": "always"},
 }
 
+MORE = ["mixup and boxes", "images of lists", *ONE_BRANCH]
 
-@pytest.mark.parametrize("kind", ["images in memory", "mixup and boxes", "images of lists", *ONE_BRANCH])
+
+@pytest.mark.parametrize("kind", ["images in memory", *(pytest.param(kind, marks=pytest.mark.long) for kind in MORE)])
 def test_two_ranks_train_what_one_trains(kind: str, image_lists: Path, tmp_path: Path) -> None:
     config: dict[str, Any] = TINY | {"lr": 0.005, "epochs": 3, "lr_drops": [2], "threshold": 0.02, "batch_size": 8}
     if kind == "images of lists":
@@ -153,6 +155,7 @@ def test_a_mistake_with_ranks_is_one_line(changes: dict[str, Any], message: str,
     assert message in lines.pop()
 
 
+@pytest.mark.long
 def test_torchrun_itself_may_start_the_ranks(tmp_path: Path) -> None:
     config = write(TINY | {"ranks": 2}, tmp_path / "run.yaml")
     words = [

@@ -86,24 +86,28 @@ def as_on_a_gpu(config: Any, dataset: Dataset) -> Run:
     return run
 
 
+def long(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize(
     ("changes", "phases"),
     [
         ({}, 3),
         ({"bank_batches": 3, "mix": ["beta", 1.0, 3.0], "activation_map": "cam"}, 3),
         ({"bank_batches": 0, "resampling_loss": "logit_adjustment"}, 3),
-        ({"bank_reset": "epoch", "mask_forward": "eval"}, 3),
-        ({"bank_reset": "epoch", "bank_batches": 4, "bank_start": "batch"}, 3),
+        long({"bank_reset": "epoch", "mask_forward": "eval"}, 3),
+        long({"bank_reset": "epoch", "bank_batches": 4, "bank_start": "batch"}, 3),
         ({"method": "ce"}, 1),
-        ({"method": "class_balanced", "balance_ratio": 0.5}, 1),
-        ({"method": "logit_adjustment"}, 1),
+        long({"method": "class_balanced", "balance_ratio": 0.5}, 1),
+        long({"method": "logit_adjustment"}, 1),
         ({"uniform_mixup": 1.0, "activation_map": "box"}, 3),
-        ({"method": "progressive"}, 1),
-        ({"method": "drs", "deferred_until": 3}, 2),
+        long({"method": "progressive"}, 1),
+        long({"method": "drs", "deferred_until": 3}, 2),
         ({"method": "ldam", "reweighting": "deferred", "deferred_until": 3}, 2),
-        ({"method": "focal", "reweighting": "always"}, 1),
-        ({"method": "vs"}, 1),
-        ({"method": "remix", "reweighting": "always"}, 1),
+        long({"method": "focal", "reweighting": "always"}, 1),
+        long({"method": "vs"}, 1),
+        long({"method": "remix", "reweighting": "always"}, 1),
         ({"method": "cmo", "unpasted_epochs": [0, 3]}, 2),
     ],
 )

@@ -84,6 +84,7 @@ def test_a_finished_run_shows_the_same_whenever_it_is_fetched(dataset: Dataset, 
     assert abs(finished - time.time()) < 60, "an epoch's time is about when it was"
 
 
+@pytest.mark.long
 def test_a_run_can_be_watched_killed_and_continued(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(out, epochs=40)
