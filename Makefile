@@ -32,7 +32,7 @@ test: lint ## linters, type checker and tests, about six minutes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: $(DEV) ## what takes longest of the tests: every command of the documentation, runs killed and continued
-	$(BIN)/python -m pytest --numprocesses auto --dist load -m "long and not slurm"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "long and not slurm"
 
 test-faults: $(DEV) ## every fault as often as the README says, about 15 minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or long or not slow" tests/faults
