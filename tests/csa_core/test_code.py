@@ -98,6 +98,7 @@ def test_what_can_change_the_numbers_trains_again(
     assert digest_of(method, name, old, new) != digest_of(method)
 
 
+@pytest.mark.long
 def test_every_number_of_every_covered_file_counts() -> None:
     """But those that a message shows."""
     for name in sorted({name for method in METHODS for name in code.files_of(method)}):

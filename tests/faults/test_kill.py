@@ -15,7 +15,12 @@ MANY = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("method", "kills"),
-    [("csa", 4), ("simsiam", 2), pytest.param("csa", 50, marks=MANY), pytest.param("simsiam", 10, marks=MANY)],
+    [
+        ("csa", 4),
+        pytest.param("simsiam", 2, marks=pytest.mark.long),
+        pytest.param("csa", 50, marks=MANY),
+        pytest.param("simsiam", 10, marks=MANY),
+    ],
 )
 def test_killed_at_any_line_it_ends_with_the_same_bytes(method: str, kills: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.killing", method, str(kills), str(tmp_path)]

@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_two_trainers_of_one_folder(rounds: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.sharing", str(rounds), str(tmp_path)]

@@ -81,6 +81,7 @@ def test_a_full_disk_of_results_beside_a_state_with_room(
     assert results(disk / "out") == whole
 
 
+@pytest.mark.long
 def test_old_results_stay_where_new_ones_find_no_room(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
     """All are on disk before the first takes its name."""
     disk = small_disk(16_000)

@@ -97,6 +97,7 @@ def counts(text: str, table: str) -> list[int]:
     return [int(word) for word in line.split()[1:7]]
 
 
+@pytest.mark.long
 def test_a_run_from_pending_to_finished_through_a_kill_and_a_signal(sweep: Sweep) -> None:
     run = sweep.plan.reference
     assert sweep.of(run)["state"] == "pending" and counts(sweep.look(), "table2") == [4, 0, 0, 0, 0, 4]

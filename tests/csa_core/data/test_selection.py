@@ -174,6 +174,7 @@ def test_the_shipped_one_has_the_published_counts() -> None:
     assert counts.total() == 10_847
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not (REAL / SHIPPED / "manifest.json").is_file(), reason="the real images are not here")
 def test_the_shipped_one_fits_the_real_images(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(REAL / "unpack"), SHIPPED, str(tmp_path)], check=True, capture_output=True)

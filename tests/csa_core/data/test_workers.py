@@ -49,6 +49,7 @@ def test_a_killed_worker_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         list(decode.check_images(data_of_lists(tmp_path), 1))
 
 
+@pytest.mark.long
 def test_ctrl_c_with_workers_is_one_line(image_lists: Path, tmp_path: Path) -> None:
     """The terminal sends it to them, too."""
     run = tmp_path / "run.yaml"
