@@ -21,21 +21,9 @@ if TYPE_CHECKING:
     from csa_core.methods.base import Method
 
 OTHER_KINDS = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".svg",
-    ".pdf",
-    ".csv",
-    ".tsv",
-    ".md",
-    ".html",
-    ".tex",
-    ".yaml",
-    ".yml",
+    *(".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf", ".csv", ".tsv", ".md", ".html", ".tex", ".yaml", ".yml"),
+    *(".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".onnx", ".safetensors"),
 }
-OTHER_KINDS |= {".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".onnx", ".safetensors"}
 OWN_ROOTS = {
     "folder": "name the folder that holds train/<class>/ and test/<class>/, or the data set file with --data",
     "image_list": "name the folder that the paths of the lists start from",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_core import store
+from csa_core.config import flat
 from csa_core.errors import UserError, untrusted
 
 GROUPS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
@@ -71,7 +72,7 @@ def differing(one: Path, other: Path) -> Iterator[str]:
         "configuration": [{"method": run.method} | run.config | {"seed": run.seed} for run in runs],
         "digests": [{key: digest[:12] for key, digest in run.digests.items()} for run in runs],
         "computed": [run.computed for run in runs],
-        "accuracy, %": [leaves(run.scores, between=" ") for run in runs],
+        "accuracy, %": [flat(run.scores, between=" ") for run in runs],
     }
     rows = [["", str(one), str(other)]]
     for title, (left, right) in parts.items():
@@ -82,15 +83,6 @@ def differing(one: Path, other: Path) -> Iterator[str]:
         yield "no difference: configuration, digests and accuracies are the same"
     else:
         yield from _columns(rows, left=3)
-
-
-def leaves(tree: dict[str, Any], prefix: str = "", between: str = ".") -> dict[str, Any]:
-    """Return a nested mapping as one, its keys joined."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found |= leaves(value, name + between, between) if isinstance(value, dict) else {name: value}
-    return found
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -108,7 +100,7 @@ def _read(folder: Path) -> Finished:
     except (UserError, KeyError, TypeError):
         hours = ""
     with untrusted(f"{path}: is not of a trained run; train it again"):
-        config = leaves(metrics["config"])
+        config = flat(metrics["config"])
         method, seed, predicts = config.pop("method"), config.pop("seed"), metrics["predicts"]
         scores = {
             head: {name: _percent(each["accuracy"][group]) for group, name in GROUPS.items()}

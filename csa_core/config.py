@@ -371,6 +371,15 @@ def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
     return count
 
 
+def flat(fields: dict[str, Any], between: str = ".") -> dict[str, Any]:
+    """Return nested fields as one mapping, their keys joined."""
+    leaves: dict[str, Any] = {}
+    for key, value in fields.items():
+        inner = flat(value, between) if isinstance(value, dict) else None
+        leaves |= {key: value} if inner is None else {f"{key}{between}{name}": leaf for name, leaf in inner.items()}
+    return leaves
+
+
 def set_dotted(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """Return a copy of nested `fields` with the dotted `key` set to `value`; a mapping is merged in."""
     if isinstance(value, dict):

@@ -1,10 +1,13 @@
 """The error that a person can mend: one line that names the key or file, and what to do."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
 class UserError(Exception):
@@ -48,6 +51,11 @@ def untrusted(message: str) -> Iterator[None]:
 def printable(text: str) -> str:
     r"""Return text as a terminal may show it: what would move its cursor, or hide something, as `\x1b`."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def cell(text: str) -> str:
+    """Return text as it may stand in CSV: no spreadsheet takes it for a formula, an apostrophe stands before `=cmd`."""
+    return f"'{text}" if text[:1] in tuple("=+-@\t") and not NUMBER.fullmatch(text) else text
 
 
 def say(line: object) -> None:

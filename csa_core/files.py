@@ -95,9 +95,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytearray:
             del content[file.readinto(content) :]
             return content
     except OSError as error:
-        raise Unreadable(
-            f"{path}: cannot be read ({_reason(error)}); it stays as it is, see to disk and rights"
-        ) from None
+        raise _unreadable(path, error) from None
     except MemoryError:
         raise Unreadable(f"{path}: cannot be read (not enough memory); it stays as it is") from None
 
@@ -128,9 +126,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     except (FileNotFoundError, NotADirectoryError):
         raise Missing(f"{path}: cannot be read (no such file); check the path") from None
     except (OSError, ValueError) as error:
-        raise Unreadable(
-            f"{path}: cannot be read ({_reason(error)}); it stays as it is, see to disk and rights"
-        ) from None
+        raise _unreadable(path, error) from None
     if file is None:
         os.close(descriptor)
         raise Unreadable(f"{path}: cannot be read (no regular file); name a file")
@@ -219,7 +215,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> Unreadable:
-    return Unreadable(f"{path}: cannot be read ({_reason(error)}); it stays as it is: see to disk and permissions")
+    return Unreadable(f"{path}: cannot be read ({_reason(error)}); it stays as it is, see to disk and rights")
 
 
 def _reason(error: Exception) -> str:

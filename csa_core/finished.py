@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from csa_core import compare, store
 from csa_core.commands import check_kind, device_of, trained
-from csa_core.errors import UserError, printable
+from csa_core.errors import UserError, cell, printable
 
 if TYPE_CHECKING:
     from csa_core.use import Prediction, Trained
@@ -29,7 +29,7 @@ def predict(args: argparse.Namespace) -> None:
         return
     top = len(found[0].top)
     first = ["image", *(f"{name}_{n}" for n in range(1, top + 1) for name in ("class", "probability"))]
-    rows = [[_plain(each.image), *(cell for name, p in each.top for cell in (_plain(name), p))] for each in found]
+    rows = [[cell(each.image), *(part for name, p in each.top for part in (cell(name), p))] for each in found]
     store.write_bytes(args.out, _csv([first, *rows]).encode())
     print(f"{args.out}: {len(found):,} images, by the head '{args.head or run.predicts}'")
 
@@ -87,8 +87,3 @@ def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _plain(text: str) -> str:
-    """Return text as it may stand in a cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in tuple("=+-@\t") else text

@@ -23,8 +23,9 @@ from csa_core import store
 from csa_core.config import set_dotted
 from csa_core.data.augment import plain_batches
 from csa_core.data.dataset import Dataset
+from csa_core.data.decode import centred
 from csa_core.data.folder import SUFFIXES
-from csa_core.data.images import opened, rgb
+from csa_core.data.images import opened, rgb, stretched
 from csa_core.data.listed import ImageList
 from csa_core.data.split import Split
 from csa_core.errors import UserError, nearest, several, untrusted
@@ -152,14 +153,8 @@ class Trained:
         else:
             with opened(Path(image)) as file:
                 decoded = rgb(file)
-        if self.use["resizing"] == "centre":  # as `csa_core.data.decode.evaluated`
-            from csa_core.vision import functional
-
-            decoded = functional.resize(decoded, [round(height * 256 / 224)])
-            decoded = functional.center_crop(decoded, [height, width])
-        elif decoded.size != (width, height):
-            decoded = decoded.resize((width, height), Image.Resampling.BICUBIC)
-        return np.array(decoded)
+        is_cut = self.use["resizing"] == "centre"
+        return np.array(centred(decoded, height) if is_cut else stretched(decoded, (width, height)))
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:

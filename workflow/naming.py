@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from csa_core.config import RunConfig, set_dotted
+from csa_core.config import RunConfig, flat, set_dotted
 from csa_core.errors import UserError, nearest, printable
 from csa_core.methods import METHODS, parent_of, parse, recipe
 from csa_core.store import canonical
@@ -191,17 +191,6 @@ class Recipe:
 def tidy(name: str) -> str:
     """Return a name as it may be part of a path: braces and angle brackets stand for something else to Snakemake."""
     return re.sub(r"[{}<>]", "_", printable(name))
-
-
-def flat(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return nested fields with dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            leaves |= {f"{key}.{inner}": leaf for inner, leaf in value.items()}
-        else:
-            leaves[key] = value
-    return leaves
 
 
 def text_of(value: Any) -> str:

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from csa_core.config import load_yaml, set_dotted, validate
+from csa_core.config import flat, load_yaml, set_dotted, validate
 from csa_core.errors import UserError, likely, nearest
 from csa_core.methods import METHODS, parse, recipe
 from workflow.declarations import HERE, Protocol, Table, WorkflowConfig
-from workflow.naming import Recipe, flat, tidy
+from workflow.naming import Recipe, tidy
 
 
 def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from csa_core.config import flat
 from csa_core.errors import UserError, nearest
 from csa_core.methods import METHODS
 from workflow.declarations import Row, Table, WorkflowConfig
-from workflow.naming import Recipe, Run, flat, text_of, value_of
+from workflow.naming import Recipe, Run, text_of, value_of
 
 
 @dataclass(frozen=True)

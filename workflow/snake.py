@@ -153,19 +153,14 @@ def say_at_the_end_when_interrupted() -> None:
     """After Ctrl-C or SIGTERM let the last line say what continues, below all that Snakemake says of it."""
 
     def note(number: int, frame: FrameType | None) -> Any:
-        said = (
-            f"interrupted; what is done is kept, and the same command continues: snakemake {shlex.join(sys.argv[1:])}"
-        )
-        atexit.unregister(_say)
-        atexit.register(_say, said)
+        again = f"snakemake {shlex.join(sys.argv[1:])}"
+        said = f"snakemake: interrupted; what is done is kept, and the same command continues: {again}"
+        atexit.unregister(say)
+        atexit.register(say, said)
         before = earlier[signal.Signals(number)]
         return before(number, frame) if callable(before) else None
 
     earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-
-
-def _say(what: str) -> None:
-    print(f"snakemake: {what}", file=sys.stderr)
 
 
 def retyped(value: Any) -> Any:

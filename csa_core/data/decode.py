@@ -219,12 +219,16 @@ def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np
 
 def evaluated(path: Path, side: int) -> np.ndarray:
     """Decode an image as it is evaluated on: shorter side to side * 256 / 224, middle; (side, side, 3) uint8."""
+    with opened(path) as file:
+        return np.array(centred(rgb(file), side))
+
+
+def centred(image: Image.Image, side: int) -> Image.Image:
+    """Resize the shorter side of a decoded image to side * 256 / 224, and cut out the middle, side x side."""
     from csa_core.vision import functional
 
-    with opened(path) as file:
-        image = rgb(file)
-    image = functional.resize(image, [round(side * 256 / 224)])
-    return np.array(functional.center_crop(image, [side, side]))
+    cut: Image.Image = functional.center_crop(functional.resize(image, [round(side * 256 / 224)]), [side, side])
+    return cut
 
 
 def _reduce(file: Image.Image, shortest: int, side: int) -> bool:

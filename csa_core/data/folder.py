@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from csa_core.data.dataset import Dataset, check_class_names, note_untested
-from csa_core.data.images import opened, rgb
+from csa_core.data.images import opened, rgb, stretched
 from csa_core.data.same import Part, check_same, pixels_key
 from csa_core.errors import UserError, nearest, several
 from csa_core.layout import PARTS, below
@@ -111,6 +110,4 @@ def _decode(path: Path, side: int | None) -> np.ndarray | UserError:
             image = rgb(file)
     except UserError as error:
         return error
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return np.asarray(image if side is None else stretched(image, (side, side)))

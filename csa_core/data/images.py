@@ -60,6 +60,11 @@ def rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def stretched(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize a decoded image to width and height, whatever its proportions; one of that size stays as it is."""
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
 def _orientation(image: Image.Image) -> int:
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

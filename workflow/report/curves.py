@@ -26,23 +26,16 @@ from workflow.report.style import DASHES, plain, text_size
 def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw loss and accuracy over epochs for the rows of a table; thin lines are single seeds."""
     history = histories(table, values, "loss", "test_accuracy")
-    names = list(dict.fromkeys(history["name"]))
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
     quantities = _recorded(history, quantities)
     figure, axis = axes_of(len(quantities), 1.8 * len(quantities))
-    drawn = []
-    for ax, (column, label, scale) in zip(axis, quantities, strict=True):
-        drawn.append(_lines(ax, history, column, scale, names))
-        if scale == 100:
-            percent_axis(ax, "y", label)
-        else:
-            ax.set_ylabel(label)
+    drawn = _panels(axis, quantities, history)
     axis[0].set_yscale("log")
     legend_above(axis[0])
     epochs_below(axis[-1])
     key(figure, values, "line", "thin")
     face(figure, table, values)
-    return figure, pd.concat(drawn)
+    return figure, drawn
 
 
 def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -83,7 +76,6 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
         raise UserError(f"pretraining-{table['name']}: none of its rows is a kNN probe; choose encoders")
     history = histories(table, encoders, "loss", "projector_std", "projector_std_expected", "test_accuracy")
     history["spread"] = history["projector_std"] / history["projector_std_expected"]
-    names = list(dict.fromkeys(history["name"]))
     quantities = [
         ("loss", "Loss (−cosine)", 1),
         ("spread", "Output spread\n(times 1 / √d)", 1),
@@ -91,13 +83,7 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     ]
     quantities = _recorded(history, quantities)
     figure, axis = axes_of(len(quantities), 4.6 if len(quantities) == 3 else 3.1)
-    drawn = []
-    for ax, (column, label, scale) in zip(axis, quantities, strict=True):
-        drawn.append(_lines(ax, history, column, scale, names))
-        if scale == 100:
-            percent_axis(ax, "y", label)
-        else:
-            ax.set_ylabel(label)
+    drawn = _panels(axis, quantities, history)
     axis[1].axhline(1, color="0.6", lw=0.6, ls=":")
     axis[1].set_ylim(-0.05, 1.15)
     axis[1].annotate(
@@ -107,7 +93,7 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     epochs_below(axis[-1])
     key(figure, values, "line", "thin")
     face(figure, table, values)
-    return figure, pd.concat(drawn)
+    return figure, drawn
 
 
 def _recorded(history: pd.DataFrame, quantities: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
@@ -116,6 +102,18 @@ def _recorded(history: pd.DataFrame, quantities: list[tuple[str, str, int]]) -> 
         return quantities
     say("no test accuracy in these histories, so none is drawn; evaluate_every: N records it")
     return [each for each in quantities if each[0] != "test_accuracy"]
+
+
+def _panels(axis: list[Axes], quantities: list[tuple[str, str, int]], history: pd.DataFrame) -> pd.DataFrame:
+    """Draw each quantity, of column, label and scale, into axes of its own; return what is drawn."""
+    names, drawn = list(dict.fromkeys(history["name"])), []
+    for ax, (column, label, scale) in zip(axis, quantities, strict=True):
+        drawn.append(_lines(ax, history, column, scale, names))
+        if scale == 100:
+            percent_axis(ax, "y", label)
+        else:
+            ax.set_ylabel(label)
+    return pd.concat(drawn)
 
 
 def _lines(ax: Axes, history: pd.DataFrame, column: str, scale: float, names: list[str]) -> pd.DataFrame:
