@@ -90,6 +90,12 @@ def test_what_a_change_of_the_configuration_makes_stale(case: str, made: Path) -
     assert stale(plan_of(made, **changes)) - {"figure1"} == wanted - {"figure1"}
 
 
+def test_a_run_of_another_split_file_is_stale(made: Path) -> None:
+    plan = plan_of(made)
+    rewritten(made / f"results/data/demo/{plan.reference.split}.json", lambda value: value.update(indices=[1]))
+    assert stale(plan_of(made)) == {"run"}
+
+
 def test_another_drawing_code_makes_what_is_drawn_stale(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(made)
     monkeypatch.setattr(fresh, "_report_code", lambda: "another")

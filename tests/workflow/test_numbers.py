@@ -28,7 +28,17 @@ def test_a_number_and_its_opposite_are_rounded_alike(hundredths: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(-0.04, "0.0"), (0.04, "0.0"), (-0.05, "−0.1"), (None, ""), (np.nan, ""), (3.55, "+3.6")]
+    ("value", "text"),
+    [
+        (-0.04, "0.0"),
+        (0.04, "0.0"),
+        (-0.05, "−0.1"),
+        (None, ""),
+        (np.nan, ""),
+        (3.55, "+3.6"),
+        (np.inf, "∞"),
+        (-np.inf, "−∞"),
+    ],
 )
 def test_zero_has_no_sign_and_nothing_no_number(value: float | None, text: str) -> None:
     assert shown(value, signed=True) == text
@@ -36,6 +46,7 @@ def test_zero_has_no_sign_and_nothing_no_number(value: float | None, text: str) 
 
 def test_an_interval_without_ends_is_none() -> None:
     assert interval(np.nan, np.nan) == "" and interval(-3.55, 0.01) == "[−3.6, 0.0]"
+    assert interval(0.3, 1.2) == "[+0.3, +1.2]"
 
 
 def test_a_table_and_its_claim_say_the_same_of_one_difference(results: Path) -> None:

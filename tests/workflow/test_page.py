@@ -101,6 +101,8 @@ def test_a_claim_about_what_starts_from_guessing_says_so(results: Path) -> None:
     said = shown(results, rows=rows).replace("&#39;", "'")
     assert "'Ours', 'Other': starts from simsiam, and its kNN probe is at chance: 10.1 %" in said
     assert "starts from" not in shown(results)
+    elsewhere = [row | {"parent": "demo/elsewhere"} for row in table()["rows"]]
+    assert "starts from" not in shown(results, rows=elsewhere), "what is not here says nothing"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -118,6 +120,11 @@ def test_the_best_row_is_better_than_each_other_by_a_t_test(seed: int) -> None:
         best = wide.mean(axis=1).idxmax()
         tests = [stats.ttest_rel(wide.loc[best], wide.loc[row]) for row in wide.index if row != best]
         assert found.get(column) == (best if all(t.pvalue < 0.05 for t in tests) else None)
+
+
+def test_a_row_alone_is_not_the_best() -> None:
+    values = pd.DataFrame({"row": 0, "seed": [1, 2, 3], "column": "all", "value": [0.5, 0.6, 0.7]})
+    assert best_rows(["all"], values) == {}
 
 
 def test_the_best_is_bold_and_one_seed_tells_nothing(results: Path) -> None:

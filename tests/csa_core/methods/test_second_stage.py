@@ -211,6 +211,7 @@ def test_the_first_stage_is_the_run_that_its_own_configuration_names() -> None:
     [
         ({"second_stage": {"epochs": 10}}, "second_stage: lr_drops [10, 20] must rise and come within 10 epochs"),
         ({"second_stage": {"lr_drops": [9, 3]}}, "second_stage: lr_drops [9, 3] must rise"),
+        ({"second_stage": {"epochs": 3, "lr_drops": [3]}}, "second_stage: lr_drops [3] must rise and come within 3"),
         ({"second_stage": {"lr": 0.0}}, "second_stage.lr: input should be greater than 0"),
         ({"second_stage": {"epoch": 3}}, "unknown key 'second_stage.epoch': did you mean 'epochs'?"),
         ({"first_stage": "crt"}, "first_stage: unknown name 'crt'"),

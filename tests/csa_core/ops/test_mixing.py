@@ -44,6 +44,15 @@ def test_remix_has_the_three_cases_of_its_paper(
         assert value == wanted
 
 
+def test_remix_at_its_limits() -> None:
+    """A class of exactly kappa times the images yields; a share of exactly tau does not."""
+    small, large = torch.tensor([10.0]), torch.tensor([30.0])
+    assert remix_share(torch.tensor(0.25), large, small, 3.0, 0.5).tolist() == [0.0]
+    assert remix_share(torch.tensor(0.75), small, large, 3.0, 0.5).tolist() == [1.0]
+    for one, other in ((large, small), (small, large)):
+        assert remix_share(torch.tensor(0.5), one, other, 3.0, 0.5).tolist() == [0.5]
+
+
 def test_remix_of_classes_of_one_size_is_mixup() -> None:
     same = torch.tensor([7.0, 7.0])
     assert remix_share(torch.tensor(0.1), same, same, 3.0, 0.5).tolist() == [0.10000000149011612] * 2

@@ -36,10 +36,21 @@ def test_it_is_torchs_sgd_to_the_bit(momentum: float, weight_decay: float, seed:
                 group["lr"] = 0.1 / (step + 1)
             optimizer.step()
         assert all(torch.equal(a, b) for a, b in zip(ours, torchs, strict=True))
+    assert momentum or not mine.state, "without momentum there is nothing to keep"
     moving = [theirs.state[parameter].get("momentum_buffer") for parameter in torchs]
     for parameter, buffer in zip(ours, moving, strict=True):
         kept = mine.state.get(parameter, {}).get("momentum_buffer")
         assert kept is None if buffer is None else kept is not None and torch.equal(kept, buffer)
+
+
+def test_a_rate_on_the_device_is_each_groups_own() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = Sgd([parameters[:1], parameters[1:]], torch.tensor(0.5), 0.0, 0.0)
+    optimizer.param_groups[0]["lr"].fill_(0.25)
+    for parameter in parameters:
+        parameter.grad = torch.ones(2)
+    optimizer.step()
+    assert [parameter.tolist() for parameter in parameters] == [[0.75, 0.75], [0.5, 0.5]]
 
 
 def test_nothing_moves_where_something_was_not_finite() -> None:
