@@ -27,6 +27,10 @@ def test_a_number_and_its_opposite_are_rounded_alike(hundredths: int) -> None:
     assert sizes == {f"{tenths // 10}.{tenths % 10}"}
 
 
+def test_a_sign_is_written_where_it_is_asked_for() -> None:
+    assert (shown(3.55), shown(-3.55), shown(1234.5), shown(3.456, 2)) == ("3.6", "−3.6", "1,234.5", "3.46")
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
