@@ -22,7 +22,7 @@ table2: $(READY) ## Table 2: ten thresholds, trained
 status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
 	@$(BIN)/python -m workflow.status $(ARGS)
 
-report: $(READY) ## a page of what is finished so far, beside a sweep that runs: results/partial/report.html
+report: $(READY) ## a page of what is finished so far, beside a sweep that runs: results/demo/partial/report.html
 	@$(BIN)/python -m workflow.report.partial $(ARGS)
 
 published: $(READY) ## redraw the published results of real images, in seconds and without training

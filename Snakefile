@@ -22,7 +22,7 @@ from workflow import devices
 from workflow.fresh import made_from
 from workflow.plan import Plan
 from workflow.snake import Asked, check_command, check_targets, or_one_line, requested, retyped
-from workflow.snake import say_at_the_end_when_interrupted
+from workflow.snake import say_at_the_end_when_interrupted, shown_names
 from workflow.standing import doing
 
 GIVEN = workflow.config_settings
@@ -68,6 +68,7 @@ if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
 
 pathvars:
     results=PLAN.results,
+    shared=PLAN.shared,
 
 
 wildcard_constraints:
@@ -77,6 +78,7 @@ wildcard_constraints:
     seed=r"\d+",
     table="|".join(PLAN.tables),
     figure=r"(?!contexts)[a-zA-Z_0-9]+(-[a-zA-Z_0-9]+)?",
+    shown=shown_names(PLAN),
 
 
 # On a cluster: seconds each, and the data set may need the network, so nobody queues for them.
@@ -93,6 +95,8 @@ localrules:
     gallery,
     claims,
     page,
+    shown,
+    comparison,
     estimate,
     status,
 
@@ -106,15 +110,16 @@ rule all:
         expand("<results>/{table}.csv", table=PLAN.usual),
         expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         "<results>/figures/contexts.png",
-        "<results>/claims.csv",
-        "<results>/report.html",
+        # The last two to be made, by which all others come to lie at the top of the results, too.
+        "<shared>/claims.csv",
+        "<shared>/report.html",
 
 
 # What is beside the appendix and takes long: the tables that say `extra: true`.
 rule extra:
     input:
-        expand("<results>/{table}.csv", table=PLAN.extra),
-        expand("<results>/figures/{figure}.svg", figure=PLAN.extra_figures),
+        expand("<shared>/{table}.csv", table=PLAN.extra),
+        expand("<shared>/figures/{figure}.svg", figure=PLAN.extra_figures),
 
 
 include: "workflow/rules/data.smk"

@@ -77,7 +77,7 @@ def overhead(folder: Path, jobs: int) -> dict[str, Any]:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
     python("-m", "snakemake", "prepare", *options, "--cores", "1")
-    targets = [f"results/runs/short/ce/seed={seed}/metrics.json" for seed in range(1, jobs + 1)]
+    targets = [f"results/short/runs/ce/seed={seed}/metrics.json" for seed in range(1, jobs + 1)]
     start = time.perf_counter()
     python("-m", "snakemake", *targets, *options, "--cores", "1")
     together = time.perf_counter() - start

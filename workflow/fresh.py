@@ -18,7 +18,7 @@ from workflow.plan import Plan
 
 def stale_run(plan: Plan, run: Run) -> bool:
     """Whether results are there that are of another configuration, code, data set or split than planned."""
-    data = f"{plan.results}/data/{run.data}"
+    data = f"{plan.shared}/data/{run.data}"
     wanted = {"config": run.digest, "code": plan.code_of(run.config.method)}
     wanted |= {"data": _stated(f"{data}/dataset.safetensors"), "split": _stated(f"{data}/{run.split}.json")}
     known = {key: value for key, value in wanted.items() if value}
@@ -45,7 +45,7 @@ def stale_contexts(plan: Plan) -> bool:
 
 def stale_data(plan: Plan, data: str) -> bool:
     """Whether a data set is there that was made from other keys, files or code."""
-    path = Path(f"{plan.results}/data/{data}/dataset.safetensors")
+    path = Path(f"{plan.shared}/data/{data}/dataset.safetensors")
     wanted = made_from(plan, data)
     return _differs(lambda: read_header(path).get("made_from") in (wanted, None, ""))  # made by hand, or long ago
 

@@ -18,11 +18,13 @@ from csa_core.store import canonical
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its place under `<results>/runs/`, and its configuration."""
+    """One training run: its place under `<results>/<protocol>/runs/`, and its configuration."""
 
     name: str
+    """What it changes: `csa/threshold=0.3`."""
     config: RunConfig
-    results: str = "results"
+    results: str
+    """Folder of all that is of its protocol."""
 
     @property
     def folder(self) -> str:
@@ -111,7 +113,8 @@ class Recipe:
     protocol: str
     fields: dict[str, Any]
     """Keys of its runs, with overrides applied; some may be of certain methods alone."""
-    results: str = "results"
+    results: str
+    """Folder of all that is of it."""
 
     def run(self, method: str, changes: dict[str, Any], seed: int) -> Run:
         """Return the run that changes the protocol so; values equal to the protocol's are no change.
@@ -158,7 +161,7 @@ class Recipe:
         """Return the run of a configuration, named by what it changes and reads."""
         changed, read = self._changed(config), flat(config.identity())
         name = "+".join(f"{key}={text_of(changed[key])}" for key in sorted(changed.keys() & read.keys()))
-        return Run("/".join(part for part in (self.protocol, config.method, name) if part), config, self.results)
+        return Run("/".join(part for part in (config.method, name) if part), config, self.results)
 
     @cache  # noqa: B019
     def run_at(self, name: str, seed: str) -> Run:
@@ -178,7 +181,7 @@ class Recipe:
         if changes.get("data.profile", "selection") != "selection":
             changes.setdefault("data.selection", None)
         run = self.run(method, changes, int(seed))
-        if run.name != f"{self.protocol}/{name}" or str(run.config.seed) != seed:
+        if run.name != name or str(run.config.seed) != seed:
             raise UserError(f"target {name}/seed={seed}: is called {run.folder}; ask for that")
         return run
 

@@ -47,7 +47,8 @@ class Plan:
             raise UserError(f"config.yaml: seeds {self.config.seeds} names a seed twice; name each once")
         self.recipe, self._own = read_protocol(self.config)
         self.protocol, self.results = self.recipe.protocol, self.recipe.results
-        self.state = folder_of(self.config.state or f"{self.results}/state", "state")
+        self.shared = Path(self.results).parent.as_posix()
+        self.state = folder_of(self.config.state or f"{self.shared}/state", "state")
         every = load_tables()
         mine = load_own_tables(self.config.tables, every)
         self.tables = tables_of(self.protocol, self._own, every, mine)
@@ -203,7 +204,7 @@ class Plan:
     def _sources(self) -> Sources:
         """The data sets and splits that runs need: planned ones, and each that was typed."""
         runs = [run for table in self.extra for run in self.runs_of(table)]
-        return Sources(f"{self.results}/data", [self.reference, *self.all_runs(), *self.with_parents(runs)])
+        return Sources(f"{self.shared}/data", [self.reference, *self.all_runs(), *self.with_parents(runs)])
 
     def splits(self) -> list[str]:
         """Return the split files of all runs; each is made from its data set's file."""

@@ -10,6 +10,9 @@ from csa_core.methods import METHODS, parse, recipe
 from workflow.declarations import HERE, Protocol, Table, WorkflowConfig
 from workflow.naming import Recipe, tidy
 
+# Folders of the results that are of no protocol alone.
+SHARED = ("benchmarks", "data", "figures", "logs", "partial", "published", "state")
+
 
 def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
     """Return the recipe that a configuration asks for, overrides applied, and what else the protocol says.
@@ -32,7 +35,10 @@ def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
     if config.data_root:
         fields = set_dotted(fields, "data.root", config.data_root)
     _check_every_method(fields, "config.yaml: overrides" if config.overrides else str(path))
-    return Recipe(tidy(path.stem), fields, folder_of(config.results, "results")), own
+    name = tidy(path.stem)
+    if name in SHARED:
+        raise UserError(f"config.yaml: protocol: {path}: results/{name} is a folder of all protocols; rename the file")
+    return Recipe(name, fields, folder_of(f"{folder_of(config.results, 'results')}/{name}", "results")), own
 
 
 def folder_of(name: str, key: str) -> str:

@@ -1,9 +1,9 @@
 """Published results: `python -m workflow.publish draw` redraws all of them, without data and without training.
 
-A folder below results/published holds a config.yaml, laid over the repository's, and of each finished run
-metrics.json, history.csv and provenance.json. `draw` makes tables, figures, claims and the page from these, beside
-them, and brings the blocks of docs/evidence.md and README.md that come from them up to date. `take` copies what has
-finished since from the results of a training into the folder.
+A folder below results/published, named as its protocol, holds a config.yaml, laid over the repository's, and of each
+finished run metrics.json, history.csv and provenance.json. `draw` makes tables, figures, claims and the page from
+these, beside them, and brings the blocks of docs/evidence.md and README.md that come from them up to date. `take`
+copies what has finished since from the results of a training into the folder.
 """
 
 import argparse
@@ -54,16 +54,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def plan_of(folder: Path) -> Plan:
-    """Return the plan of a published folder: config.yaml of the repository with the folder's over it."""
-    where = {"results": os.path.relpath(folder)}  # as a person would write it: tables name what is missing
-    return Plan(load_yaml(CONFIG) | load_yaml(folder / "config.yaml") | where, spell_out=())
+    """Return the plan of a published folder: config.yaml of the repository with the folder's over it.
+
+    Raises:
+        UserError: it is of another protocol than its name says.
+    """
+    where = {"results": os.path.relpath(folder.parent)}  # as a person would write it: tables name what is missing
+    plan = Plan(load_yaml(CONFIG) | load_yaml(folder / "config.yaml") | where, spell_out=())
+    if plan.protocol != folder.name:
+        raise UserError(f"{folder}: its config.yaml is of protocol {plan.protocol}; call the folder so")
+    return plan
 
 
 def _take(args: argparse.Namespace) -> None:
     plan = plan_of(args.folder)
-    for path in sorted((args.results / "runs" / plan.protocol).rglob("metrics.json")):
+    for path in sorted((args.results / plan.protocol / "runs").rglob("metrics.json")):
         metrics = store.read_sealed(path)
-        target = args.folder / path.parent.relative_to(args.results)
+        target = args.folder / path.parent.relative_to(args.results / plan.protocol)
         is_of_this = metrics["digests"]["code"] == plan.code_of(metrics["config"]["method"])
         if not is_of_this or (target / "metrics.json").exists():
             continue

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shlex
 import signal
 import sys
@@ -13,12 +14,13 @@ from typing import Any, TypeVar
 
 from csa_core.config import load_yaml, parse_yaml
 from csa_core.errors import UserError, likely, say, several
-from workflow import fresh
+from workflow import fresh, view
 from workflow.naming import Run
 from workflow.plan import Plan
 
 T = TypeVar("T")
 TABLE = (".csv", ".md", ".tex", ".seeds.csv", ".claims.csv", ".json")
+PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 FIGURE = (".svg", ".pdf", ".png", ".csv")
 
 
@@ -50,7 +52,7 @@ class Asked:
 
     def data(self, wildcards: Any) -> list[str]:
         """Return the files that a data set is made from by other rules: none."""
-        self._again(f"{self._plan.results}/data/{wildcards.data}/dataset.safetensors", fresh.stale_data, wildcards.data)
+        self._again(f"{self._plan.shared}/data/{wildcards.data}/dataset.safetensors", fresh.stale_data, wildcards.data)
         return []
 
     def table(self, wildcards: Any, place: str = "") -> list[str]:
@@ -73,10 +75,35 @@ class Asked:
         self._again(f"{self._plan.results}/figures/contexts.safetensors", fresh.stale_contexts)
         return self._plan.reference.weights
 
+    def shown(self, wildcards: Any) -> str:
+        """Return the protocol's own file, to which the one at the top of the results leads."""
+        plan, name = self._plan, wildcards.shown
+        self._again(f"{plan.shared}/{name}", _leads_elsewhere, name)
+        return f"{plan.results}/{name}"
+
+    def comparison(self, wildcards: Any) -> list[str]:
+        """Return the tables of every protocol that are there: in these results, and those published beside the code."""
+        return or_one_line(_drawn_tables, self._plan)
+
     def _again(self, path: str, is_stale: Callable[..., bool], *what: Any) -> None:
         """Let Snakemake make a file again where it is stale; a job on another machine was told already."""
         if self._workflow.is_main_process and or_one_line(is_stale, self._plan, *what):
             self._workflow.dag.forcefiles.add(path)
+
+
+def _drawn_tables(plan: Plan) -> list[str]:
+    found = [path for top in (Path(plan.shared), PUBLISHED) for path in sorted(top.glob("*/[!.]*.json"))]
+    if len(folders := {str(path.parent) for path in found}) < 2:
+        there = f"of {folders.pop()} alone" if folders else "of no protocol"
+        raise UserError(
+            f"comparison.html: tables {there} are drawn; draw another's: snakemake ... --config protocol=short"
+        )
+    return [str(path) for path in found]
+
+
+def _leads_elsewhere(plan: Plan, name: str) -> bool:
+    link = Path(plan.shared, name)
+    return os.path.lexists(link) and not view.leads_to(link, Path(plan.results))
 
 
 def check_command(config_args: Any, configfiles: Iterable[Any]) -> None:
@@ -128,9 +155,19 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         raise UserError(f"target {target}: {nearest_target(target, plan, [rule.name for rule in rules])}")
 
 
+def shown_names(plan: Plan) -> str:
+    """Return a pattern of the names that may lie at the top of the results, as links to a protocol's files."""
+
+    def one_of(words: Iterable[str]) -> str:
+        return f"({'|'.join(map(re.escape, words))})"
+
+    tables, figures = one_of(plan.tables) + one_of(TABLE), f"figures/[^/]+{one_of(FIGURE)}"
+    return f"(partial/)?{tables}|{figures}|claims\\.csv|report\\.html"
+
+
 def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
     """Return a hint for a target that nothing makes: of the same name, or nearly, wherever it lies."""
-    results = plan.results
+    results = plan.shared
     figures = [f"{results}/figures/{name}{end}" for end in FIGURE for name in [*plan.figures, "contexts"]]
     tables = [f"{results}/{name}{end}" for end in TABLE for name in plan.tables]
     runs = [f"{run.folder}/metrics.json" for run in plan.all_runs()]

@@ -112,7 +112,7 @@ def for_programs(found: Survey, jobs: int) -> dict[str, Any]:
 
 def _cells(standing: RunStatus) -> list[str]:
     """Return one run's line, in cells: how far it is, or why it is not."""
-    name = standing.run.folder.partition(f"/{standing.run.name.partition('/')[0]}/")[2]
+    name = standing.run.folder.partition("/runs/")[2]
     if standing.process:
         accuracies = {"train": standing.train_accuracy, "test": standing.test_accuracy}
         shown = [f"{what} {value:.1%}" if value is not None else "" for what, value in accuracies.items()]

@@ -53,7 +53,7 @@ def local(path: Path) -> Path:
 def contents(path: Path) -> dict[str, bytes]:
     """Return the table and the results of its runs, without what names a time: provenance and TensorBoard's events."""
     timed = ("provenance.json", EVENTS)
-    runs = [file for file in path.glob("results/runs/**/*") if file.is_file() and file.name not in timed]
+    runs = [file for file in path.glob("results/*/runs/**/*") if file.is_file() and file.name not in timed]
     return {str(file.relative_to(path)): file.read_bytes() for file in [*runs, *(path / name for name in MADE)]}
 
 
@@ -103,7 +103,7 @@ def _look(cluster: Cluster, seen: Seen) -> None:
     for line in cluster("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines():
         number, comment = line.split(maxsplit=1)
         name = re.sub(r"^rule_train_wildcards_csa_?(.*)_1$", r"\1", comment.strip())
-        log = seen.path / "results/logs/runs/demo/csa" / name / "seed=1.log"
+        log = seen.path / "results/demo/logs/runs/csa" / name / "seed=1.log"
         if not seen.cancelled and log.exists() and "epoch 1/" in log.read_text():
             cluster("scancel", number)
             seen.cancelled, seen.killed_run = number, name
@@ -122,7 +122,7 @@ def test_table_2_is_that_of_a_local_run(demo: Seen, tmp_path: Path) -> None:
 def test_a_cancelled_job_is_submitted_again_and_continues(demo: Seen, cluster: Cluster) -> None:
     assert "JobState=CANCELLED" in cluster("scontrol", "show", "job", demo.cancelled)
     assert len(demo.submissions) == 10 + 1, "each run once, and the cancelled one again"
-    log = (demo.path / "results/logs/runs/demo/csa" / demo.killed_run / "seed=1.log").read_text()
+    log = (demo.path / "results/demo/logs/runs/csa" / demo.killed_run / "seed=1.log").read_text()
     assert re.search(r"continuing after epoch \d+ of 30", log) and "epoch 1/30" not in log, log
 
 

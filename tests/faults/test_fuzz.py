@@ -261,11 +261,11 @@ def lists(folder: Path, dataset: Dataset, split: Split) -> tuple[Any, Callable[[
 def metrics_files(folder: Path, dataset: Dataset, split: Split) -> tuple[Any, Callable[[Any], object]]:
     shown = table(results=str(folder), seeds=[2])
     shown["rows"] = shown["rows"][1:]
-    shown["rows"][0] |= {"digests": ["demo/ce-2"], "parents": [None]}
-    value = metrics("demo/ce", 2, 1)
+    shown["rows"][0] |= {"digests": ["ce-2"], "parents": [None]}
+    value = metrics("ce", 2, 1)
     value["heads"]["single"] |= {"correct": [8, 8], "images": [10, 10], "confusion": ""}
     value["heads"]["single"]["accuracy"] |= {"all": 0.8, "few": 0.8, "medium": None}
-    path = folder / "runs/demo/ce/seed=2/metrics.json"
+    path = folder / "runs/ce/seed=2/metrics.json"
     path.parent.mkdir(parents=True)
 
     def read(content: bytes) -> None:

@@ -120,11 +120,11 @@ def test_a_table_of_what_cannot_be(case: str, tmp_path: Path) -> None:
     changes, match = SCORES[case]
     shown = table(results=str(tmp_path), seeds=[2])
     shown["rows"] = shown["rows"][1:]
-    shown["rows"][0]["digests"] = ["demo/ce-2"]
-    value = metrics("demo/ce", 2, 1)
+    shown["rows"][0]["digests"] = ["ce-2"]
+    value = metrics("ce", 2, 1)
     value["heads"]["single"]["accuracy"].update(all=0.8, few=0.4, medium=None)
     value["heads"]["single"]["accuracy"].update(changes.get("accuracy", {}))
     value["heads"]["single"].update({key: part for key, part in changes.items() if key != "accuracy"})
-    store.write_json(tmp_path / "runs/demo/ce/seed=2/metrics.json", store.sealed(value))
+    store.write_json(tmp_path / "runs/ce/seed=2/metrics.json", store.sealed(value))
     with pytest.raises(UserError, match=match):
         collect(shown)

@@ -42,13 +42,17 @@ def plan(folder: Path, protocol: str = "tiny", **changes: object) -> Plan:
 @pytest.mark.parametrize("protocol", ["a{b}", "a<b>", "<results>", "{wildcards.run}", "a\x1b[31mb"])
 def test_a_protocol_is_called_what_snakemake_can_name(protocol: str, tmp_path: Path) -> None:
     run = plan(tmp_path, protocol).run("ce", {}, 1)
-    assert not re.search(r"[{}<>\x00-\x1f]", run.folder) and run.folder.startswith("results/runs/")
+    assert (
+        not re.search(r"[{}<>\x00-\x1f]", run.folder)
+        and run.folder.startswith("results/")
+        and "/runs/ce/" in run.folder
+    )
 
 
 def test_the_working_folder_itself_may_hold_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert plan(tmp_path, results=".").results == str(tmp_path) == plan(tmp_path, results="x/..").results
-    assert plan(tmp_path, results="./x").results == "x"
+    assert plan(tmp_path, results=".").shared == str(tmp_path) == plan(tmp_path, results="x/..").shared
+    assert plan(tmp_path, results="./x").results == "x/tiny"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_a_folder_that_cannot_be_one_is_named(key: str, value: str, match: str, 
 def test_the_home_folder_is_the_same_everywhere(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     made = plan(tmp_path, **{key: "~/x"})
-    found = {"results": made.results, "state": made.state, "data_root": made.reference.config.data.root}[key]
+    found = {"results": made.shared, "state": made.state, "data_root": made.reference.config.data.root}[key]
     assert found == str(tmp_path / "home/x")
     from csa_core.cli import _parser
 

@@ -92,7 +92,7 @@ def test_snakemake_alone_killed_leaves_trainers_that_the_next_one_waits_for(tmp_
     assert folder.snakemake("--unlock").returncode == 0
     done = folder.snakemake(RUN)
     assert done.returncode == 0, done.stderr
-    log = (tmp_path / "results/logs/runs/tiny/csa/seed=1.log").read_text(errors="replace")
+    log = (tmp_path / "results/tiny/logs/runs/csa/seed=1.log").read_text(errors="replace")
     assert "is training this run; waiting for it" in log, log
 
 

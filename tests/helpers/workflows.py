@@ -13,7 +13,7 @@ from tests.conftest import ROOT, TINY
 from tests.helpers.inside import run_inside
 from workflow.report.collect import MEASURES
 
-RUN = "results/runs/tiny/csa/seed=1/metrics.json"
+RUN = "results/tiny/runs/csa/seed=1/metrics.json"
 SWEEPS: dict[str, list[Any]] = {
     "threshold": [0.05, 0.06],
     "bank_batches": [1, 4],
@@ -85,13 +85,13 @@ def table(**changes: Any) -> dict[str, Any]:
             "digests": [f"{run}-{seed}" for seed in ACCURACY],
             "parents": [None] * len(ACCURACY),
         }
-        for label, run, paper in (("Ours", "demo/csa", {"all": 45.8}), ("Other", "demo/ce", {}))
+        for label, run, paper in (("Ours", "csa", {"all": 45.8}), ("Other", "ce", {}))
     ]
     shown = {"name": "table0", "title": "A title", "row_name": "Method", "source": "Table 0", "columns": ["all", "few"]}
     facts: dict[str, Any] = {
         "protocol": "demo",
         "overrides": {},
-        "results": "results",
+        "results": "results/demo",
         "seeds": list(ACCURACY),
         "draw": "no",
         "claims": [],

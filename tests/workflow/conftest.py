@@ -15,7 +15,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for number, row in enumerate(table()["rows"]):
         for seed in ACCURACY:
-            folder = tmp_path / "results/runs" / row["run"] / f"seed={seed}"
+            folder = tmp_path / "results/demo/runs" / row["run"] / f"seed={seed}"
             folder.mkdir(parents=True)
             (folder / "metrics.json").write_text(json.dumps(sealed(metrics(row["run"], seed, number))))
     return tmp_path

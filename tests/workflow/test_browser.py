@@ -74,11 +74,17 @@ def shown(results: Path) -> Path:
     declared = table(
         rows=rows, claims=[CLAIM | {"text": "a claim " * 30}] * 7, columns=["all", "few", "balanced", "ece"]
     )
-    write(declared, "results/table0")
-    figures.write("points", declared, "results/figures/table0")
-    arguments = ["results/table0.json", "--figures", "results/figures/table0.svg", "--out", "results/report.html"]
+    write(declared, "results/demo/table0")
+    figures.write("points", declared, "results/demo/figures/table0")
+    arguments = [
+        "results/demo/table0.json",
+        "--figures",
+        "results/demo/figures/table0.svg",
+        "--out",
+        "results/demo/report.html",
+    ]
     assert page.main(arguments) == 0
-    return results / "results/report.html"
+    return results / "results/demo/report.html"
 
 
 def chromium(path: Path, *options: str) -> "subprocess.CompletedProcess[str]":

@@ -36,10 +36,17 @@ def test_everything_lies_where_the_keys_say(tmp_path: Path) -> None:
     assert {path.name for path in (there / "out").iterdir()} == {"data", "logs"}, "nothing is trained to prepare"
     done = snakemake(folder, *(f"{there}/out/{target}" for target in TARGETS), HOME=str(home))
     assert done.returncode == 0, done.stderr
-    run = there / "out/runs/tiny/csa/seed=1"
+    run = there / "out/tiny/runs/csa/seed=1"
     assert json.loads((run / "provenance.json").read_text())["visible_gpus"] in ("0", "1")
     assert {path.name for path in there.iterdir()} == {"out", "scratch"}
-    assert {path.name for path in (there / "out").iterdir()} >= {"runs", "figures", "data", "logs", "table4.csv"}
+    assert {path.name for path in (there / "out").iterdir()} == {
+        "data",
+        "figures",
+        "logs",
+        "table4.csv",
+        "table4.md",
+        "tiny",
+    }
     assert not (there / "out/state").exists() and list((there / "scratch").glob("*/finished.json"))
     assert {path.name for path in work.iterdir()} <= made, "nothing beside Snakemake's own folder"
     # What Snakemake keeps at home of remote sources is its own and empty here.
@@ -52,12 +59,12 @@ def test_everything_lies_where_the_keys_say(tmp_path: Path) -> None:
         [sys.executable, *words], capture_output=True, text=True, cwd=work, env=dict(os.environ, PYTHONPATH=str(ROOT))
     )
     states = {run["run"]: run["state"] for run in json.loads(told.stdout)["runs"]}
-    assert states[str(run)] == "finished" and states[f"{there}/out/runs/tiny/ce/seed=1"] == "pending"
+    assert states[str(run)] == "finished" and states[f"{there}/out/tiny/runs/ce/seed=1"] == "pending"
 
     usual = Folder(tmp_path / "usual")
     usual.write(seeds=[1])
     assert usual.snakemake("results/table4.csv").returncode == 0
-    for name in ("table4.csv", "table4.md", "runs/tiny/csa/seed=1/metrics.json"):
+    for name in ("table4.csv", "table4.md", "tiny/runs/csa/seed=1/metrics.json"):
         assert usual.read(f"results/{name}") == (there / "out" / name).read_bytes(), "the same bytes"
 
 

@@ -36,10 +36,10 @@ def made(tmp_path: Path) -> Path:
         own = {"config": run.digest, "code": plan.code_of(run.config.method)} | digests
         store.write_json(Path(run.folder, "metrics.json"), store.sealed({"digests": own}))
     for table in TABLES:
-        store.write_json(tmp_path / f"results/{table}.json", {"drawn_from": fresh.drawn_from(plan, table)})
+        store.write_json(tmp_path / f"results/tiny/{table}.json", {"drawn_from": fresh.drawn_from(plan, table)})
     for figure, table in (("curves-table4", "table4"), ("figure1", "figure1")):
-        save(Figure(), str(tmp_path / "results/figures" / figure), fresh.drawn_from(plan, table))
-    store.write_tensors(tmp_path / "results/figures/contexts.safetensors", {}, {"run": plan.reference.digest})
+        save(Figure(), str(tmp_path / "results/tiny/figures" / figure), fresh.drawn_from(plan, table))
+    store.write_tensors(tmp_path / "results/tiny/figures/contexts.safetensors", {}, {"run": plan.reference.digest})
     return tmp_path
 
 
@@ -105,10 +105,10 @@ def test_another_drawing_code_makes_what_is_drawn_stale(made: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("runs/tiny/ce/seed=1/metrics.json", {"run"}),
-        ("table4.json", {"table4"}),
-        ("figures/curves-table4.svg", {"curves-table4"}),
-        ("figures/contexts.safetensors", {"contexts"}),
+        ("tiny/runs/ce/seed=1/metrics.json", {"run"}),
+        ("tiny/table4.json", {"table4"}),
+        ("tiny/figures/curves-table4.svg", {"curves-table4"}),
+        ("tiny/figures/contexts.safetensors", {"contexts"}),
         ("data/demo/dataset.safetensors", {"data"}),
     ],
 )
@@ -125,7 +125,7 @@ def test_damaged_is_stale_missing_is_not_and_unreadable_is_said(name: str, wante
 
 
 def test_runs_on_other_data_of_the_same_name_are_stale(made: Path) -> None:
-    rewritten(made / "results/runs/tiny/ce/seed=2/metrics.json", lambda m: m["digests"].update(data="e" * 64))
+    rewritten(made / "results/tiny/runs/ce/seed=2/metrics.json", lambda m: m["digests"].update(data="e" * 64))
     assert stale(plan_of(made)) == {"run"}
 
 

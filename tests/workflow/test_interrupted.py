@@ -25,7 +25,7 @@ def test_the_last_line_says_what_continues_and_no_finished_epoch_is_lost(tmp_pat
     said = process.communicate(timeout=PATIENCE)[1].rstrip().splitlines()[-1]
     continues = f"snakemake {shlex.join(command[3:])}"
     assert said == f"snakemake: interrupted; what is done is kept, and the same command continues: {continues}"
-    log = (tmp_path / "results/logs/runs/tiny/csa/seed=1.log").read_text().splitlines()[-1]
+    log = (tmp_path / "results/tiny/logs/runs/csa/seed=1.log").read_text().splitlines()[-1]
     assert log.startswith("csa_core: interrupted; the same command continues from the last checkpoint, after epoch ")
     assert list(tmp_path.glob("results/state/*/epoch-*.safetensors")), (
         "half a minute had not passed: the signal wrote it"

@@ -15,7 +15,7 @@ from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.workflows import Folder
 from workflow.plan import Plan
 
-RUN = "results/runs/lists/csa/seed=1/metrics.json"
+RUN = "results/lists/runs/csa/seed=1/metrics.json"
 TABLE = "results/table4.csv"
 ENVIRONMENT = {**os.environ, "CSA_CHECKPOINT_SECONDS": "0"}
 
@@ -52,7 +52,7 @@ def test_killed_once_it_ends_with_the_same_table(image_lists: Path, tmp_path: Pa
     assert snakemake(killed, "--unlock").returncode == 0
     done = snakemake(killed, TABLE)
     assert done.returncode == 0, done.stderr
-    log = (killed.path / "results/logs/runs/lists/csa/seed=1.log").read_text()
+    log = (killed.path / "results/lists/logs/runs/csa/seed=1.log").read_text()
     assert "continuing after epoch" in log
     assert killed.read(RUN) == whole.read(RUN) and killed.read(TABLE) == whole.read(TABLE)
     metrics = json.loads(killed.read(RUN))

@@ -16,7 +16,7 @@ PATTERNS = {
     "estimate": "-",
     "table": r"results/(table[1-7]|figure[12]|baselines|encoders)\.(csv|md)",
     "figure": r"results/figures/[a-z_]+[0-9]*(-[a-z0-9]+)?\.(svg|pdf|png|csv)",
-    "train": r"results/runs/demo/[a-z_]+(/[^/]+)?/seed=\d+/metrics.json",
+    "train": r"results/demo/runs/[a-z_]+(/[^/]+)?/seed=\d+/metrics.json",
 }
 RULES = [
     SimpleNamespace(name=name, is_producer=lambda path, form=form: re.fullmatch(form, path) is not None)
@@ -36,8 +36,8 @@ NEAREST = {
     "report.html": "results/report.html",
     "results/claim.csv": "results/claims.csv",
     "estimat": "estimate",
-    "results/runs/demo/csa/threshold=0.35/seed=7": "results/runs/demo/csa/threshold=0.35/seed=7/metrics.json",
-    "results/runs/demo/csa/seed=7/weights.pt": "results/runs/demo/csa/seed=7/metrics.json",
+    "results/demo/runs/csa/threshold=0.35/seed=7": "results/demo/runs/csa/threshold=0.35/seed=7/metrics.json",
+    "results/demo/runs/csa/seed=7/weights.pt": "results/demo/runs/csa/seed=7/metrics.json",
 }
 
 

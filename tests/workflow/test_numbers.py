@@ -56,7 +56,7 @@ def test_an_interval_without_ends_is_none() -> None:
 def test_a_table_and_its_claim_say_the_same_of_one_difference(results: Path) -> None:
     """The table has row less reference, the claim reference less row."""
     for run, value in (("csa", 0.9355), ("ce", 0.9)):
-        for path in results.glob(f"results/runs/demo/{run}/*/metrics.json"):
+        for path in results.glob(f"results/demo/runs/{run}/*/metrics.json"):
             content = read_sealed(path)
             content["heads"]["single"]["accuracy"]["all"] = value
             path.write_text(json.dumps(sealed(content)))

@@ -37,9 +37,9 @@ def spoil(results: Path, change: Any) -> None:
 
 def shown(results: Path, **changes: Any) -> str:
     """Return the page of one table."""
-    write(table(**({"claims": [CLAIM]} | changes)), "results/table0")
-    assert page.main(["results/table0.json", "--out", "results/report.html"]) == 0
-    return (results / "results/report.html").read_text()
+    write(table(**({"claims": [CLAIM]} | changes)), "results/demo/table0")
+    assert page.main(["results/demo/table0.json", "--out", "results/demo/report.html"]) == 0
+    return (results / "results/demo/report.html").read_text()
 
 
 def text_of(html: str) -> str:
@@ -92,12 +92,12 @@ def test_a_claim_about_what_starts_from_guessing_says_so(results: Path) -> None:
     """As Table 6: the encoder is scored by its kNN probe."""
     spoil(results, with_images(0.9))
     for seed in ACCURACY:
-        folder = results / f"results/runs/demo/simsiam/seed={seed}"
+        folder = results / f"results/demo/runs/simsiam/seed={seed}"
         folder.mkdir(parents=True)
         scores = {"accuracy": {"all": 0.099 + seed / 1000}, "images": [100] * 10}
         content = {"predicts": "knn", "heads": {"knn": scores}}
         (folder / "metrics.json").write_text(json.dumps(sealed(content)))
-    rows = [row | {"parent": "demo/simsiam"} for row in table()["rows"]]
+    rows = [row | {"parent": "simsiam"} for row in table()["rows"]]
     said = shown(results, rows=rows).replace("&#39;", "'")
     assert "'Ours', 'Other': starts from simsiam, and its kNN probe is at chance: 10.1 %" in said
     assert "starts from" not in shown(results)
@@ -136,7 +136,7 @@ def test_the_best_is_bold_and_one_seed_tells_nothing(results: Path) -> None:
 
 
 def test_a_partial_result_says_how_many_seeds_each_row_has(results: Path) -> None:
-    (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
+    (results / "results/demo/runs/ce/seed=2/metrics.json").unlink()
     write(table(), "t", partial=True)
     assert "Seeds finished, of 3: Ours 3, Other 2." in Path("t.md").read_text()
 
@@ -154,16 +154,16 @@ def test_a_page_of_what_is_finished_so_far(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(results, lambda path, content: None)
-    (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
-    none = [row | {"run": "demo/none"} for row in table()["rows"]]
+    (results / "results/demo/runs/ce/seed=2/metrics.json").unlink()
+    none = [row | {"run": "none"} for row in table()["rows"]]
     declared = {"table0": table(), "table1": table(name="table1", rows=none)}
-    plan = SimpleNamespace(results="results", usual=list(declared), declaration=declared.__getitem__)
+    plan = SimpleNamespace(results="results/demo", usual=list(declared), declaration=declared.__getitem__)
     monkeypatch.setattr(partial, "read_plan", lambda args: plan)
     assert partial.main([]) == 0 and "1 of 2 tables" in capsys.readouterr().out
-    html = Path("results/partial/report.html").read_text()
+    html = Path("results/demo/partial/report.html").read_text()
     assert "This is a partial report" in html and "Ours 3, Other 2" in html and 'id="table1"' not in html
     for run in re.findall(r'href="([^"#]+json)"', html):
-        assert Path("results/partial", run).is_file()
+        assert Path("results/demo/partial", run).is_file()
     del declared["table0"]
     plan.usual = ["table1"]
     assert partial.main([]) == 2 and "no run is finished yet" in capsys.readouterr().err

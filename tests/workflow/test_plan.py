@@ -29,14 +29,12 @@ def folders(plan: Plan, table: str) -> set[str]:
 
 def test_a_run_is_named_by_what_it_changes() -> None:
     p = plan()
-    assert p.run("csa", {}, 1).folder == "results/runs/demo/csa/seed=1"
-    assert p.run("csa", {"threshold": 0.3}, 2).folder == "results/runs/demo/csa/threshold=0.3/seed=2"
-    assert p.run("csa", {"threshold": 0}, 1).name == "demo/csa/threshold=0.0"
-    assert p.run("csa", {"threshold": 0.8}, 1).name == "demo/csa", "the protocol's own value is no change"
-    assert (
-        p.run("csa", {"mix": ["beta", 2, 2], "bank_batches": 4}, 1).name == "demo/csa/bank_batches=4+mix=beta,2.0,2.0"
-    )
-    assert p.run("csa", {"data.imbalance_ratio": 10}, 1).name == "demo/csa/data.imbalance_ratio=10.0"
+    assert p.run("csa", {}, 1).folder == "results/demo/runs/csa/seed=1"
+    assert p.run("csa", {"threshold": 0.3}, 2).folder == "results/demo/runs/csa/threshold=0.3/seed=2"
+    assert p.run("csa", {"threshold": 0}, 1).name == "csa/threshold=0.0"
+    assert p.run("csa", {"threshold": 0.8}, 1).name == "csa", "the protocol's own value is no change"
+    assert p.run("csa", {"mix": ["beta", 2, 2], "bank_batches": 4}, 1).name == "csa/bank_batches=4+mix=beta,2.0,2.0"
+    assert p.run("csa", {"data.imbalance_ratio": 10}, 1).name == "csa/data.imbalance_ratio=10.0"
 
 
 NAMES = ["csa", "ce", "csa/threshold=0.3", "csa/bank_batches=4+mix=beta,2.0,2.0", "csa/data.split_seed=3"]
@@ -45,22 +43,22 @@ NAMES += ["csa/lr_drops=10,", "csa/lr_drops=,", "csa/lr_drops=8,9", "csa/activat
 
 @pytest.mark.parametrize("name", [*NAMES, "class_balanced/balance_ratio=0.5"])
 def test_a_typed_path_is_a_run(name: str) -> None:
-    assert plan().run_at(name, "7").folder == f"results/runs/demo/{name}/seed=7"
+    assert plan().run_at(name, "7").folder == f"results/demo/runs/{name}/seed=7"
 
 
 @pytest.mark.parametrize("protocol", ["demo", "short", "paper", "imagenet_lt"])
 def test_the_path_of_every_planned_run_is_that_run(protocol: str) -> None:
     p = plan(protocol=protocol, seeds=[1])
     for run in p.all_runs():
-        assert p.run_at(run.name.removeprefix(f"{protocol}/"), "1") == run
+        assert p.run_at(run.name, "1") == run
 
 
 @pytest.mark.parametrize(
     ("name", "seed", "match"),
     [
-        ("csa/threshold=0.30", "1", "is called results/runs/demo/csa/threshold=0.3/seed=1"),
-        ("csa/threshold=0.8", "1", "is called results/runs/demo/csa/seed=1"),
-        ("csa", "01", "is called results/runs/demo/csa/seed=1"),
+        ("csa/threshold=0.30", "1", "is called results/demo/runs/csa/threshold=0.3/seed=1"),
+        ("csa/threshold=0.8", "1", "is called results/demo/runs/csa/seed=1"),
+        ("csa", "01", "is called results/demo/runs/csa/seed=1"),
         ("csa/treshold=0.3", "1", "did you mean 'threshold'"),
         ("csa/threshold=3", "1", "less than or equal to 1"),
         ("csa/threshold", "1", "expected key=value"),
@@ -95,7 +93,7 @@ def test_a_typed_path_brings_its_split_and_a_name_alone_does_not() -> None:
 
 def test_tables_share_runs() -> None:
     p = plan()
-    reference = {f"results/runs/demo/csa/seed={seed}" for seed in (1, 2, 3)}
+    reference = {f"results/demo/runs/csa/seed={seed}" for seed in (1, 2, 3)}
     assert folders(p, "table4") == reference
     assert reference < folders(p, "table2") and len(folders(p, "table2")) == 30
     assert reference < folders(p, "table1")
@@ -105,7 +103,7 @@ def test_a_seed_or_a_value_adds_its_own_runs_alone() -> None:
     more = folders(plan(seeds=[1, 2, 3, 4]), "table2") - folders(plan(), "table2")
     assert {folder[-6:] for folder in more} == {"seed=4"} and len(more) == 10
     other = folders(plan(sweeps=CONFIG["sweeps"] | {"threshold": [0.8, 0.25]}), "table2") - folders(plan(), "table2")
-    assert other == {f"results/runs/demo/csa/threshold=0.25/seed={seed}" for seed in (1, 2, 3)}
+    assert other == {f"results/demo/runs/csa/threshold=0.25/seed={seed}" for seed in (1, 2, 3)}
 
 
 def test_a_change_of_the_protocol_touches_the_runs_that_read_it() -> None:
@@ -114,7 +112,7 @@ def test_a_change_of_the_protocol_touches_the_runs_that_read_it() -> None:
 
     before, after = configs(plan()), configs(plan(overrides={"mix": ["beta", 1.0, 3.0]}))
     changed = {folder for folder in before if before[folder] != after[folder]}
-    assert changed == {f"results/runs/demo/csa/seed={seed}" for seed in (1, 2, 3)}
+    assert changed == {f"results/demo/runs/csa/seed={seed}" for seed in (1, 2, 3)}
     after = configs(plan(overrides={"epochs": 10, "lr_drops": [8, 9]}))
     assert all(before[folder] != after.get(folder) for folder in before)
 
@@ -172,9 +170,9 @@ def test_claims_name_the_papers_rows_whatever_is_swept() -> None:
 def test_a_row_of_more_epochs_drops_its_learning_rate_later() -> None:
     p = plan(overrides={"epochs": 10, "lr_drops": [8, 9]})
     (run,) = {run.name for run in p.runs_of("baselines") if "epochs" in run.name}
-    assert run == "demo/ce/epochs=20+lr_drops=16,18"
+    assert run == "ce/epochs=20+lr_drops=16,18"
     (run,) = {run.name for run in plan(overrides={"lr_schedule": "cosine"}).runs_of("baselines") if "epo" in run.name}
-    assert run == "demo/ce/epochs=60"
+    assert run == "ce/epochs=60"
 
 
 def test_figures_are_named_by_kind_and_table() -> None:
@@ -245,7 +243,7 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("data: {source: folder, root: photos/cats, image_size: 32, profile: as_is}\nmodel: resnet20\n")
     run = plan(protocol=str(path)).run("csa", {}, 1)
-    assert run.folder == "results/runs/mine/csa/seed=1" and (run.data, run.split) == ("folder-cats-32px", "as_is")
+    assert run.folder == "results/mine/runs/csa/seed=1" and (run.data, run.split) == ("folder-cats-32px", "as_is")
     path.write_text("modell: resnet20")
     with pytest.raises(UserError, match="mine.yaml: unknown key 'modell': did you mean 'model'"):
         plan(protocol=str(path))

@@ -41,7 +41,7 @@ def test_summary_is_the_textbooks(results: Path) -> None:
 
 def test_runs_that_started_from_different_runs_of_one_configuration_are_refused(results: Path) -> None:
     def write_with(run: str, parent: str) -> None:
-        path = results / "results/runs" / run / "seed=1/metrics.json"
+        path = results / "results/demo/runs" / run / "seed=1/metrics.json"
         content = read_sealed(path)
         content["digests"]["parent"] = parent * 64
         path.write_text(json.dumps(sealed(content)))
@@ -49,14 +49,14 @@ def test_runs_that_started_from_different_runs_of_one_configuration_are_refused(
     def rows(*parents: str) -> list[dict[str, Any]]:
         return [row | {"parents": [parent, None, None]} for row, parent in zip(table()["rows"], parents, strict=True)]
 
-    write_with("demo/csa", "e")
-    with pytest.raises(UserError, match=r"demo/ce/seed=1/metrics.json: lacks what table row 'Other' needs"):
+    write_with("csa", "e")
+    with pytest.raises(UserError, match=r"ce/seed=1/metrics.json: lacks what table row 'Other' needs"):
         collect(table(rows=rows("encoder", "encoder")))
-    write_with("demo/ce", "f")
-    with pytest.raises(UserError, match=r"parent digest differs from that of .*demo/csa/seed=1/metrics.json"):
+    write_with("ce", "f")
+    with pytest.raises(UserError, match=r"parent digest differs from that of .*demo/runs/csa/seed=1/metrics.json"):
         collect(table(rows=rows("encoder", "encoder")))
     collect(table(rows=rows("encoder", "another")))
-    write_with("demo/ce", "e")
+    write_with("ce", "e")
     collect(table(rows=rows("encoder", "encoder")))
 
 
@@ -86,7 +86,7 @@ def with_scores(results: Path, **more: Any) -> None:
     """Write 200 test images, and other keys, into all metrics; what is callable is asked by run and seed."""
     for row in table()["rows"]:
         for seed in ACCURACY:
-            path = results / f"results/runs/{row['run']}/seed={seed}/metrics.json"
+            path = results / f"results/demo/runs/{row['run']}/seed={seed}/metrics.json"
             content = read_sealed(path)
             content["heads"]["single"]["images"] = [150, 50]
             content |= {key: value(row["run"], seed) if callable(value) else value for key, value in more.items()}
@@ -139,11 +139,11 @@ def test_rows_of_a_sweep_show_the_pooled_interval(results: Path) -> None:
     rows, layout = [], rng.normal(0.9, 0.01, (4, 3))
     for number, accuracies in enumerate(layout):
         rows.append(table()["rows"][0] | {"label": f"r{number}", "pool": 0, "reference": number == 3, "paper": {}})
-        rows[-1] |= {"run": f"demo/{number}", "digests": [f"demo/{number}-{seed}" for seed in ACCURACY]}
+        rows[-1] |= {"run": f"{number}", "digests": [f"{number}-{seed}" for seed in ACCURACY]}
         for seed, value in zip(ACCURACY, accuracies, strict=True):
-            content = metrics(f"demo/{number}", seed, 0)
+            content = metrics(f"{number}", seed, 0)
             content["heads"]["single"]["accuracy"]["all"] = float(value)
-            folder = results / f"results/runs/demo/{number}/seed={seed}"
+            folder = results / f"results/demo/runs/{number}/seed={seed}"
             folder.mkdir(parents=True)
             (folder / "metrics.json").write_text(json.dumps(sealed(content)))
     summary, text = drawn(rows=rows)
@@ -168,16 +168,16 @@ def test_a_table_says_how_its_runs_were_computed(results: Path) -> None:
     assert "how it was computed is not recorded" in drawn()[1]
     text = shown(CPU)
     assert "computed on cpu in bfloat16, not compiled, one thread. Table 0" in text and "MIXED" not in text
-    text = shown(lambda run, seed: CPU | {"precision": "float32"} if (run, seed) == ("demo/ce", 2) else CPU)
+    text = shown(lambda run, seed: CPU | {"precision": "float32"} if (run, seed) == ("ce", 2) else CPU)
     assert "in bfloat16" in text and "(MIXED: 1 of 6 runs in float32 (ce, seed 2))" in text
-    text = shown(lambda run, seed: CPU | {"device": "cuda", "threads": None} if run == "demo/ce" else CPU)
+    text = shown(lambda run, seed: CPU | {"device": "cuda", "threads": None} if run == "ce" else CPU)
     assert "3 of 6 runs on cuda (ce, seed 1; ce, seed 2; ce, seed 3)" in text
     assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: None if seed == 1 else CPU)
 
 
 def test_a_row_that_asks_for_a_precision_is_no_mixture(results: Path) -> None:
-    how = {"demo/csa": CPU, "demo/ce": CPU | {"precision": "float32"}}
-    asked = {"demo/csa": "auto", "demo/ce": "float32"}
+    how = {"csa": CPU, "ce": CPU | {"precision": "float32"}}
+    asked = {"csa": "auto", "ce": "float32"}
     data = {"source": "demo"}
     with_scores(results, computed=lambda r, s: how[r], config=lambda r, s: {"data": data, "precision": asked[r]})
     assert "MIXED" not in drawn()[1]
@@ -208,11 +208,11 @@ def spoil(path: Path, **changes: Any) -> None:
 
 
 TEXT = {"accuracy": dict.fromkeys(GROUPS, "0.9")} | dict.fromkeys(MEASURES, 0.5)
-RUN = Path("results/runs/demo/ce/seed=2/metrics.json")
+RUN = Path("results/demo/runs/ce/seed=2/metrics.json")
 BAD = {
     "missing run": (lambda: RUN.unlink(), "ce/seed=2/metrics.json: cannot be read"),
     "not json": (lambda: RUN.write_text("{"), "ce/seed=2/metrics.json: is not JSON"),
-    "other config": (lambda: spoil(RUN, digests={"config": "x" * 64}), "config digest is xxxxxxxxxxxx, expected demo/"),
+    "other config": (lambda: spoil(RUN, digests={"config": "x" * 64}), "config digest is xxxxxxxxxxxx, expected ce-2"),
     "other code": (lambda: spoil(RUN, digests={"code": "x" * 64}), "code digest is xxxxxxxxxxxx"),
     "other data": (lambda: spoil(RUN, digests={"data": "x" * 64}), "data digest differs from that of"),
     "other split": (lambda: spoil(RUN, digests={"split": "x" * 64}), "split digest differs from that of"),
@@ -248,7 +248,7 @@ def test_a_seed_that_is_named_twice_is_refused(results: Path) -> None:
 def test_a_partial_table_says_so(results: Path) -> None:
     RUN.unlink()
     write(table(), "t", partial=True)
-    assert "PARTIAL: without results/runs/demo/ce/seed=2." in Path("t.md").read_text()
+    assert "PARTIAL: without results/demo/runs/ce/seed=2." in Path("t.md").read_text()
     frame = pd.read_csv("t.csv").set_index(["label", "column"])
     assert frame.loc[("Other", "all"), "seeds"] == 2 and frame.loc[("Ours", "all"), "seeds"] == 3
     assert frame.loc[("Other", "all"), "difference_percent"] == pytest.approx(-10), "seeds 1 and 3 alone are paired"
@@ -267,7 +267,7 @@ def test_a_paper_can_print_the_table(results: Path) -> None:
 def test_each_run_behind_a_table_is_listed(results: Path) -> None:
     write(table(), "t")
     seeds = pd.read_csv("t.seeds.csv")
-    line = seeds[(seeds["run"] == "demo/ce") & (seeds["seed"] == 2) & (seeds["column"] == "all")].iloc[0]
+    line = seeds[(seeds["run"] == "ce") & (seeds["seed"] == 2) & (seeds["column"] == "all")].iloc[0]
     assert line["percent"] == pytest.approx(85)
 
 
@@ -275,7 +275,7 @@ def test_each_row_shows_the_head_that_it_names(results: Path) -> None:
     """As Table 4 does: three rows of one run, a head each."""
     heads = {"uniform": 0.1, "resampling": 0.2, "ensemble": 0.3}
     for seed in ACCURACY:
-        path = results / f"results/runs/demo/csa/seed={seed}/metrics.json"
+        path = results / f"results/demo/runs/csa/seed={seed}/metrics.json"
         content = read_sealed(path) | {"predicts": "resampling"}
         content["heads"] = {
             name: {"accuracy": dict.fromkeys(GROUPS, value)} | dict.fromkeys(MEASURES, value)
@@ -295,7 +295,7 @@ def test_each_row_shows_the_head_that_it_names(results: Path) -> None:
 
 def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path) -> None:
     for seed in ACCURACY:
-        path = results / f"results/runs/demo/ce/seed={seed}/metrics.json"
+        path = results / f"results/demo/runs/ce/seed={seed}/metrics.json"
         spoil(path, digests={"split": "t" * 64}, config={"data": {"source": "demo", "imbalance_ratio": 10.0}})
     values, facts = collect(table())
     assert len(values) > 0 and "Rows differ in their data" in heading(table(), facts)
@@ -308,7 +308,7 @@ def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path)
 def test_curves_have_no_panel_for_what_was_not_recorded(
     recorded: bool, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in results.glob("results/runs/demo/*/seed=*"):
+    for path in results.glob("results/demo/runs/*/seed=*"):
         history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5]})
         history["test_accuracy_single"] = [np.nan, 0.5 if recorded else np.nan]
         history.to_csv(path / "history.csv", index=False)
@@ -321,7 +321,7 @@ def test_curves_have_no_panel_for_what_was_not_recorded(
 
 
 def test_runs_that_train_nothing_have_no_curve(results: Path) -> None:
-    for path in results.glob("results/runs/demo/*/seed=*"):
+    for path in results.glob("results/demo/runs/*/seed=*"):
         history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "test_accuracy_single": [0.4, 0.5]})
         (history[:0] if path.parent.name == "ce" else history).to_csv(path / "history.csv", index=False)
     figure, drawn = curves(table(), collect(table())[0])
@@ -333,7 +333,7 @@ def test_runs_that_train_nothing_have_no_curve(results: Path) -> None:
 
 
 def test_results_without_the_balanced_accuracy_are_read(results: Path) -> None:
-    for path in results.glob("results/runs/demo/ce/seed=*/metrics.json"):
+    for path in results.glob("results/demo/runs/ce/seed=*/metrics.json"):
         content = read_sealed(path)
         del content["heads"]["single"]["balanced"]
         path.write_text(json.dumps(sealed({key: value for key, value in content.items() if key != "sha256"})))
@@ -351,8 +351,8 @@ def test_a_figure_says_how_many_seeds_it_draws(results: Path) -> None:
 
     assert said() == "3 seeds"
     for seed in (2, 3):
-        shutil.rmtree(results / f"results/runs/demo/ce/seed={seed}")
+        shutil.rmtree(results / f"results/demo/runs/ce/seed={seed}")
     assert said() == "1 to 3 seeds"
     for seed in (2, 3):
-        shutil.rmtree(results / f"results/runs/demo/csa/seed={seed}")
+        shutil.rmtree(results / f"results/demo/runs/csa/seed={seed}")
     assert said() == "1 seed"

@@ -41,9 +41,9 @@ def test_five_thousand_runs_have_a_name_each() -> None:
     assert len(folders) == len(set(folders)) == 10 * (500 + 38)
     assert len({run.json for run in runs}) == len(runs)
     assert len(plan.rows("table2")) == 500 and len(plan.runs_of("table2")) == 5000
-    assert folders.count("results/runs/demo/csa/threshold=0.002/seed=9") == 1
+    assert folders.count("results/demo/runs/csa/threshold=0.002/seed=9") == 1
     for run in runs[::500]:
-        name, seed = run.name.removeprefix("demo/"), str(run.config.seed)
+        name, seed = run.name, str(run.config.seed)
         assert plan.run_at(name, seed).json == run.json
 
 
@@ -68,7 +68,7 @@ def test_each_configuration_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> N
         assert calls == counts[-1], "asking again parses nothing"
         for _ in range(2):  # what the rules ask of each job
             for run in runs:
-                plan.run_at(run.name.removeprefix("demo/"), str(run.config.seed))
+                plan.run_at(run.name, str(run.config.seed))
         assert calls <= counts[-1] + len(runs)
     assert counts[1] - counts[0] == 20 * 5, "each run of the sweep once"
 
@@ -178,17 +178,17 @@ def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) ->
         )
     claim: dict[str, Any] = {"text": "ours is better", "section": "C", "kind": "contrast", "interval": "paired"}
     claim |= {side: [{"row": row, "column": "all"}] for side, row in (("more", "Ours"), ("less", "Other"))}
-    write(table(claims=[claim], note="Mind this."), "results/table0")
+    write(table(claims=[claim], note="Mind this."), "results/demo/table0")
     for path in results.rglob("metrics.json"):
         path.unlink()
-    assert page.main(["results/table0.json", "--out", "results/report.html"]) == 0
-    text = (results / "results/report.html").read_text()
+    assert page.main(["results/demo/table0.json", "--out", "results/demo/report.html"]) == 0
+    text = (results / "results/demo/report.html").read_text()
     assert "Mind this." in text and "without a correction over all 1:" in text and "One training split" in text
-    claims = pd.read_csv("results/table0.claims.csv").iloc[0]
+    claims = pd.read_csv("results/demo/table0.claims.csv").iloc[0]
     assert f">{claims['seeds_needed']:.0f} ({claims['seeds_needed_low']:.0f} to" in text
     assert "6 runs, seeds 1, 2, 3" in text and "3.0 hours of training in all, 30.0 minutes a run" in text
     plain = re.sub("<[^>]+>", "", text)
-    assert "seed 1 90.00, seed 2 92.00, seed 3 91.00" in plain and "runs/demo/csa/seed=2/metrics.json" in text
+    assert "seed 1 90.00, seed 2 92.00, seed 3 91.00" in plain and "runs/csa/seed=2/metrics.json" in text
 
 
 def test_what_takes_long_to_import_is_imported_where_it_is_needed() -> None:

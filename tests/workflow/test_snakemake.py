@@ -45,7 +45,7 @@ def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
             inside = groups[line["column"]][labels]
             accuracy = []
             for seed in (1, 2):
-                folder = finished.path / "results/runs" / line["run"] / f"seed={seed}"
+                folder = finished.path / "results/tiny/runs" / line["run"] / f"seed={seed}"
                 logits = safetensors.numpy.load_file(folder / "predictions.safetensors")
                 both = (logits["uniform"] + logits["resampling"]) / 2 if line["head"] == "ensemble" else None
                 chosen = logits[line["head"]] if both is None else both
@@ -59,7 +59,7 @@ def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
 
 
 def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
-    page = finished.read("results/report.html").decode()
+    page = finished.read("results/tiny/report.html").decode()
     assert not re.search(r'(src|href)="(https?:)?//', page), "it must open without a network"
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)  # sorts and filters, and loads nothing
     assert page.count("<script") == 1 and not re.search(r"fetch|import|XMLHttp|https?:|src", script)
@@ -68,7 +68,7 @@ def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
         cells = (finished.path / f"results/{name}.md").read_text().splitlines()[6].split("|")
         assert all(html.escape(cell.strip()) in page for cell in cells), f"{name} differs from its Markdown"
     for run in re.findall(r'href="(runs/[^"]+)"', page):
-        assert (finished.path / "results" / html.unescape(run)).is_file()
+        assert (finished.path / "results/tiny" / html.unescape(run)).is_file()
     assert page.count("data:image/svg+xml;base64,") == 9 and page.count("data:image/png;base64,") == 1
     assert "without the context bank Q" in page and "cannot be told" in page
 
@@ -166,14 +166,14 @@ def test_redrawing_trains_nothing(finished: Folder) -> None:
 
 
 def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> None:
-    runs = finished.path / "results/runs/tiny"
+    runs = finished.path / "results/tiny/runs"
     for seed in (1, 2):
         with safetensors.safe_open(runs / f"simsiam/seed={seed}/weights.safetensors", "numpy") as file:
             digest = json.loads(file.metadata()["csa"])["sha256"]
         for method in ("ce", "class_balanced", "csa"):
             metrics = json.loads((runs / method / f"pretrained=true/seed={seed}/metrics.json").read_text())
             assert metrics["digests"]["parent"] == digest
-    assert "simsiam" not in finished.read("results/logs/runs/tiny/ce/seed=1.log").decode()
+    assert "simsiam" not in finished.read("results/tiny/logs/runs/ce/seed=1.log").decode()
 
 
 def test_a_change_of_the_pretraining_trains_it_and_what_starts_from_it(finished: Folder) -> None:
@@ -192,7 +192,7 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     assert folder.snakemake(RUN).returncode == 0
     assert folder.snakemake("results/partial/table2.csv").returncode == 0
-    assert "PARTIAL: without results/runs/tiny/csa/seed=2, " in (tmp_path / "results/partial/table2.md").read_text()
+    assert "PARTIAL: without results/tiny/runs/csa/seed=2, " in (tmp_path / "results/partial/table2.md").read_text()
     assert folder.jobs("results/table2.csv")["train"] == 3
 
 
@@ -235,7 +235,7 @@ def test_lists_and_mappings_of_the_command_line_have_their_numbers(finished: Fol
 
 
 def test_one_ablation_by_the_path_that_a_person_types(finished: Folder) -> None:
-    target = "results/runs/tiny/csa/activation_map=cam+threshold=0.25/seed=7/metrics.json"
+    target = "results/tiny/runs/csa/activation_map=cam+threshold=0.25/seed=7/metrics.json"
     done = finished.snakemake(target)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(finished.read(target))
@@ -248,7 +248,7 @@ def test_a_deleted_run_comes_back_from_its_state_the_same(finished: Folder) -> N
     done = finished.snakemake(RUN)
     assert done.returncode == 0 and "Fetch from the state, finished before: csa, seed 1" in done.stderr
     assert finished.read(RUN) == before
-    log = (finished.path / "results/logs/runs/tiny/csa/seed=1.log").read_text()
+    log = (finished.path / "results/tiny/logs/runs/csa/seed=1.log").read_text()
     assert "epoch" not in log, "it was trained again"
 
 
@@ -269,8 +269,8 @@ def test_nothing_needs_the_data_to_plan(words: list[str], tmp_path: Path) -> Non
     [
         ([], {"seedz": [1]}, "config.yaml: unknown key 'seedz': did you mean 'seeds'?"),
         ([], {"overrides": {"threshold": 7}}, "overrides: threshold: input should be less than or equal to 1, got 7"),
-        (["results/runs/tiny/csa/threshold=0.050/seed=1/metrics.json"], {}, "is called results/runs/tiny/csa/seed=1"),
-        (["results/runs/tiny/csa/treshold=0.5/seed=1/metrics.json"], {}, "did you mean 'threshold'?"),
+        (["results/tiny/runs/csa/threshold=0.050/seed=1/metrics.json"], {}, "is called results/tiny/runs/csa/seed=1"),
+        (["results/tiny/runs/csa/treshold=0.5/seed=1/metrics.json"], {}, "did you mean 'threshold'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -43,18 +43,18 @@ def plan(**changes: Any) -> Plan:
 def test_a_run_starts_from_the_run_that_a_table_has(method: str, protocol: str) -> None:
     p = plan(protocol=protocol)
     run = p.run(method, {}, 2)
-    assert run.folder == f"results/runs/{protocol}/{method}/seed=2"
+    assert run.folder == f"results/{protocol}/runs/{method}/seed=2"
     assert p.recipe.parent_of(run) == p.run("ce", {}, 2) and run.parent_digest == p.run("ce", {}, 2).digest
-    assert p.parent_files(run) == [f"results/runs/{protocol}/ce/seed=2/weights.safetensors"]
+    assert p.parent_files(run) == [f"results/{protocol}/runs/ce/seed=2/weights.safetensors"]
     on_csa = p.run(method, {"first_stage": "csa", "threshold": 0.3}, 2)
-    assert on_csa.name == f"{protocol}/{method}/first_stage=csa+threshold=0.3"
+    assert on_csa.name == f"{method}/first_stage=csa+threshold=0.3"
     assert p.recipe.parent_of(on_csa) == p.run("csa", {"threshold": 0.3}, 2)
-    assert p.run_at(on_csa.name.removeprefix(f"{protocol}/"), "2") == on_csa
+    assert p.run_at(on_csa.name, "2") == on_csa
     with pytest.raises(UserError, match="threshold has no effect"):
         p.run(method, {"threshold": 0.3}, 2)
     pretrained = p.run(method, {"pretrained": True}, 2)
     chain = [each.name for each in p.with_parents([pretrained])]
-    assert chain[1] == f"{protocol}/ce/pretrained=true" and chain[2] == f"{protocol}/simsiam" and len(chain) == 4
+    assert chain[1] == "ce/pretrained=true" and chain[2] == "simsiam" and len(chain) == 4
 
 
 def test_the_second_stage_is_as_long_as_its_protocol_says() -> None:
@@ -107,7 +107,7 @@ def snakemake(folder: Path, *words: str) -> str:
 @pytest.mark.long
 @pytest.mark.xdist_group("stages")  # one project for all three
 def test_one_first_stage_serves_every_row(project: Path) -> None:
-    runs = project / "results/runs/tiny"
+    runs = project / "results/tiny/runs"
     found = sorted(str(path.parent.parent.relative_to(runs)) for path in runs.rglob("seed=1/metrics.json"))
     assert found == sorted(["ce", "csa", *STAGED, "post_hoc_adjustment/first_stage=csa"])
     digests = {}
@@ -128,7 +128,7 @@ def test_the_table_has_the_numbers_of_the_saved_logits(project: Path) -> None:
     counts = np.array(json.loads(path.read_text())["class_counts"])
 
     def stored(run: str, what: str = "predictions") -> dict[str, np.ndarray]:
-        return safetensors.numpy.load_file(project / f"results/runs/tiny/{run}/seed=1/{what}.safetensors")
+        return safetensors.numpy.load_file(project / f"results/tiny/runs/{run}/seed=1/{what}.safetensors")
 
     prior = np.log(counts / counts.sum())
     ce, csa, head = stored("ce")["single"], stored("csa"), stored("ce", "weights")

@@ -69,7 +69,7 @@ def _start(table: dict[str, Any], row: dict[str, Any]) -> str:
     value, images, chance = (sum(column) / len(scores) for column in zip(*scores, strict=True))
     if not _is_chance(value, images, chance):
         return ""
-    of = row["parent"].split("/")[1]
+    of = row["parent"].split("/")[0]
     return f"starts from {of}, and {PROBES.get(head, 'that')} is at chance: {_against(value, chance)}"
 
 

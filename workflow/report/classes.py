@@ -187,7 +187,10 @@ def _class_labels(table: dict[str, Any], values: pd.DataFrame) -> dict[int, str]
     metrics = read_sealed(folder / "metrics.json")
     numbers = {k: f"class {k}" for k in range(len(metrics["class_counts"]))}
     data = next((each.get("data") for each in table["rows"] if each["run"] == row["run"]), None)
-    for path in (folder / "weights.safetensors", Path(table["results"], "data", str(data), "dataset.safetensors")):
+    for path in (
+        folder / "weights.safetensors",
+        Path(table["results"]).parent / "data" / str(data) / "dataset.safetensors",
+    ):
         try:
             meta = read_header(path)["meta"]
         except (Missing, Damaged, KeyError):

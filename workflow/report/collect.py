@@ -157,7 +157,7 @@ def _is_of(path: Path, digests: dict[str, str]) -> bool:
 
 def _codes(table: dict[str, Any]) -> dict[str, str]:
     """Return the version of the code that the runs of each method carry; one where all have the same."""
-    codes = {row["run"].split("/")[1]: row["code"] for row in table["rows"]}
+    codes = {row["run"].split("/")[0]: row["code"] for row in table["rows"]}
     if len(set(codes.values())) == 1:
         return {"code": next(iter(codes.values()))}
     return {f"code of {method}": code for method, code in codes.items()}

@@ -44,5 +44,5 @@ def _words(key: str, value: Any) -> str:
 
 
 def _names(runs: list[dict[str, Any]]) -> str:
-    names = [f"{run['run'].partition('/')[2]}, seed {run['seed']}" for run in runs]
+    names = [f"{run['run']}, seed {run['seed']}" for run in runs]
     return "; ".join(names[:SHOWN] + ["..."] * (len(names) > SHOWN))

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def write(tables: list[dict[str, Any]], figures: list[dict[str, Any]], results: Path, out: Path) -> None:
     """Write the page of tables, as `workflow.report.on_page` has them, whose runs lie below `results`."""
-    # The appendix's tables first, its figures next, then what it lacks.
-    tables.sort(key=lambda table: (table["name"][:5] != "table", table["name"][:6] != "figure", table["name"]))
+    order = in_order(table["name"] for table in tables)
+    tables.sort(key=lambda table: order.index(table["name"]))
     store.write_bytes(out, render(tables, figures, results, out).encode())
 
 
 def render(tables: list[dict[str, Any]], figures: list[dict[str, Any]], results: Path, out: Path) -> str:
     """Return the page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["signed"] = lambda value: shown(value, signed=True)
-    environment.filters["exact"] = lambda value: shown(value, 2)
-    environment.filters["many"] = lambda value: f"{value:.0f}" if value <= 1000 else "over 1000"
     claims = sorted((claim for table in tables for claim in table["claims"]), key=lambda claim: claim["section"])
     verdicts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in BADGE}
     own = any(table["own_data"] for table in tables)
@@ -73,25 +68,43 @@ def render(tables: list[dict[str, Any]], figures: list[dict[str, Any]], results:
     seeds = sorted({seed for table in tables for _, runs, _ in table["rows"] for seed, _, _ in runs})
     notes = [store.read_json(path.with_name("provenance.json")) for path in paths]
     base = Path(os.path.relpath(results, out.parent)).as_posix()
-    return environment.get_template("page.html.j2").render(
-        page=tables[0],
-        tables=tables,
-        figures=figures,
-        claims=claims,
-        verdicts={name: count for name, count in verdicts.items() if count},
-        badge=BADGE,
-        own=own,
-        partial=any(table["is_partial"] for table in tables),
-        common=common,
-        recipe=recipe(tables, notes, seeds),
-        section=lambda text: text.replace("the appendix", "the paper") if own else text,
-        base="" if base == "." else f"{base}/",
-        style=_asset("page.css"),
-        script=_asset("page.js"),
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            page=tables[0],
+            tables=tables,
+            figures=figures,
+            claims=claims,
+            verdicts={name: count for name, count in verdicts.items() if count},
+            badge=BADGE,
+            own=own,
+            partial=any(table["is_partial"] for table in tables),
+            common=common,
+            recipe=recipe(tables, notes, seeds),
+            section=lambda text: text.replace("the appendix", "the paper") if own else text,
+            base="" if base == "." else f"{base}/",
+            style=asset("page.css"),
+            script=asset("page.js"),
+        )
     )
 
 
-def _asset(name: str) -> Any:
+def environment() -> Environment:
+    """Return what templates are rendered in, with the filters for numbers."""
+    made = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    made.filters["signed"] = lambda value: shown(value, signed=True)
+    made.filters["exact"] = lambda value: shown(value, 2)
+    made.filters["many"] = lambda value: f"{value:.0f}" if value <= 1000 else "over 1000"
+    return made
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of tables as pages have them: the appendix's tables, its figures, then what it lacks."""
+    return sorted(names, key=lambda name: (name[:5] != "table", name[:6] != "figure", name))
+
+
+def asset(name: str) -> Any:
     """Return a file of the project that stands in the page as it is."""
     from markupsafe import Markup
 

@@ -2,9 +2,9 @@ rule data:
     input:
         ASKED.data,
     output:
-        "<results>/data/{data}/dataset.safetensors",
+        "<shared>/data/{data}/dataset.safetensors",
     log:
-        "<results>/logs/data/{data}.log",
+        "<shared>/logs/data/{data}.log",
     resources:
         # With the places of images and lists: a resource, because the same images elsewhere are not read again.
         config=lambda w: or_one_line(PLAN.data_json, w.data),
@@ -22,11 +22,11 @@ rule data:
 
 rule split:
     input:
-        "<results>/data/{data}/dataset.safetensors",
+        "<shared>/data/{data}/dataset.safetensors",
     output:
-        "<results>/data/{data}/{split}.json",
+        "<shared>/data/{data}/{split}.json",
     log:
-        "<results>/logs/data/{data}/{split}.log",
+        "<shared>/logs/data/{data}/{split}.log",
     params:
         config=lambda w: or_one_line(PLAN.split_json, w.data, w.split),
         code=PLAN.data_code,
@@ -46,7 +46,7 @@ rule prepare:
 # Makes no file: decodes every image of the protocol's lists once, and names those that cannot be.
 rule check:
     log:
-        "<results>/logs/check.log",
+        "<shared>/logs/check.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     params:
         config=lambda w: or_one_line(PLAN.data_json, REFERENCE.data),

@@ -14,7 +14,7 @@ rule table:
         drawing=lambda w: PLAN.drawing(w.table),
         prefix=lambda w, output: output.csv.removesuffix(".csv"),
     message:
-        "Table results/{wildcards.table}.csv"
+        "Table {output.csv}"
     shell:
         'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config -'
         " --out {params.prefix:q} > {log:q} 2>&1"
@@ -34,7 +34,7 @@ rule partial:
         prefix=lambda w, output: output[0].removesuffix(".csv"),
         finished=lambda w: PLAN.finished(w.table),
     message:
-        "Partial table results/partial/{wildcards.table}.md"
+        "Partial table {params.prefix}.md"
     shell:
         'printf %s "$CSA_CONFIG" | python -m workflow.report.tables {wildcards.table} --config - --partial'
         " --out {params.prefix:q} > {log:q} 2>&1"
@@ -64,8 +64,8 @@ rule contexts:
     input:
         weights=ASKED.contexts,
         metrics=f"{REFERENCE.folder}/metrics.json",
-        data=f"<results>/data/{REFERENCE.data}/dataset.safetensors",
-        split=f"<results>/data/{REFERENCE.data}/{REFERENCE.split}.json",
+        data=f"<shared>/data/{REFERENCE.data}/dataset.safetensors",
+        split=f"<shared>/data/{REFERENCE.data}/{REFERENCE.split}.json",
     output:
         "<results>/figures/contexts.safetensors",
     log:
@@ -111,7 +111,7 @@ rule claims:
     log:
         "<results>/logs/claims.log",
     message:
-        "Claims results/claims.csv"
+        "Claims {output}"
     shell:
         "python -m workflow.report.claims {input.claims:q} --out {output:q} > {log:q} 2>&1"
 
@@ -128,16 +128,49 @@ rule page:
     log:
         "<results>/logs/report.log",
     message:
-        "Page results/report.html"
+        "Page {output}"
     shell:
         "python -m workflow.report.page {input.tables:q}"
         " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"
 
 
+# What a person types without a protocol's name is a link to that of the protocol in config.yaml.
+rule shown:
+    input:
+        ASKED.shown,
+    output:
+        "<shared>/{shown}",
+    log:
+        "<results>/logs/{shown}.log",
+    params:
+        results=PLAN.results,
+    message:
+        "{output} is {input}"
+    shell:
+        "python -m workflow.view {params.results:q} > {log:q} 2>&1"
+
+
+# Asked for by name: protocols side by side, those whose tables are drawn, and the published ones.
+rule comparison:
+    input:
+        tables=ASKED.comparison,
+        code=REPORT_CODE,
+    output:
+        "<shared>/comparison.html",
+    log:
+        "<shared>/logs/comparison.log",
+    params:
+        folders=lambda w, input: sorted({os.path.dirname(path) for path in input.tables}),
+    message:
+        "Page {output}"
+    shell:
+        "python -m workflow.report.comparison {params.folders:q} --out {output:q} > {log:q} 2>&1"
+
+
 # Trains nothing: how far every run is. Beside a snakemake that runs, `make status` asks without its lock.
 rule status:
     log:
-        "results/logs/status.log",
+        "<results>/logs/status.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     shell:
         'printf %s "$CSA_CONFIG" | python -m workflow.status --config - --cores {threads} | tee {log:q}'

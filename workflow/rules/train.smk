@@ -1,16 +1,12 @@
 rule train:
     input:
-        data=lambda w: f"<results>/data/{ASKED.run(w).data}/dataset.safetensors",
-        split=lambda w: f"<results>/data/{ASKED.run(w).data}/{ASKED.run(w).split}.json",
+        data=lambda w: f"<shared>/data/{ASKED.run(w).data}/dataset.safetensors",
+        split=lambda w: f"<shared>/data/{ASKED.run(w).data}/{ASKED.run(w).split}.json",
         parent=lambda w: or_one_line(PLAN.parent_files, ASKED.run(w)),
     output:
-        expand(
-            "<results>/runs/{protocol}/{{run}}/seed={{seed}}/{file}",
-            protocol=PLAN.protocol,
-            file=RESULTS,
-        ),
+        expand("<results>/runs/{{run}}/seed={{seed}}/{file}", file=RESULTS),
     log:
-        f"<results>/logs/runs/{PLAN.protocol}/{{run}}/seed={{seed}}.log",
+        "<results>/logs/runs/{run}/seed={seed}.log",
     threads: lambda w: PLAN.config.threads * ASKED.run(w).ranks
     resources:
         gpu=lambda w: ASKED.run(w).ranks if GPUS else 0,

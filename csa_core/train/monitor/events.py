@@ -1,4 +1,4 @@
-"""TensorBoard's event file of a run, made from its history: `tensorboard --logdir results/runs`."""
+"""TensorBoard's event file of a run, made from its history: `tensorboard --logdir results/demo/runs`."""
 
 import csv
 import struct

@@ -1,0 +1,122 @@
+"""Set protocols side by side: `python -m workflow.report.comparison results/demo results/published/short --out FILE`.
+
+It shows what each folder's own tables say, where two or more of them have the table. Their data and recipes differ, so
+no difference is taken and nothing is pooled.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from csa_core import store
+from csa_core.errors import UserError, say, untrusted
+from workflow.report.page import BADGE, asset, environment, in_order
+
+COLUMNS = ("All", "Many", "Med.", "Few")
+Drawn = dict[str, dict[str, Any]]  # tables of a protocol by name, as `workflow.report.on_page` has them
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser("python -m workflow.report.comparison", description=__doc__.split("\n\n")[0])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RESULTS/PROTOCOL", help="folders with drawn tables")
+    parser.add_argument("--out", type=Path, required=True, help="page to write")
+    args = parser.parse_args(argv)
+    try:
+        store.write_bytes(args.out, render(args.folders, args.out).encode())
+    except UserError as error:
+        say(f"comparison: {error}")
+        return 2
+    return 0
+
+
+def render(folders: list[Path], out: Path) -> str:
+    """Return the page as HTML.
+
+    Raises:
+        UserError: fewer than two folders have a table in common.
+    """
+    found = {folder: tables for folder in folders if (tables := _drawn(folder))}
+    called = [folder.name for folder in found]
+    protocols = {
+        folder.name if called.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}": tables
+        for folder, tables in found.items()
+    }
+    names = {name for tables in protocols.values() for name in tables}
+    several = [name for name in names if sum(name in tables for tables in protocols.values()) > 1]
+    if not several:
+        there = ", ".join(protocols) or "none of these folders"
+        raise UserError(
+            f"tables of one protocol alone ({there}); draw another's: snakemake --config protocol=short ..."
+        )
+    pages = [os.path.relpath(folder / "report.html", out.parent) for folder in found]
+    first = [
+        {**next(iter(tables.values())), "page": page} for tables, page in zip(protocols.values(), pages, strict=True)
+    ]
+    with untrusted("a table's .json: lacks what the page shows; draw the table again"):
+        return (
+            environment()
+            .get_template("comparison.html.j2")
+            .render(
+                protocols=dict(zip(protocols, first, strict=True)),
+                tables=[_side_by_side(name, protocols) for name in in_order(several)],
+                claims=_claims(protocols),
+                badge=BADGE,
+                style=asset("page.css"),
+                script=asset("page.js"),
+            )
+        )
+
+
+def _drawn(folder: Path) -> Drawn:
+    """Return the tables that lie in a folder; those that a workflow draws have a declaration's digest."""
+    read = (store.read_json(path) for path in sorted(folder.glob("*.json")) if not path.name.startswith("."))
+    return {table["name"]: table for table in read if isinstance(table, dict) and "drawn_from" in table}
+
+
+def _side_by_side(name: str, protocols: dict[str, Drawn]) -> dict[str, Any]:
+    """Return a table's header, and its rows in the order of the protocols: names, then each protocol's cells."""
+    there = {protocol: tables[name] for protocol, tables in protocols.items() if name in tables}
+    rows: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for protocol, table in there.items():
+        places = [table["header"].index(column) for column in COLUMNS if column in table["header"]]
+        for cells, runs, _ in table["rows"]:
+            key = tuple(cells[: table["names"]])
+            rows.setdefault(key, {})[protocol] = [str(len(runs)), *(cells[place] for place in places)]
+    header, widths = [], {}
+    for protocol, table in there.items():
+        columns = ["Seeds", *(column for column in COLUMNS if column in table["header"])]
+        header += [f"{column}, {protocol}" for column in columns]
+        widths[protocol] = len(columns)
+    first = next(iter(there.values()))
+    most = max(map(len, rows))
+    lines = [
+        ([*key, *[""] * (most - len(key))], [cell for p in there for cell in cells.get(p, [""] * widths[p])])
+        for key, cells in rows.items()
+    ]
+    return {
+        "name": name,
+        "title": first["title"],
+        "names": first["header"][: first["names"]],
+        "header": header,
+        "rows": lines,
+    }
+
+
+def _claims(protocols: dict[str, Drawn]) -> list[dict[str, Any]]:
+    """Return each claim with what every protocol says of it; None where it does not judge it."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for protocol, tables in protocols.items():
+        for table in tables.values():
+            for claim in table["claims"]:
+                found.setdefault((claim["section"], claim["claim"]), {})[protocol] = claim
+    return [
+        {"section": section, "claim": text, "judged": {protocol: by.get(protocol) for protocol in protocols}}
+        for (section, text), by in sorted(found.items())
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
