@@ -56,6 +56,12 @@ LATER: dict[str, dict[str, Any]] = {
     "csa, mixup": {"uniform_mixup": 1.0},
     "csa, box": {"activation_map": "box"},
 }
+# Those that start from the run `ce`.
+STAGED: dict[str, dict[str, Any]] = {
+    "crt": {"method": "crt", "second_stage": {"epochs": 3, "lr": 0.05, "lr_drops": [2]}},
+    "lws": {"method": "lws", "second_stage": {"epochs": 3, "lr": 0.05, "lr_drops": [2]}},
+    "mislas": {"method": "mislas", "mislas": {"epochs": 3}},
+}
 LISTS = {"data.train_list": "a/train.txt", "data.test_list": "a/test.txt"}
 SOURCES: dict[str, dict[str, Any]] = {
     "cifar100": {},
@@ -112,6 +118,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "class_balanced": {"method": "class_balanced"},
     "logit_adjustment": {"method": "logit_adjustment"},
     **LATER,
+    **STAGED,
     "simsiam": {"method": "simsiam", "pretraining": RECIPE | {"sam": "none"}},
     "sam": {"method": "simsiam", "pretraining": RECIPE | {"sam": "sam"}},
     "rwsam": {"method": "simsiam", "pretraining": RECIPE | {"sam": "rwsam"}},
@@ -159,7 +166,7 @@ def test_a_configuration_has_the_digest_that_it_had() -> None:
 
 
 def test_what_came_later_keeps_its_digest_from_then_on() -> None:
-    found = {name: parse(fields, "test").digest() for name, fields in LATER.items()}
+    found = {name: parse(fields, "test").digest() for name, fields in (LATER | STAGED).items()}
     assert found == golden("later configurations", found)
 
 
@@ -167,15 +174,15 @@ def test_what_came_later_keeps_its_digest_from_then_on() -> None:
 def trained(dataset: Dataset, split: Split) -> dict[str, tuple[list[float], dict[str, str]]]:
     """The first losses of each run, and a digest of each part of its last state."""
     found = {}
-    encoder: store.Tensors = {}
+    networks: dict[str, store.Tensors] = {}
     for name, changes in RUNS.items():
         config = tiny(**changes)
-        run = Run(config, dataset, split, torch.device("cpu"), encoder if name == "rwsam" else None)
+        parent = "simsiam" if name == "rwsam" else "ce" if name in STAGED else ""
+        run = Run(config, dataset, split, torch.device("cpu"), networks.get(parent))
         rows = [train_epoch(run, epoch) for epoch in range(config.total_epochs)]
         losses = [row[key] for row in rows[:2] for key in ("loss", "resampling_loss") if key in row]
         state = run.state()
-        if name == "simsiam":
-            encoder = {key.removeprefix("network/"): array for key, array in state.items()}
+        networks[name] = {key.removeprefix("network/"): array for key, array in state.items()}
         state = {key.removeprefix("method/"): array for key, array in state.items()}
         parts = {part: hashlib.sha256() for part in sorted({key.partition("/")[0] for key in state})}
         for key, array in sorted(state.items()):
