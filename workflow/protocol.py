@@ -102,9 +102,14 @@ def paper_heading(config: WorkflowConfig, own: Protocol) -> str | None:
     return own.paper_values if is_recipe and overrides.get("data.source") not in ("demo", "cifar10") else None
 
 
+def protocol_files() -> dict[str, Path]:
+    """Return the files of the project's own protocols by name."""
+    return {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
+
+
 def _file_of(protocol: str) -> Path:
     """Return the file of a protocol, which is named, or given by its path."""
-    known = {path.stem: path for path in (HERE / "protocols").glob("*.yaml")}
+    known = protocol_files()
     path = known.get(protocol, Path(protocol))
     if path.stem in known and protocol not in known:
         raise UserError(f"config.yaml: protocol: {path} has the name of a protocol of the project; rename it")

@@ -17,6 +17,7 @@ from csa_core.errors import UserError, likely, say, several
 from workflow import fresh, view
 from workflow.naming import Run
 from workflow.plan import Plan
+from workflow.protocol import protocol_files
 
 T = TypeVar("T")
 TABLE = (".csv", ".md", ".tex", ".seeds.csv", ".claims.csv", ".json")
@@ -147,7 +148,13 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
 
     for target in targets:
         path = target if Path(target).is_absolute() else os.path.relpath(target)
-        if is_made(path) or Path(target).exists():
+        if is_made(path):
+            continue
+        if other := _other_protocol(path, plan):
+            name = other if other in protocol_files() else f"FOLDER/{other}.yaml"
+            hint = f"add --config protocol={name} behind it"
+            raise UserError(f"target {target}: is of protocol {other}, and config.yaml says {plan.protocol}; {hint}")
+        if Path(target).exists():
             continue
         for folder in (Path(path), Path(path).parent):  # of a run, whose results are asked for by one name
             if is_made(f"{folder}/metrics.json"):
@@ -163,6 +170,13 @@ def shown_names(plan: Plan) -> str:
 
     tables, figures = one_of(plan.tables) + one_of(TABLE), f"figures/[^/]+{one_of(FIGURE)}"
     return f"(partial/)?{tables}|{figures}|claims\\.csv|report\\.html"
+
+
+def _other_protocol(path: str, plan: Plan) -> str | None:
+    """Return the other protocol whose folder a target lies in; None where it is in none."""
+    folder, _, rest = path.removeprefix(f"{plan.shared}/").partition("/")
+    known = [*protocol_files(), *(each.parent.name for each in Path(plan.shared).glob("*/runs"))]
+    return folder if rest and path.startswith(plan.shared) and folder in known and folder != plan.protocol else None
 
 
 def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:

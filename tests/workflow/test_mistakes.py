@@ -53,6 +53,21 @@ def test_a_target_like_nothing_says_what_there_is() -> None:
         check_targets(["xyzzy"], RULES, plan())
 
 
+@pytest.mark.parametrize("target", ["results/short/table2.csv", "results/photos/runs/csa/seed=1/metrics.json"])
+def test_a_target_of_another_protocol_says_so(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where it is there: nothing would see whether it is out of date."""
+    monkeypatch.chdir(tmp_path)
+    Path("results/photos/runs/csa/seed=1").mkdir(parents=True)
+    Path("results/photos/runs/csa/seed=1/metrics.json").touch()
+    other = target.split("/")[1]
+    name = {"short": "short", "photos": "FOLDER/photos.yaml"}[other]
+    with pytest.raises(
+        UserError, match=f"of protocol {other}, and config.yaml says demo; add --config protocol={name}"
+    ):
+        check_targets([target], RULES, plan())
+    check_targets(["results/table2.csv"], RULES, plan())
+
+
 @pytest.mark.parametrize("target", ["all", "results/table2.csv", "./results//table2.csv", "README.md"])
 def test_targets_that_are_made_or_there(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
