@@ -17,7 +17,7 @@ import importlib.util
 import io
 import os
 import random
-import signal
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.USub: ast.UAdd,
 }  # fmt: skip
 SECONDS = 300
-"""Longer than the tests of any file take: a change that makes them hang is noticed, too."""
+"""Of CPU time, longer than the tests of any file take: a change that makes them loop for ever is noticed, too."""
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -87,7 +87,7 @@ def is_noticed(name: str, tree: ast.Module, path: Path, tests: list[str]) -> boo
     """Run the tests on a changed module, in a fork of this process; return whether one failed or hung."""
     child = os.fork()
     if child == 0:
-        signal.alarm(SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             sys.meta_path.insert(0, Changed(name, ast.fix_missing_locations(tree), path))
