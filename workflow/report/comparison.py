@@ -13,6 +13,7 @@ from typing import Any
 from csa_core import store
 from csa_core.errors import UserError, say, untrusted
 from workflow.report.page import BADGE, asset, environment, in_order
+from workflow.report.verdicts import NOT_RUN
 
 COLUMNS = ("All", "Many", "Med.", "Few")
 Drawn = dict[str, dict[str, Any]]  # tables of a protocol by name, as `workflow.report.on_page` has them
@@ -77,36 +78,29 @@ def _drawn(folder: Path) -> Drawn:
 
 
 def _side_by_side(name: str, protocols: dict[str, Drawn]) -> dict[str, Any]:
-    """Return a table's header, and its rows in the order of the protocols: names, then each protocol's cells."""
+    """Return a table's headings, and its rows in the order of the protocols: names, then a cell for each heading."""
     there = {protocol: tables[name] for protocol, tables in protocols.items() if name in tables}
-    rows: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    found: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for protocol, table in there.items():
-        places = [table["header"].index(column) for column in COLUMNS if column in table["header"]]
         for cells, runs, _ in table["rows"]:
-            key = tuple(cells[: table["names"]])
-            rows.setdefault(key, {})[protocol] = [str(len(runs)), *(cells[place] for place in places)]
-    header, widths = [], {}
-    for protocol, table in there.items():
-        columns = ["Seeds", *(column for column in COLUMNS if column in table["header"])]
-        header += [f"{column}, {protocol}" for column in columns]
-        widths[protocol] = len(columns)
+            own = found.setdefault(tuple(cells[: table["names"]]), {})
+            own |= {(heading, protocol): cell for heading, cell in zip(table["header"], cells, strict=True)}
+            own["Seeds", protocol] = str(len(runs))
+    # One measure after the other, so that what is compared stands together.
+    keys = [(column, protocol) for column in ("Seeds", *COLUMNS) for protocol in there]
+    keys = [key for key in keys if any(key in own for own in found.values())]
     first = next(iter(there.values()))
-    most = max(map(len, rows))
-    lines = [
-        ([*key, *[""] * (most - len(key))], [cell for p in there for cell in cells.get(p, [""] * widths[p])])
-        for key, cells in rows.items()
-    ]
     return {
         "name": name,
         "title": first["title"],
         "names": first["header"][: first["names"]],
-        "header": header,
-        "rows": lines,
+        "header": [f"{column}, {protocol}" for column, protocol in keys],
+        "rows": [(names, [own.get(key, "") for key in keys]) for names, own in found.items()],
     }
 
 
 def _claims(protocols: dict[str, Drawn]) -> list[dict[str, Any]]:
-    """Return each claim with what every protocol says of it; None where it does not judge it."""
+    """Return each claim that a protocol has run, with what every one says of it; None where it has no such claim."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for protocol, tables in protocols.items():
         for table in tables.values():
@@ -115,6 +109,7 @@ def _claims(protocols: dict[str, Drawn]) -> list[dict[str, Any]]:
     return [
         {"section": section, "claim": text, "judged": {protocol: by.get(protocol) for protocol in protocols}}
         for (section, text), by in sorted(found.items())
+        if any(claim["verdict"] != NOT_RUN for claim in by.values())
     ]
 
 
