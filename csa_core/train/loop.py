@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Options:
     capture: str = "auto"
     """auto replays steps as CUDA graphs where that is possible, no does not."""
     wait: bool = False
-    """Wait for a process that trains this run, or fills this folder, in place of refusing; not with several ranks."""
+    """Wait for a process that trains this run, or fills this folder, in place of refusing."""
 
 
 def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options: Options) -> dict[str, Any]:
@@ -82,8 +83,12 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     folder = options.state / store.digest(digests)[:24]
     for each in (folder, out):
         store.make_folder(each)
-    # One rank holds the lock, reads and writes; the others train with it.
-    with hold(folder, out, options.wait and ranks() == 1) if rank() == 0 else nullcontext():
+    # One rank holds the lock, reads and writes; the others train with it. While it waits it tells them so, as nobody
+    # may be kept waiting by a peer for more than some minutes.
+    waiting = partial(decided_by_first_rank, False, device)
+    with hold(folder, out, options.wait, waiting) if rank() == 0 else nullcontext():
+        while not decided_by_first_rank(rank() == 0, device):
+            pass
         if options.retrain and rank() == 0:
             for path in [*checkpoint.find(folder), folder / "finished.json"]:
                 store.remove(path)
