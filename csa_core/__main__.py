@@ -1,7 +1,12 @@
-"""`python -m csa_core`: see `csa_core.cli`."""
+"""`csa` and `python -m csa_core`: see `csa_core.cli`."""
 
 import sys
 
-from csa_core.cli import main
+from csa_core.interrupt import end_at_once
 
-sys.exit(main())
+end_at_once("csa_core")
+
+from csa_core.cli import main  # noqa: E402 - its imports take a second
+
+if __name__ == "__main__":
+    sys.exit(main())

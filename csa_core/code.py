@@ -14,7 +14,7 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 AROUND = {
     *("__init__.py", "__main__.py", "cli.py", "code.py", "commands.py"),
-    *("errors.py", "files.py", "layout.py", "store.py"),
+    *("errors.py", "files.py", "interrupt.py", "layout.py", "store.py"),
     *("compare.py", "export.py", "finished.py", "use.py"),
     *("data/cifar.py", "data/demo.py", "data/folder.py", "data/listfile.py", "data/same.py"),
     *("data/selection.py", "data/sources.py"),

@@ -15,8 +15,8 @@ from tests.helpers.patience import PATIENCE
 from workflow.schema import REFERENCE, SCHEMA, TABLE_SCHEMA, reference, schema, table_schema
 
 LAYERS = [
-    *("errors", "files", "layout", "store", "config", "vision", "ops", "data", "models", "evaluation", "methods"),
-    *("use", "export", "compare", "code", "train", "commands", "finished", "cli", "__main__"),
+    *("interrupt", "errors", "files", "layout", "store", "config", "vision", "ops", "data", "models", "evaluation"),
+    *("methods", "use", "export", "compare", "code", "train", "commands", "finished", "cli", "__main__"),
 ]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))
 WORKFLOW = sorted((ROOT / "workflow").rglob("*.py"))
@@ -142,7 +142,7 @@ def test_torchvision_is_imported_in_one_place() -> None:
 @pytest.mark.parametrize("path", WORKFLOW, ids=lambda p: p.name)
 def test_the_workflow_uses_configuration_and_files_of_the_package_alone(path: Path) -> None:
     inner = {name.split(".")[1] for name in imported(path) if name.startswith("csa_core.")}
-    assert inner <= {"code", "config", "errors", "files", "layout", "methods", "store"}
+    assert inner <= {"code", "config", "errors", "files", "interrupt", "layout", "methods", "store"}
 
 
 @pytest.mark.parametrize("path", MODULES + WORKFLOW, ids=lambda p: p.name)

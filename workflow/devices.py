@@ -37,9 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         say(f"devices: {error}")
         return 2
-    except KeyboardInterrupt:
-        say("devices: interrupted; nothing was begun")
-        return 130
 
 
 def take(count: int, devices: list[str], folder: Path) -> list[str]:

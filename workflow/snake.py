@@ -1,4 +1,4 @@
-"""What the Snakefile alone needs: errors as Snakemake should end on them, and values as it should have read them."""
+"""What the Snakefile alone needs: what a plan answers to rules, targets that are made, values as they were meant."""
 
 import atexit
 import os
@@ -6,37 +6,22 @@ import re
 import shlex
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
-from csa_core.config import load_yaml, parse_yaml
+from csa_core.config import parse_yaml
 from csa_core.errors import UserError, likely, say, several
 from workflow import fresh, view
+from workflow.command_line import or_one_line
 from workflow.naming import Run
 from workflow.plan import Plan
 from workflow.protocol import protocol_files
 
-T = TypeVar("T")
 TABLE = (".csv", ".md", ".tex", ".seeds.csv", ".claims.csv", ".json")
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 FIGURE = (".svg", ".pdf", ".png", ".csv")
-
-
-def or_one_line(function: Callable[..., T], *args: Any) -> T:
-    """Call `function` for a rule; on bad input print its one line and exit with 2.
-
-    Snakemake itself would show a traceback and exit with 1.
-    """
-    try:
-        return function(*args)
-    except UserError as error:
-        say(f"snakemake: {error}")
-    except OSError as error:
-        say(f"snakemake: {error.filename}: cannot be read ({error.strerror})")
-    sys.exit(2)
 
 
 class Asked:
@@ -105,31 +90,6 @@ def _drawn_tables(plan: Plan) -> list[str]:
 def _leads_elsewhere(plan: Plan, name: str) -> bool:
     link = Path(plan.shared, name)
     return os.path.lexists(link) and not view.leads_to(link, Path(plan.results))
-
-
-def check_command(config_args: Any, configfiles: Iterable[Any]) -> None:
-    """See that nothing is given twice, on the command line or in a file; Snakemake would take the last.
-
-    Raises:
-        UserError: naming the key.
-    """
-    keys = Counter(str(arg).partition("=")[0] for arg in config_args or ())
-    for key, count in keys.items():
-        if count > 1:
-            raise UserError(f"--config: {key} is given {count} times; give it once")
-    for path in configfiles:
-        if str(path).endswith((".yaml", ".yml")):
-            load_yaml(path)
-
-
-def requested() -> list[str]:
-    """Return the targets of the command line, as Snakemake's own parser reads it; it tells a Snakefile of none."""
-    program = Path(sys.argv[0])
-    if program.stem != "snakemake" and program.parent.name != "snakemake":
-        return []  # another program drives Snakemake
-    from snakemake.cli import get_argument_parser  # type: ignore[import-untyped]
-
-    return list(get_argument_parser().parse_known_args(sys.argv[1:])[0].targets)
 
 
 def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> None:

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -33,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for a program: all runs as one JSON object")
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="show it again and again, so often")
     args = parser.parse_args(argv)
+    if args.watch is not None:  # Ctrl-C is how it is ended
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         plan = read_plan(args)
         with suppress(KeyboardInterrupt):

@@ -8,8 +8,9 @@ sound checkpoint, the start.
 
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Options:
     capture: str = "auto"
     """auto replays steps as CUDA graphs where that is possible, no does not."""
     wait: bool = False
-    """Wait for a process that trains this run, or fills this folder, in place of refusing; not with several ranks."""
+    """Wait for a process that trains this run, or fills this folder, in place of refusing."""
 
 
 def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options: Options) -> dict[str, Any]:
@@ -82,8 +83,12 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     folder = options.state / store.digest(digests)[:24]
     for each in (folder, out):
         store.make_folder(each)
-    # One rank holds the lock, reads and writes; the others train with it.
-    with hold(folder, out, options.wait and ranks() == 1) if rank() == 0 else nullcontext():
+    # One rank holds the lock, reads and writes; the others train with it. While it waits it tells them so, as nobody
+    # may be kept waiting by a peer for more than some minutes.
+    waiting = partial(decided_by_first_rank, False, device)
+    with hold(folder, out, options.wait, waiting) if rank() == 0 else nullcontext():
+        while not decided_by_first_rank(rank() == 0, device):
+            pass
         if options.retrain and rank() == 0:
             for path in [*checkpoint.find(folder), folder / "finished.json"]:
                 store.remove(path)
@@ -92,8 +97,9 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
                 run = Run(config, dataset, split, device, weights)
                 run.is_compiled = compile_where_it_pays(run, options.compile)
                 run.replay = run.replay if options.capture == "auto" else None
-                history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds)
-                finish(run, folder, digests, history, seconds)
+                with checkpoint.no_epoch_lost(folder) as unsaved:
+                    history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds, unsaved)
+                    finish(run, folder, digests, history, seconds)
         elif rank() == 0:
             print(f"csa_core: finished before: the results are taken from {folder}", file=sys.stderr)
         if rank() == 0:
@@ -109,11 +115,16 @@ def _publish(folder: Path, out: Path) -> None:
 
 
 def _train_epochs(
-    run: Run, out: Path, folder: Path, digests: dict[str, str], checkpoint_seconds: float
+    run: Run,
+    out: Path,
+    folder: Path,
+    digests: dict[str, str],
+    checkpoint_seconds: float,
+    unsaved: checkpoint.Unsaved,
 ) -> tuple[list[Row], float]:
     """Train what is left of the epochs; return the history of all and the seconds spent on all.
 
-    What ends it early carries a note that says where the run will continue.
+    The last one is saved as the others are: its evaluation may take as long as they do.
     """
     epochs, every = run.config.total_epochs, run.config.evaluate_every
     # Rank 0 first: it throws out damaged ones, and the others then find what it found.
@@ -133,8 +144,6 @@ def _train_epochs(
         progress.say(f"continuing after epoch {first} of {epochs}")
     live = Live(run, folder, out, digests, history, before, progress.say) if rank() == 0 else None
     start = saved = time.monotonic()
-    unsaved: tuple[int, store.Tensors, dict[str, Any]] | None = None
-    """The last epoch's state, while no checkpoint holds it: within an epoch the network is somewhere else."""
     try:
         for epoch in range(first, epochs):
             row = train_epoch(run, epoch)
@@ -144,24 +153,19 @@ def _train_epochs(
             run.method.check(history)
             now = time.monotonic()
             meta = {"history": list(history), "seconds": before + now - start, "digests": digests}
-            if epoch + 1 < epochs and decided_by_first_rank(now - saved >= checkpoint_seconds, run.device):
+            # Of several ranks a signal ends each at once, so their last epoch is saved in any case.
+            is_due = now - saved >= checkpoint_seconds or (ranks() > 1 and epoch + 1 == epochs)
+            if decided_by_first_rank(is_due, run.device):
                 if rank() == 0:
                     checkpoint.save(folder, epoch + 1, run.state(), meta)
-                unsaved, saved = None, now
-            elif epoch + 1 < epochs and ranks() == 1:  # of several, a signal ends each at once
-                unsaved = epoch + 1, run.state(), meta
+                unsaved.last, saved = None, now
+            elif ranks() == 1:
+                unsaved.last = epoch + 1, run.state(), meta
             progress.epoch(epoch + 1, row)
             if live:
                 live.epoch()
         if said := run.method.remark(history):
             progress.say(said)
-    except BaseException as error:
-        if unsaved and not isinstance(error, Exception):  # a signal: no epoch that has ended is lost
-            with suppress(UserError):
-                checkpoint.save(folder, *unsaved)
-        done = [int(path.stem.partition("-")[2]) for path in checkpoint.find(folder)]
-        error.add_note(f"from the last checkpoint, after epoch {done[0]}" if done else "from the start")
-        raise
     finally:
         progress.close()
         if live:

@@ -29,7 +29,8 @@ CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+# A job that is put back into the queue starts again after so many seconds, and not after two minutes.
+AuthInfo=socket={folder}/munge.socket,cred_expire=30
 CryptoType=crypto/munge
 StateSaveLocation={folder}/controller
 SlurmdSpoolDir={folder}/node
@@ -157,12 +158,17 @@ class Cluster:
 
     def devices(self) -> dict[str, str]:
         """Return the GPUs that trainers see now, by the number of their job."""
-        seen = {}
+        trainers = self.trainers().values()
+        return {each["SLURM_JOB_ID"]: each.get("CUDA_VISIBLE_DEVICES", "none") for each in trainers}
+
+    def trainers(self) -> dict[int, dict[str, str]]:
+        """Return the processes that train, or wait for one that does, and the environment of each."""
+        found = {}
         for pid, variables in self.processes().items():
             with suppress(OSError):
                 if b"csa_core\0train" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    seen[variables["SLURM_JOB_ID"]] = variables.get("CUDA_VISIBLE_DEVICES", "none")
-        return seen
+                    found[pid] = variables
+        return found
 
     def __call__(self, *words: str) -> str:
         """Run a command of SLURM; return what it says."""

@@ -1,11 +1,15 @@
-"""Table 2 through a live slurmctld and slurmd: a cancelled job, GPUs, arrays and groups; the bytes of a local run."""
+"""Table 2 through a live slurmctld and slurmd: a cancelled job, GPUs, arrays and groups; the bytes of a local run.
+
+The cluster keeps no accounts of jobs: `sacct` fails, as does what asks for several clusters.
+"""
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import yaml
 from csa_core.train.monitor.events import EVENTS
 from tests.cluster.slurm import Cluster, missing
 from tests.conftest import ROOT, TINY
+from tests.helpers.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.slurm,
@@ -172,3 +177,127 @@ def test_many_small_runs_are_one_submission(
     assert all(word in submission for word in asks), submission
     assert ("--gpus" in submission) == ("--gpus=1" in asks)
     assert contents(tmp_path) == expected
+
+
+LONG = "results/tiny/runs/csa/seed=1/metrics.json"
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """One run of half a minute and more: its configuration, and what a local run makes of it."""
+    path = tmp_path_factory.mktemp("lasting")
+    (path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"epochs": 200, "lr_drops": [], "evaluate_every": 0}))
+    config = {"protocol": str(path / "tiny.yaml"), "seeds": [1]}
+    alone = folder(path / "local", config)
+    done = subprocess.run(command(LONG, "--cores", "1", seconds=600), cwd=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return config, results(alone)
+
+
+def results(path: Path) -> dict[str, bytes]:
+    """Return the results of the long run, without what names a time."""
+    files = [file for file in (path / LONG).parent.iterdir() if file.name not in ("provenance.json", EVENTS)]
+    return {file.name: file.read_bytes() for file in files}
+
+
+@dataclass
+class Watched:
+    """A Snakemake that submits the long run, and the trainers of its jobs as they were seen to have its lock."""
+
+    cluster: Cluster
+    path: Path
+    env: dict[str, str]
+    submitted: int
+    process: "subprocess.Popen[bytes]"
+    together: int = 0
+    """The most processes that were seen to write checkpoints of the run at one time."""
+
+    def until(self, holds: Callable[[], bool], complaint: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, complaint
+            self.together = max(self.together, len(holders(self.cluster)))
+            time.sleep(0.3)
+
+    def jobs(self) -> dict[str, str]:
+        """Return the numbers and states of all jobs that were submitted for the run."""
+        lines = self.cluster("squeue", "--noheader", "--states=all", "--sort=i", "--format=%i %T %Z").splitlines()
+        found = dict(line.split()[:2] for line in lines if line.split()[2] == str(self.path))
+        return dict(sorted(found.items(), key=lambda item: int(item[0])))
+
+    def has_checkpoint(self) -> bool:
+        return any(self.path.glob("results/state/*/epoch-*.safetensors"))
+
+
+def holders(cluster: Cluster) -> set[int]:
+    """Return the trainers that hold the lock of a run's state now, by what the system says of locks."""
+    locked = {line.split()[4] for line in Path("/proc/locks").read_text().splitlines() if "FLOCK" in line}
+    return {pid for pid in cluster.trainers() if str(pid) in locked}
+
+
+@pytest.fixture
+def watched(cluster: Cluster, lasting: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path) -> Iterator[Watched]:
+    env = {**cluster.env, "CSA_CHECKPOINT_SECONDS": "1"}
+    path, before = folder(tmp_path, lasting[0]), len(cluster.submissions())
+    with (path / "said").open("wb") as said:
+        words = command(LONG, *ON_SLURM, seconds=0)[4:]  # `timeout` would hand a signal on twice
+        process = subprocess.Popen(words, cwd=path, env=env, stdout=said, stderr=said)
+    try:
+        yield Watched(cluster, path, env, before, process)
+    finally:
+        process.terminate()
+        process.wait()
+        cluster("scancel", "--user=root")
+
+
+def test_this_cluster_keeps_no_accounts_of_jobs(cluster: Cluster) -> None:
+    """As of the clusters that the guide speaks of: what the plugin asks by default is answered by an error."""
+    for words in ("sacct -X --clusters all", "squeue --clusters=all", "scancel --clusters=all 1"):
+        assert subprocess.run(words.split(), env=cluster.env, capture_output=True).returncode != 0, words
+
+
+def test_an_interrupted_snakemake_cancels_its_jobs_and_continues(
+    watched: Watched, lasting: tuple[dict[str, Any], dict[str, bytes]]
+) -> None:
+    watched.until(watched.has_checkpoint, "a checkpoint")
+    watched.process.send_signal(signal.SIGINT)
+    assert watched.process.wait(PATIENCE) != 0
+    watched.until(lambda: set(watched.jobs().values()) == {"CANCELLED"}, f"cancelled: {watched.jobs()}")
+    last = (watched.path / "said").read_text().rstrip().splitlines()[-1]
+    assert last.startswith("snakemake: interrupted; what is done is kept"), last
+    again = command(LONG, *ON_SLURM, seconds=600)
+    done = subprocess.run(again, cwd=watched.path, env=watched.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continuing after epoch" in (watched.path / "results/tiny/logs/runs/csa/seed=1.log").read_text()
+    assert results(watched.path) == lasting[1]
+
+
+def test_a_job_that_slurm_puts_back_is_not_submitted_a_second_time(
+    watched: Watched, lasting: tuple[dict[str, Any], dict[str, bytes]]
+) -> None:
+    watched.until(watched.has_checkpoint, "a checkpoint")
+    (number,) = watched.jobs()
+    watched.cluster("scontrol", "requeue", number)
+    watched.until(lambda: watched.process.poll() is not None, "the end")
+    assert watched.process.returncode == 0, (watched.path / "said").read_text()
+    assert "Restarts=1" in watched.cluster("scontrol", "show", "job", number)
+    assert len(watched.cluster.submissions()) - watched.submitted == 1 and watched.together == 1
+    assert "continuing after epoch" in (watched.path / "results/tiny/logs/runs/csa/seed=1.log").read_text()
+    assert results(watched.path) == lasting[1]
+
+
+def test_a_job_put_back_while_snakemake_has_submitted_it_again(
+    watched: Watched, lasting: tuple[dict[str, Any], dict[str, bytes]]
+) -> None:
+    watched.until(watched.has_checkpoint, "a checkpoint")
+    (first,) = watched.jobs()
+    watched.cluster("scancel", first)
+    watched.until(lambda: list(watched.jobs().values()) == ["CANCELLED", "RUNNING"], "the second try")
+    watched.cluster("scontrol", "requeue", first)
+    watched.cluster("scontrol", "update", f"JobId={first}", "StartTime=now")
+    watched.until(lambda: list(watched.jobs().values()) == ["RUNNING"] * 2, f"both at once: {watched.jobs()}")
+    watched.until(lambda: len(watched.cluster.trainers()) == 2, "both trainers")
+    watched.until(lambda: set(watched.jobs().values()) == {"COMPLETED"}, f"both end well: {watched.jobs()}")
+    assert watched.process.wait(PATIENCE) == 0, (watched.path / "said").read_text()
+    assert watched.together == 1
+    assert results(watched.path) == lasting[1]

@@ -17,7 +17,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.ops.bank import ContextBank, bank_bytes
-from tests.conftest import ROOT, TINY, Cli, tiny
+from tests.conftest import ROOT, TINY, Cli, tiny, tiny_fields
 from tests.helpers.patience import PATIENCE
 
 SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
@@ -128,6 +128,82 @@ def test_a_signal_ends_it_within_a_step_and_says_where_it_will_continue(
     )
     first = again.stdout.splitlines()[0]
     assert again.returncode == 0 and first == f"step {epoch} 1", again.stderr
+
+
+IN_TRAINING = ("train", "run.yaml", "--out", "out", "--threads", "1", "--device", "cpu")
+COMMANDS = {
+    "csa_core": ("keys",),
+    "workflow.status": (),
+    "workflow.estimate": (),
+    "workflow.publish": ("draw", "nothere"),
+    "workflow.devices": ("--state", "devices", "0", "--", "true"),
+    "workflow.schema": ("--help",),
+    "workflow.report.tables": ("table2", "--out", "table2"),
+    "workflow.report.figures": ("figure1", "--out", "figure1"),
+    "workflow.report.claims": ("nothere.csv", "--out", "claims.csv"),
+    "workflow.report.page": ("nothere.json", "--out", "report.html"),
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "every"),
+    [
+        *((module, words, 60) for module, words in list(COMMANDS.items())[:3]),
+        *(pytest.param(module, words, 9, marks=pytest.mark.slow) for module, words in COMMANDS.items()),
+        pytest.param("csa_core", IN_TRAINING, 80, marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_while_a_command_imports_what_it_needs(
+    module: str, words: tuple[str, ...], every: int, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    said.mkdir()
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(TINY))
+    start = "csa_core.cli" if module == "csa_core" else "argparse"
+    script = [sys.executable, "-m", "tests.helpers.interrupted", start, str(every), str(said), module, *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, timeout=PATIENCE)
+    files = sorted(said.iterdir())
+    assert len(files) > 2
+    for file in files:
+        assert file.name.endswith(":130"), f"{file.name}: {file.read_text()}"
+        program = module.partition(".")[0]
+        assert file.read_text() == f"{program}: interrupted; the same command continues where it stands\n"
+
+
+IN_THE_END = """
+import os, signal, sys
+from csa_core import cli
+from csa_core.train.state import results
+whole = results.{function}
+def signalled(*words, **named):
+    os.kill(os.getpid(), signal.SIGINT)
+    return whole(*words, **named)
+results.{function} = signalled
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("every", ["0", "1000"])
+@pytest.mark.parametrize("function", ["make_metrics", "describe"])
+@pytest.mark.parametrize("method", ["csa", pytest.param("ce", marks=pytest.mark.long)])
+def test_a_signal_in_the_final_evaluation_loses_no_epoch(
+    method: str, function: str, every: str, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny_fields(method=method)))
+    words = ["train", str(tmp_path / "run.yaml"), "--threads", "1", "--checkpoint-seconds", every, "--out"]
+    script = IN_THE_END.format(function=function)
+    command = [sys.executable, "-c", script, *words, str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 130, done.stderr
+    said = "csa_core: interrupted; the same command continues from the last checkpoint, after epoch 5"
+    assert done.stderr.splitlines()[-1] == said
+    again = cli(*words, tmp_path / "out")
+    assert again.returncode == 0 and "continuing after epoch 5 of 5" in again.stderr, again.stderr
+    assert "epoch 5/5: " not in again.stderr, "nothing is trained again"
+    assert not list((tmp_path / "out").glob("state/*/epoch-*"))
+    assert cli(*words, tmp_path / "whole").returncode == 0
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
 
 
 GROWTH = """

@@ -57,6 +57,27 @@ def test_who_waits_gets_the_folder_afterwards(
     assert "is filling this folder; waiting for it" in capfd.readouterr().err
 
 
+def test_who_waits_lets_others_know_each_time_that_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rank 0 of several does: the others ask it meanwhile, and would give up where it kept silent."""
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.01)
+    asked = threading.Event(), threading.Event()
+
+    def meanwhile() -> None:
+        asked[asked[0].is_set()].set()
+
+    def second() -> None:
+        with lock.hold(tmp_path, tmp_path / "out", wait=True, meanwhile=meanwhile):
+            pass
+
+    (tmp_path / "out").mkdir()
+    thread = threading.Thread(target=second)
+    with lock.hold(tmp_path, tmp_path / "out"):
+        thread.start()
+        assert all(event.wait(PATIENCE) for event in asked)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
 def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
     (tmp_path / ".x.json.123.tmp").write_text("left by a killed writer")
     (tmp_path / ".y.json.123-0123abcd.tmp").write_text("another's")

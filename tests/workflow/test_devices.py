@@ -1,6 +1,7 @@
 """Jobs and the GPUs that they are given: a made-up list of devices, real processes and real locks."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE, wait_until
 from workflow.declarations import WorkflowConfig
-from workflow.devices import main, present
+from workflow.devices import present
 
 # Writes one line when it starts and one when it ends: time, what happened, devices.
 JOB = """
@@ -115,13 +116,15 @@ def test_devices_are_those_of_the_drivers_tool(tmp_path: Path, monkeypatch: pyte
     assert present(WorkflowConfig()) == []
 
 
-def test_an_interrupt_while_it_waits_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*arguments: object) -> list[str]:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("workflow.devices.take", interrupted)
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert main(["--of", "0", "--state", str(tmp_path), "1", "--", "true"]) == 130
-    assert capfd.readouterr().err == "devices: interrupted; nothing was begun\n"
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sees by its files that a process waits")
+def test_an_interrupt_while_it_waits_is_one_line(tmp_path: Path) -> None:
+    first = start(tmp_path, 1, "0", seconds=60)
+    wait_until((tmp_path / "lines").exists, "the first job")
+    second = start(tmp_path, 1, "0")
+    files = Path(f"/proc/{second.pid}/fd")
+    wait_until(lambda: any(str(file.resolve()).endswith("-turn") for file in files.iterdir()), "the second job's turn")
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=PATIENCE) == 128 + signal.SIGINT
+    assert (tmp_path / "said").read_text() == "workflow: interrupted; the same command continues where it stands\n"
+    first.kill()
+    first.wait()

@@ -1,15 +1,20 @@
 """Mistakes on snakemake's command line: one line, with the nearest right word."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.cli import main  # type: ignore[import-untyped]
 
 from csa_core.errors import UserError
+from tests.conftest import ROOT
+from tests.helpers.inside import run_inside
 from tests.helpers.workflows import Folder
 from tests.workflow.test_plan import plan
-from workflow.snake import check_command, check_targets
+from workflow.command_line import check_command
+from workflow.snake import check_targets
 
 PATTERNS = {
     "all": "-",
@@ -22,6 +27,7 @@ RULES = [
     SimpleNamespace(name=name, is_producer=lambda path, form=form: re.fullmatch(form, path) is not None)
     for name, form in PATTERNS.items()
 ]
+BOMB = "[" + ", ".join(["&a [x, x]", *(f"&{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefgh"))]) + "]"
 NEAREST = {
     "results/tabel2.csv": "results/table2.csv",
     "table2": "results/table2.csv",
@@ -95,6 +101,12 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         (["all", "--config", "threshold=0.5"], "write it in overrides: --config 'overrides={threshold: 0.5}'"),
         (["all", "--config", "sweeps={treshold: [0.5]}"], "sweeps.treshold: no table has this sweep, did you mean"),
         (["all", "--config", "seeds=[1]", "seeds=[2]"], "--config: seeds is given 2 times"),
+        (["--config", "overrides.lr=0.1"], "a key within a key is written as --config 'overrides={lr: 0.1}'"),
+        (["--config", "overrides.data.root=x"], "is written as --config 'overrides={data: {root: x}}'"),
+        (["--config", "1seeds=2"], "--config 1seeds=2: '1seeds' is no key, did you mean 'seeds'?"),
+        (["--config", "results/table2.csv"], "is no KEY=VALUE; if it is a target, targets come first"),
+        (["--config", f"sweeps={BOMB}"], "--config sweeps: is not valid YAML: its aliases stand for more than"),
+        (["--config", "seeds=[1"], "--config seeds: line 1 is not valid YAML"),
     ],
 )
 def test_snakemake_itself_says_so(words: list[str], message: str, tmp_path: Path) -> None:
@@ -102,3 +114,36 @@ def test_snakemake_itself_says_so(words: list[str], message: str, tmp_path: Path
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and last.startswith("snakemake: ") and message in last, done.stderr
     assert "Traceback" not in done.stderr and "MissingRule" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothere.yaml", None, "nothere.yaml: cannot be read (no such file); check the path"),
+        ("nothere.json", None, "nothere.json: cannot be read (no such file); check the path"),
+        ("table2.csv", None, "table2.csv: holds no keys with their values; if it is a target, targets come first"),
+        ("table2.csv", "protocol,label\ndemo,a: b: c\n", "if it is a target, targets come first"),
+        ("bomb.yaml", f"sweeps: {BOMB}", "bomb.yaml: is not valid YAML: its aliases stand for more than"),
+        ("deep.json", "[" * 100_000, "deep.json: is not JSON"),
+        ("list.yaml", "[1, 2]", "list.yaml: holds no keys with their values"),
+        ("empty.yaml", "", "empty.yaml: holds no keys with their values"),
+    ],
+)
+@pytest.mark.parametrize("profile", ["default", "slurm"])
+def test_a_configfile_that_is_none(profile: str, name: str, content: str | None, message: str, tmp_path: Path) -> None:
+    folder, path = Folder(tmp_path), tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    words = [str(path) if word.endswith("mine.yaml") else word for word in folder.words()]
+    done = run_inside(main, [*words, "--workflow-profile", f"profiles/{profile}"], ROOT, program="snakemake")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("snakemake: --configfile") and message in last, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    done = Folder(tmp_path).snakemake("--dry-run", "results/table2.csv")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".snakemake/cache").is_dir()

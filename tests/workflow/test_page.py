@@ -101,7 +101,7 @@ def test_a_claim_about_what_starts_from_guessing_says_so(results: Path) -> None:
     said = shown(results, rows=rows).replace("&#39;", "'")
     assert "'Ours', 'Other': starts from simsiam, and its kNN probe is at chance: 10.1 %" in said
     assert "starts from" not in shown(results)
-    elsewhere = [row | {"parent": "demo/elsewhere"} for row in table()["rows"]]
+    elsewhere = [row | {"parent": "elsewhere"} for row in table()["rows"]]
     assert "starts from" not in shown(results, rows=elsewhere), "what is not here says nothing"
 
 

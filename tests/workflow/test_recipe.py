@@ -34,7 +34,7 @@ def test_three_steps_to_a_new_ablation(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = pd.read_csv(copy / "results/mask_exponent.csv", dtype={"label": str})
     assert result["label"].unique().tolist() == ["1.0", "2.0"]
-    assert result["run"].unique().tolist() == ["tiny/csa/mask_exponent=1.0", "tiny/csa"]
+    assert result["run"].unique().tolist() == ["csa/mask_exponent=1.0", "csa"]
 
     # A change of the drawing code draws again and trains nothing; one of the trainer trains again,
     # and one of its comments does not.

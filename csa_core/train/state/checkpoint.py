@@ -1,12 +1,45 @@
 """Checkpoints of an unfinished run: the last two, each whole and checked, or not there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from csa_core import store
-from csa_core.errors import Damaged
+from csa_core.errors import Damaged, UserError
 
 KEEP = 2
+
+
+@dataclass
+class Unsaved:
+    """The epochs done, the state after them and its meta, while no checkpoint holds them."""
+
+    last: tuple[int, store.Tensors, dict[str, Any]] | None = None
+
+
+@contextmanager
+def no_epoch_lost(folder: Path) -> Iterator[Unsaved]:
+    """Write what is still unsaved when a signal ends the block; whatever ends it gets a note that says what continues.
+
+    Within an epoch the network is somewhere else, so who trains puts a copy here at the end of each.
+    """
+    unsaved = Unsaved()
+    try:
+        yield unsaved
+    except BaseException as error:
+        if unsaved.last and _is_signal(error) and not (folder / "finished.json").exists():
+            with suppress(UserError):
+                save(folder, *unsaved.last)
+        done = [int(path.stem.partition("-")[2]) for path in find(folder)]
+        error.add_note(f"from the last checkpoint, after epoch {done[0]}" if done else "from the start")
+        raise
+
+
+def _is_signal(error: BaseException | None) -> bool:
+    """Whether a signal is behind it, which may surface as something else where it meets decoding workers."""
+    return error is not None and (not isinstance(error, Exception) or _is_signal(error.__cause__ or error.__context__))
 
 
 def save(folder: Path, epoch: int, tensors: store.Tensors, meta: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,36 +16,41 @@ LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def hold(state: Path, out: Path, wait: bool = False) -> Iterator[None]:
+def hold(state: Path, out: Path, wait: bool = False, meanwhile: Callable[[], object] = bool) -> Iterator[None]:
     """Hold the locks of a run's state and of the folder for its results; the system takes them back however we end.
 
     Who holds them is alone in both, so that temporary files there are of writers that were killed, and go.
 
     Args:
         wait: for a process that holds one, in place of refusing.
+        meanwhile: is called again and again while it waits, to let others know.
 
     Raises:
         UserError: another process holds one, or a folder cannot be written to.
     """
     # The state first, whoever asks: two that wait can never wait for each other.
-    with _locked(state, "", "is training this run", wait), _locked(out, ".", "is filling this folder", wait):
+    waits = meanwhile if wait else None
+    with _locked(state, "", "is training this run", waits), _locked(out, ".", "is filling this folder", waits):
         for folder in (state, out):
             store.remove_abandoned(folder)
         yield
 
 
 @contextmanager
-def _locked(folder: Path, prefix: str, does: str, wait: bool) -> Iterator[None]:
+def _locked(folder: Path, prefix: str, does: str, meanwhile: Callable[[], object] | None) -> Iterator[None]:
     """Hold the lock file of a folder; its name, and that of the one that says who holds it, begin with `prefix`."""
     lock, note = FileLock(folder / f"{prefix}lock"), folder / f"{prefix}holder.json"
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if not wait:
+            if meanwhile is None:
                 raise UserError(f"{folder}: {_holder(note)} {does}; wait for it or stop it") from None
             say(f"csa_core: {folder}: {_holder(note)} {does}; waiting for it")
-            lock.acquire(poll_interval=LOOK_SECONDS)
+            while not lock.is_locked:
+                meanwhile()
+                with suppress(Timeout):
+                    lock.acquire(timeout=LOOK_SECONDS, poll_interval=LOOK_SECONDS / 2)
     except OSError as error:
         raise UserError(f"{folder}/{prefix}lock: cannot be written ({error.strerror}); choose another place") from None
     try:

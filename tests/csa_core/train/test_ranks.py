@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from csa_core import store
 from csa_core.data.ranks import gather_rows
 from csa_core.methods import parse
+from csa_core.train.state.lock import hold
 from tests.conftest import ROOT, TINY, Cli, listed, tiny_fields
 from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.runs import results
@@ -138,6 +140,39 @@ def test_a_signal_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert log.splitlines()[-1] == "csa_core: interrupted; the same command continues from the last checkpoint"
     assert "Traceback" not in log and not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+IMPATIENT = """
+import datetime, sys
+import torch.distributed as dist
+from csa_core.cli import main
+whole = dist.init_process_group
+dist.init_process_group = lambda backend: whole(backend, timeout=datetime.timedelta(seconds=15))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.long
+def test_ranks_wait_for_another_trainer_for_longer_than_they_wait_for_each_other(tmp_path: Path) -> None:
+    """`tests/faults/test_sharing.py` shows in no time that rank 0 tells the others so."""
+    config, out = write(TINY | {"ranks": 2}, tmp_path / "run.yaml"), tmp_path / "out"
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    words = [str(tmp_path / "impatient.py"), "train", str(config), "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, *TORCHRUN, "localhost:0", *words, "--threads", "2"]
+    for folder in ("another", "out"):
+        (tmp_path / folder).mkdir()
+    with hold(tmp_path / "another", out):
+        refused = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+        assert f"process {os.getpid()} on" in refused.stderr and "is filling this folder; wait for it" in refused.stderr
+        waits = [*command, "--wait"]
+        process = subprocess.Popen(waits, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        said = next(line for line in process.stderr if "is filling this folder" in line)
+        assert said.endswith("; waiting for it\n")
+        time.sleep(30)
+        assert process.poll() is None and not (out / "metrics.json").exists()
+    log = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0 and (out / "metrics.json").exists(), log
 
 
 @pytest.mark.parametrize(
