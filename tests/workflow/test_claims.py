@@ -144,6 +144,14 @@ def test_the_pooled_interval_is_that_of_least_squares() -> None:
     assert estimate.mean == pytest.approx(contrast @ solved) and estimate.error == pytest.approx(error)
 
 
+def test_without_spread_or_seeds_there_is_no_interval() -> None:
+    """Rows and seeds that only add up leave rounding, which is no spread."""
+    layout = np.array([45.1, 46.2, 47.3])[:, None] + np.array([0.1, 0.2, 0.7])
+    assert np.isnan(pooled(layout, np.array([1.0, -1.0, 0.0])).error)
+    nothing = paired(np.array([]))
+    assert np.isnan(nothing.mean) and np.isnan(nothing.error) and nothing.seeds == 0
+
+
 def test_pooled_intervals_hold_the_truth_and_are_shorter() -> None:
     weights = np.array([1.0, -1.0] + [0.0] * 8)
     together = [pooled(layout, weights).interval(0.95) for layout in layouts(2000)]
