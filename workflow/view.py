@@ -1,27 +1,25 @@
 """The top of the results: `python -m workflow.view results/demo` shows one protocol there.
 
-`results/table2.csv` is a link to `results/demo/table2.csv`, and `results/report.html` a page that leads to that of the
-demo. All lead to one protocol, so that what lies side by side is of one; what leads to another goes.
+`results/table2.csv` is a link to `results/demo/table2.csv`, and `results/report.html` is the demo's page with the paths
+of its runs as they are from there. All are of one protocol, so that what lies side by side is; another's go.
 """
 
 import argparse
+import html
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from csa_core.errors import UserError, say
 
 FOLDERS = ("", "figures", "partial")  # of a protocol, that are shown
-PAGE = """<!doctype html>
-<meta charset="utf-8">
-<meta http-equiv="refresh" content="0; url={url}">
-<title>The report of one protocol</title>
-<p><a href="{url}">The report</a> of the protocol that was last asked for.</p>
-"""
+OF_PROTOCOL = re.compile(rb'<meta name="protocol" content="(.*?)">')
+TO_RUN = re.compile(rb'href="((?:\.\./)*)runs/')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,63 +36,69 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(folder: Path) -> None:
-    """Let the top of the results lead to all tables, figures and pages of a protocol's folder, and to no other's.
+    """Let the top of the results show all tables, figures and pages of a protocol's folder, and no other's.
 
     Raises:
         UserError: the file system has no links.
     """
     results = folder.parent
-    for place in _places(results):
-        if (target := _read(place)) is None:
-            continue
-        other = results / Path(os.path.relpath(place.parent / target, results)).parts[0]
-        if other != folder and leads_to(place, other):
+    for place in _files(results):
+        if _protocol(place, results) not in (None, folder.name):
             place.unlink(missing_ok=True)
-    for path in _places(folder):
+    for path in _files(folder):
         place = results / path.relative_to(folder)
-        if path.is_file() and not leads_to(place, folder):
+        if not leads_to(place, folder):
             place.parent.mkdir(exist_ok=True)
-            _write(place, _target(place, folder))
+            _write(place, path, folder.name)
 
 
 def leads_to(place: Path, folder: Path) -> bool:
-    """Whether a file at the top of the results leads to the one of the same name in a protocol's folder."""
-    return _read(place) == _target(place, folder)
+    """Whether a file at the top of the results is, as it is now, that of the same name in a protocol's folder."""
+    path = folder / place.relative_to(folder.parent)
+    if place.suffix != ".html":
+        return place.is_symlink() and str(place.readlink()) == _target(place, path)
+    with suppress(FileNotFoundError):
+        return not place.is_symlink() and place.read_bytes() == _page(path, folder.name)
+    return False
 
 
-def _target(place: Path, folder: Path) -> str:
-    """Return where a file at the top leads, relative, so that the results can be moved as a whole."""
-    return os.path.relpath(folder / place.relative_to(folder.parent), place.parent)
-
-
-def _places(folder: Path) -> Iterator[Path]:
-    """Yield what is there of a protocol's folder or of the top, but for files half written."""
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield what is there of a protocol's folder or at the top, but for files half written."""
     return (path for name in FOLDERS for path in (folder / name).glob("[!.]*") if path.is_symlink() or path.is_file())
 
 
-def _read(place: Path) -> str | None:
-    """Return where a file at the top leads, None where it is another one."""
+def _protocol(place: Path, results: Path) -> str | None:
+    """Return the protocol that a file at the top is of, None where it is a file of another kind."""
     if place.is_symlink():
-        return str(place.readlink())
-    if place.suffix == ".html" and place.is_file() and place.stat().st_size < 2**14:
-        url = re.search('url=([^"]*)"', text := place.read_text(errors="replace"))
-        return unquote(url[1]) if url and text == PAGE.format(url=url[1]) else None
+        name = Path(os.path.relpath(place.parent / place.readlink(), results)).parts[0]
+        return name if leads_to(place, results / name) else None
+    if place.suffix == ".html" and (found := OF_PROTOCOL.search(place.read_bytes())):
+        return html.unescape(found[1].decode(errors="replace"))
     return None
 
 
-def _write(place: Path, target: str) -> None:
-    """Let a file lead there, at once: another job may do the same."""
+def _target(place: Path, path: Path) -> str:
+    """Return where a link leads, relative, so that the results can be moved as a whole."""
+    return os.path.relpath(path, place.parent)
+
+
+def _page(path: Path, protocol: str) -> bytes:
+    """Return a protocol's page as it is at the top: whole, so that it can be passed on."""
+    return TO_RUN.sub(rb'href="\g<1>' + quote(protocol).encode() + b"/runs/", path.read_bytes())
+
+
+def _write(place: Path, path: Path, protocol: str) -> None:
+    """Write one file at the top, at once: another job may do the same."""
     try:
         with tempfile.TemporaryDirectory(prefix=".view-", dir=place.parent) as beside:
             new = Path(beside, place.name)
-            if place.suffix == ".html":  # the links of a page are relative to where it is opened
-                new.write_text(PAGE.format(url=quote(target)))
+            if place.suffix == ".html":
+                new.write_bytes(_page(path, protocol))
             else:
-                new.symlink_to(target)
+                new.symlink_to(_target(place, path))
             new.replace(place)
     except OSError as error:
-        where = os.path.normpath(place.parent / target)
-        raise UserError(f"{place}: cannot lead to {where} ({error.strerror}); read that file instead") from None
+        raise UserError(f"{place}: cannot lead to {path} ({error.strerror}); read that file instead") from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The top of the results leads to one protocol, and a mixture cannot be read there."""
 
+import html
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -14,18 +16,27 @@ def made(results: Path, protocol: str, *names: str) -> Path:
     for name in names:
         path = results / protocol / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{name} of {protocol}")
+        path.write_text(text(name, protocol))
     return results / protocol
 
 
+def text(name: str, protocol: str, top: bool = False) -> str:
+    """Return the content of a protocol's file, or of what is at the top for it."""
+    if not name.endswith(".html"):
+        return f"{name} of {protocol}"
+    to_runs = ("../" if "/" in name else "") + (f"{quote(protocol)}/" if top else "") + "runs"
+    head = f'<meta name="protocol" content="{html.escape(protocol)}">'
+    return f'{head}<a href="{to_runs}/csa/seed=1/metrics.json">seed 1</a> <a href="#table1">table1</a>'
+
+
 def tops(results: Path) -> dict[str, str]:
-    """Return what a person reads at the top, following a page that leads elsewhere as a browser would."""
-    found = {}
-    for path in [*results.glob("*.*"), *results.glob("figures/*"), *results.glob("partial/*")]:
-        text = path.read_text() if path.exists() else "nothing"
-        url = re.search('content="0; url=(.*)"', text)
-        found[path.relative_to(results).as_posix()] = (path.parent / url[1]).read_text() if url else text
-    return found
+    """Return what a person reads at the top."""
+    found = [*results.glob("*.*"), *results.glob("figures/*"), *results.glob("partial/*")]
+    return {path.relative_to(results).as_posix(): path.read_text() if path.exists() else "nothing" for path in found}
+
+
+def of(protocol: str, names: Iterable[str]) -> dict[str, str]:
+    return {name: text(name, protocol, top=True) for name in names}
 
 
 NAMES = ("table1.csv", "table1.md", "report.html", "figures/figure2.svg", "partial/table1.md", "partial/report.html")
@@ -35,12 +46,12 @@ def test_one_protocol_is_shown_and_then_another_alone(tmp_path: Path) -> None:
     demo = made(tmp_path, "demo", *NAMES, "runs/ce/metrics.json", "logs/table1.log", ".half.csv")
     photos = made(tmp_path, "photos", "table1.csv", "report.html", "figures/other.svg")
     assert view.main([str(demo)]) == 0
-    assert tops(tmp_path) == {name: f"{name} of demo" for name in NAMES}
+    assert tops(tmp_path) == of("demo", NAMES)
     assert (tmp_path / "figures/figure2.svg").readlink() == Path("../demo/figures/figure2.svg")
     view.show(photos)
-    assert tops(tmp_path) == {name: f"{name} of photos" for name in ("table1.csv", "report.html", "figures/other.svg")}
+    assert tops(tmp_path) == of("photos", ("table1.csv", "report.html", "figures/other.svg"))
     view.show(demo)
-    assert tops(tmp_path) == {name: f"{name} of demo" for name in NAMES}
+    assert tops(tmp_path) == of("demo", NAMES)
     assert (photos / "table1.csv").read_text() == "table1.csv of photos", "only what leads to it goes"
 
 
@@ -52,12 +63,14 @@ def test_what_leads_there_survives_a_move_and_shows_what_is_drawn_later(tmp_path
 
 
 @pytest.mark.parametrize("protocol", ["my photos", "a'b\"c", "50% off #1", "猫", "a&b"])
-def test_a_page_is_found_whatever_the_protocol_is_called(protocol: str, tmp_path: Path) -> None:
-    folder = made(tmp_path, protocol, "report.html", "table1.csv")
+def test_the_runs_of_a_page_are_found_whatever_the_protocol_is_called(protocol: str, tmp_path: Path) -> None:
+    folder = made(tmp_path, protocol, "report.html", "table1.csv", "runs/csa/seed=1/metrics.json")
     view.show(folder)
-    url = re.search('content="0; url=(.*)"', (tmp_path / "report.html").read_text())
-    assert url and (tmp_path / unquote(url[1])).read_text() == f"report.html of {protocol}"
-    assert view.leads_to(tmp_path / "report.html", folder)
+    (run,) = re.findall('href="([^"#]*)"', (tmp_path / "report.html").read_text())
+    assert (tmp_path / unquote(run)).is_file() and view.leads_to(tmp_path / "report.html", folder)
+    (folder / "report.html").write_text("drawn again")
+    assert not view.leads_to(tmp_path / "report.html", folder), "a page is a copy, and may be out of date"
+    made(tmp_path, protocol, "report.html")
     view.show(made(tmp_path, "demo", "table1.csv"))
     assert tops(tmp_path) == {"table1.csv": "table1.csv of demo"}
 
