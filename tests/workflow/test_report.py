@@ -155,6 +155,14 @@ def test_rows_of_a_sweep_show_the_pooled_interval(results: Path) -> None:
     assert line["difference_percent"] == pytest.approx((line["pooled_low_percent"] + line["pooled_high_percent"]) / 2)
     assert "All − ref., pooled" in text and "6 degrees of freedom in place of 2" in text and "spread alike" in text
     assert "pooled" not in drawn()[1].lower()
+    # A row beside the sweep, and the rows of a table without one, are not pooled with anything.
+    summary, _ = drawn(rows=[*rows, table()["rows"][1]])
+    beside = summary[summary["column"] == "all"].set_index("label")
+    assert beside.loc["r1", "pooled_low_percent"] == pytest.approx(low) and np.isnan(
+        beside.loc["Other", "pooled_freedom"]
+    )
+    summary, _ = drawn(rows=[row | {"pool": None} for row in rows])
+    assert summary["pooled_freedom"].isna().all()
 
 
 CPU = {"device": "cpu", "precision": "bfloat16", "compiled": False, "threads": 1}
