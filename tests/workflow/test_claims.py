@@ -111,6 +111,20 @@ def test_seeds_needed_over_a_grid(power: float, sides: int) -> None:
         assert needed == 2 or powers(size, needed - 1, sides) < power + 1e-9, size
 
 
+def test_seeds_needed_of_a_pooled_estimate_have_its_freedom() -> None:
+    """Four rows: three degrees of freedom a seed, by the noncentral t."""
+    estimate = pooled(layouts(1, rows=4)[0], np.array([1.0, -1.0, 0.0, 0.0]))
+    for size in (0.4, 0.9, 2.0):
+        needed = int(seeds_needed(estimate, size * estimate.sd, 0.8, 2)["seeds_needed"])
+
+        def power(n: int, size: float = size) -> float:
+            freedom, shift = 3 * (n - 1), size * n**0.5
+            limit = stats.t.ppf(0.975, freedom)
+            return float(stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift))
+
+        assert power(needed) >= 0.8 and (needed == 2 or power(needed - 1) < 0.8), size
+
+
 def test_the_range_of_seeds_needed_holds_the_truth_as_often_as_it_says() -> None:
     """An effect that needs ten seeds: three seeds give a range, and 95 % of such ranges hold ten."""
     size = next(size for size in np.arange(0.9, 1.1, 0.001) if powers(size, 10, 2) >= 0.8)

@@ -122,9 +122,19 @@ def test_a_bank_that_starts_early_has_an_order_of_all_its_places() -> None:
 def test_crops_and_flips_take_every_value() -> None:
     picks = plan(counts=np.array([2000]), horizontal_flip=True).streams["uniform"]
     for offsets in (picks.top, picks.left):
-        assert stats.chisquare(np.bincount(offsets.flatten(), minlength=5)).pvalue > 0.001
+        seen = np.bincount(offsets.flatten(), minlength=5)
+        assert len(seen) == 5 and stats.chisquare(seen).pvalue > 0.001, "a padding of two on either side"
     assert 0.45 < picks.flip.float().mean() < 0.55
     assert not plan(horizontal_flip=False).streams["uniform"].flip.any()
+
+
+def test_the_parts_of_the_ranks_are_the_whole_in_order() -> None:
+    whole = plan()
+    parts = [whole.of_rank(rank, 4) for rank in range(4)]
+    for name, picks in whole.streams.items():
+        for field, tensor in vars(picks).items():
+            assert torch.equal(torch.cat([getattr(part.streams[name], field) for part in parts], 1), tensor)
+    assert all(part.draws is whole.draws for part in parts)
 
 
 def test_the_plan_draws_as_the_run_asks() -> None:
