@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from csa_core.errors import UserError
+from workflow.report.by_class import runs_of
 from workflow.report.collect import folder_of
 from workflow.report.numbers import shown
 from workflow.report.style import COLOURS, DASHES, FONT, LOOK, WIDTH, inches, plain, text_size
@@ -123,8 +124,3 @@ def histories(table: dict[str, Any], values: pd.DataFrame, *columns: str) -> pd.
         raise UserError(f"{table['name']}: none of its runs trains an epoch, so none has a curve; choose another table")
     names, seeds = (np.repeat(runs[key].to_numpy(), lengths) for key in ("name", "seed"))
     return pd.concat([part for part in parts if len(part)], ignore_index=True).assign(name=names, seed=seeds)
-
-
-def runs_of(values: pd.DataFrame) -> pd.DataFrame:
-    """Return a line for each row and seed: name, run, seed, head."""
-    return values.drop_duplicates(["row", "seed"])[["name", "run", "seed", "head"]]
