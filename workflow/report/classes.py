@@ -51,9 +51,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
     percent_axis(axis, "y", "Test accuracy of the class (%)")
     legend_above(axis)
     if is_cloud:
-        axis.set_xlabel(
-            "Training images of the class\nsmall: a class; large, with lines: means of tenths of the classes"
-        )
+        axis.set_xlabel("Training images of the class\n(small: one class; large: mean of a tenth of them)")
     else:
         key(figure, values, "mean", "bar", "dot")
     face(figure, table, values)
@@ -103,9 +101,10 @@ def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
     order = sorted(range(len(counts)), key=lambda k: (-counts[k], k))
     shares = np.mean(parts, axis=0)[np.ix_(order, order)]
     names = [class_title(labels[k], k) for k in order]
-    figure, axis = plt.subplots(figsize=inches(1.25 * WIDTH, 1.2 * WIDTH), layout="constrained")
+    width = (1.25 if len(order) <= NAMED else 2) * WIDTH
+    figure, axis = plt.subplots(figsize=inches(width, 0.95 * width), layout="constrained")
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    size = text_size(min(6.0, 250 / len(order)))
+    size = text_size(min(6.0, 430 / len(order)))
     axis.set_xticks(range(len(order)), names, rotation=90, fontsize=size)
     axis.set_yticks(
         range(len(order)), [f"{text} ({counts[k]})" for text, k in zip(names, order, strict=True)], fontsize=size
@@ -114,9 +113,11 @@ def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         for y, x in np.argwhere(shares >= 0.5):
             colour = "white" if shares[y, x] > 50 else "black"
             axis.text(x, y, shown(shares[y, x], 0), ha="center", va="center", fontsize=text_size(5), color=colour)
+    axis.tick_params(length=2, width=0.3)
     axis.set(xlabel="Predicted class", ylabel="True class (training images)")
+    several = ", mean over seeds" if len(parts) > 1 else ""
     axis.set_title(plain(name), fontsize=text_size(7))
-    figure.colorbar(image, ax=axis, shrink=0.7, label="Share of the true class's test images (%), mean over seeds")
+    figure.colorbar(image, ax=axis, shrink=0.7, label=f"Share of the true class's test images (%){several}")
     face(figure, table, values[values["name"] == name])
     true, predicted = np.indices(shares.shape).reshape(2, -1)
     drawn = {"name": name, "true": np.array(order)[true], "true_label": [labels[order[k]] for k in true]}

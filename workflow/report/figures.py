@@ -21,13 +21,14 @@ from matplotlib.figure import Figure
 from csa_core import store
 from csa_core.errors import UserError, say
 from workflow.fresh import drawn_from
+from workflow.report.by_class import class_names
 from workflow.report.classes import class_bars, confusion, per_class
 from workflow.report.collect import collect
 from workflow.report.curves import bank, curves, pretraining
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.points import points
 from workflow.report.seen import seen
-from workflow.report.style import save, use_style
+from workflow.report.style import save, use_fonts, use_style
 from workflow.report.texts import csv_text
 
 KINDS: dict[str, Callable[[dict[str, Any], pd.DataFrame], tuple[Figure, pd.DataFrame]]] = {
@@ -62,6 +63,7 @@ def write(kind: str, table: dict[str, Any], prefix: str, partial: bool = False, 
     """Draw a figure of a kind, and write PREFIX.pdf, .svg, .png and .csv."""
     use_style(**table.get("figure", {}))
     values, _ = collect(table, partial)
+    use_fonts(f"{table} {class_names(table, values)}")
     figure, drawn = KINDS[kind](table, values)
     save(figure, prefix, made_from, seen(kind, table, drawn))
     pyplot.close(figure)
