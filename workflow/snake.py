@@ -70,8 +70,13 @@ class Asked:
 
     def contexts(self, wildcards: Any) -> str:
         """Return the weights whose contexts are shown."""
-        self._again(f"{self._plan.results}/figures/contexts.safetensors", fresh.stale_contexts)
+        self._again(f"{self._plan.results}/figures/contexts.safetensors", fresh.stale_images, "contexts")
         return self._plan.reference.weights
+
+    def mistakes(self, wildcards: Any) -> str:
+        """Return the predictions whose mistakes are shown."""
+        self._again(f"{self._plan.results}/figures/mistakes.safetensors", fresh.stale_images, "mistakes")
+        return f"{self._plan.reference.folder}/predictions.safetensors"
 
     def _again(self, path: str, is_stale: Callable[..., bool], *what: Any) -> None:
         """Let Snakemake make a file again where it is stale; a job on another machine was told already."""

@@ -169,7 +169,7 @@ def test_a_figure_says_in_words_what_is_seen(kind: str, scored: Path) -> None:
         "confusion": "class 3 taken for class 0 (100.0 %)",
     }
     assert said.startswith("A title. ") and expected.get(kind, "Ours 90.0 % to 0.0 %") in said
-    shown = page._figure(Path("f.svg"))
+    shown = page._read(Path("f.svg"))
     assert shown["seen"] == said
 
 

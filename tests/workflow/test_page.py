@@ -157,11 +157,17 @@ def test_a_page_of_what_is_finished_so_far(
     (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
     none = [row | {"run": "demo/none"} for row in table()["rows"]]
     declared = {"table0": table(), "table1": table(name="table1", rows=none)}
+    kinds = {"table0": "points", "bank-table0": "bank", "table1": "points"}
     plan = SimpleNamespace(results="results", usual=list(declared), declaration=declared.__getitem__)
+    plan.figures, plan.drawn = list(kinds), lambda name: (kinds[name], name[-6:])
+    plan.reference = SimpleNamespace(folder="results/runs/demo/csa/seed=1", data="demo")
     monkeypatch.setattr(partial, "read_plan", lambda args: plan)
-    assert partial.main([]) == 0 and "1 of 2 tables" in capsys.readouterr().out
+    assert partial.main([]) == 0
+    said = capsys.readouterr()
+    assert "1 of 2 tables and 1 figures" in said.out and "figure bank-table0 is not drawn yet" in said.err
     html = Path("results/partial/report.html").read_text()
     assert "This is a partial report" in html and "Ours 3, Other 2" in html and 'id="table1"' not in html
+    assert html.count("data:image/svg+xml;base64,") == 1 and 'id="mistakes"' not in html, "no images are here"
     for run in re.findall(r'href="([^"#]+json)"', html):
         assert Path("results/partial", run).is_file()
     del declared["table0"]

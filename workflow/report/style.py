@@ -113,16 +113,19 @@ def save(figure: Figure, prefix: str, drawn_from: str = "", seen: str = "") -> N
         drawn_from: what it was drawn from, which the SVG says.
         seen: what is seen on it, in words, for who cannot see it; each file has it as its title.
     """
-    images = {}
-    for kind, metadata in METADATA.items():
-        buffer = io.BytesIO()
-        said = {"Title": seen} if seen else {}
-        said |= {"Description": drawn_from} if kind == "svg" and drawn_from else {}
-        try:
-            figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
-        except ValueError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"{prefix}: cannot be drawn ({reason}); write a $ of a title or label as \\$") from None
-        images[kind] = buffer.getvalue()
     path = Path(prefix)
-    store.write_together(path.parent, ((f"{path.name}.{kind}", image) for kind, image in images.items()))
+    images = {kind: image(figure, kind, prefix, drawn_from, seen) for kind in METADATA}
+    store.write_together(path.parent, ((f"{path.name}.{kind}", content) for kind, content in images.items()))
+
+
+def image(figure: Figure, kind: str, name: str, drawn_from: str = "", seen: str = "") -> bytes:
+    """Return a figure as pdf, png or svg; `name` is what an error calls it."""
+    buffer = io.BytesIO()
+    said = {"Title": seen} if seen else {}
+    said |= {"Description": drawn_from} if kind == "svg" and drawn_from else {}
+    try:
+        figure.savefig(buffer, format=kind, dpi=300, metadata=METADATA[kind] | said)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{name}: cannot be drawn ({reason}); write a $ of a title or label as \\$") from None
+    return buffer.getvalue()
