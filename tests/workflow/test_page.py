@@ -135,6 +135,12 @@ def test_the_best_is_bold_and_one_seed_tells_nothing(results: Path) -> None:
     assert "<strong>9" not in shown(results, rows=rows, seeds=[1])
 
 
+def test_a_group_without_classes_makes_no_table_partial(results: Path) -> None:
+    write(table(columns=["all", "many"]), "t")
+    assert "Seeds" not in Path("t.md").read_text().split("|")[2]
+    assert "| Method   | All        | Many" in Path("t.md").read_text()
+
+
 def test_a_partial_result_says_how_many_seeds_each_row_has(results: Path) -> None:
     (results / "results/runs/demo/ce/seed=2/metrics.json").unlink()
     write(table(), "t", partial=True)

@@ -133,7 +133,7 @@ def _lines(ax: Axes, history: pd.DataFrame, column: str, scale: float, names: li
         part = part.dropna(subset=column)
         line = means(part.assign(percent=scale * part[column]), ["name", "epoch"])
         drawn.append(line.assign(quantity=column))
-        style = style_of(i, len(names))
+        style = style_of(i, len(names)) | ({"marker": "o"} if len(line) == 1 else {})  # a point alone is no line
         ax.plot(line["epoch"], line["mean"], label=label_of(name, i, len(names)), **style)
         for _, single in part.groupby("seed"):
             ax.plot(single["epoch"], scale * single[column], color=style["color"], lw=0.4, alpha=0.35)

@@ -114,14 +114,15 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     is_compared = table["paper_heading"] == COMPARABLE
     has_series = summary["series"].any()
     compared = COMPARED if any(row["reference"] for row in table["rows"]) else ()
-    is_partial = (summary["seeds"] < len(table["seeds"])).any()
+    seeds = summary.groupby("row")["seeds"].max()  # a group without classes has none
+    is_partial = (seeds < len(table["seeds"])).any()
     lines = []
-    for _, records in groupby(summary.to_dict("records"), key=itemgetter("row")):
+    for row, records in groupby(summary.to_dict("records"), key=itemgetter("row")):
         by_column = {record["column"]: record for record in records}
         first = next(iter(by_column.values()))
         line = ({"": first["series"]} if has_series else {}) | {table["row_name"]: first["label"]}
         if is_partial:
-            line["Seeds"] = f"{first['seeds']:g}"
+            line["Seeds"] = f"{seeds[row]:g}"
         for column in table["columns"]:
             is_count = column in COUNTED
             line[COUNTED.get(column) or HEADINGS[column]] = (
