@@ -262,6 +262,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=_path, required=True, help="file to write (.safetensors)")
 
     sub = command(
+        "mistakes",
+        commands.mistakes,
+        """\
+        Write the test images that a run gets wrong and is most sure of.
+
+        Writes their pixels as tensors; the file's header has true and predicted classes, and probabilities.""",
+        config=False,
+    )
+    _run_argument(sub)
+    sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
+    sub.add_argument("--root", help="folder of the images, where the source needs one (default: data)")
+    sub.add_argument("--images", type=int, default=12, help="how many at most (default 12)")
+    sub.add_argument("--out", type=_path, required=True, help="file to write (.safetensors)")
+
+    sub = command(
         "predict",
         finished.predict,
         """\

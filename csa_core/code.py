@@ -18,6 +18,7 @@ AROUND = {
     *("compare.py", "export.py", "finished.py", "use.py"),
     *("data/cifar.py", "data/demo.py", "data/folder.py", "data/listfile.py", "data/same.py"),
     *("data/selection.py", "data/sources.py"),
+    "evaluation/mistakes.py",
     *("methods/__init__.py", "methods/gallery.py"),
     *("train/launch.py", "train/memory.py"),
     *("train/monitor/__init__.py", "train/monitor/events.py", "train/monitor/live.py", "train/monitor/progress.py"),

@@ -152,6 +152,30 @@ def contexts(args: argparse.Namespace) -> None:
     store.write_tensors(args.out, tensors, meta | {"run": method.config.digest()})
 
 
+def mistakes(args: argparse.Namespace) -> None:
+    """Write the test images that a run gets wrong and is most sure of."""
+    if args.images < 1:
+        raise UserError(f"--images {args.images}: 1 or more")
+    check_kind(args.out, ".safetensors")
+    path = args.folder / "predictions.safetensors"
+    logits, label, _ = store.read_tensors(path)
+    from csa_core.evaluation.mistakes import pictures, worst_mistakes
+
+    config = _config_of(args, label, path)
+    dataset = _dataset(config.data, args.data)
+    head = METHODS[config.method].scored_as(config).predicts
+    with untrusted(f"{path}: holds no predictions of a run; train the run again"):
+        if dataset.digest != label["digests"]["data"]:
+            raise UserError(f"{args.folder}: was trained on other data; name its data set file with --data")
+        names, labels = dataset.class_names, dataset.test_labels
+        numbers, predicted, confidence = worst_mistakes(logits[head], labels, args.images)
+        meta = {"run": label["digests"]["config"], "method": config.method, "seed": config.seed, "head": head}
+        meta |= {"test_image": numbers.tolist(), "confidence": confidence.tolist()}
+        meta |= {"true": [names[k] for k in labels[numbers]], "predicted": [names[k] for k in predicted]}
+    store.write_tensors(args.out, {"images": pictures(dataset, numbers)}, meta)
+    print(f"{args.out}: the {len(numbers)} mistakes that the run is most sure of")
+
+
 def keys(args: argparse.Namespace) -> None:
     """Print every key of a run's configuration with its default, its meaning, and who reads it."""
     print(f"{f'method: {canonical(DEFAULT)}':<42} {' | '.join(METHODS)}")
@@ -266,20 +290,9 @@ def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     from csa_core.methods.base import Setting
     from csa_core.models.precision import place
 
+    config = _config_of(args, label, path)
     with untrusted(f"{path}: holds no trained weights; train the run again"):
-        fields, digests = label["config"], label["digests"]
-        if fields["data"].get("source") == "image_list":  # whose lists are in the data set file
-            if args.data is None:
-                raise UserError(
-                    "--data is missing: name the data set file that `python -m csa_core data` made of the lists"
-                )
-            lists = {"train_list": str(args.data), "test_list": str(args.data)}
-            fields = set_dotted(fields, "data", lists)
-        config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
-        wanted = digests["data"], digests["split"]
-        kind = config.data.source if config.data.selection is None else "selection"
-        if args.root is None and (kind == "image_list" or (kind == "folder" and args.data is None)):
-            raise UserError(f"--root is missing: {OWN_ROOTS[kind]}")
+        wanted = label["digests"]["data"], label["digests"]["split"]
     device = device_of(args, config.precision)
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
@@ -291,6 +304,28 @@ def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     except RuntimeError:
         raise UserError(f"{path}: does not hold the weights of a {config.model}; train the run again") from None
     return method, place(network, device)
+
+
+def _config_of(args: argparse.Namespace, label: dict[str, Any], path: Path) -> RunConfig:
+    """Return the configuration that a run's file carries, with its images where they are now.
+
+    Raises:
+        UserError: it carries none, or where its images are has to be said.
+    """
+    with untrusted(f"{path}: does not say of which run it is; train the run again"):
+        fields = label["config"]
+        if fields["data"].get("source") == "image_list":  # whose lists are in the data set file
+            if args.data is None:
+                raise UserError(
+                    "--data is missing: name the data set file that `python -m csa_core data` made of the lists"
+                )
+            lists = {"train_list": str(args.data), "test_list": str(args.data)}
+            fields = set_dotted(fields, "data", lists)
+        config = parse(set_dotted(fields, "data.root", args.root) if args.root else fields, str(args.folder))
+        kind = config.data.source if config.data.selection is None else "selection"
+        if args.root is None and (kind == "image_list" or (kind == "folder" and args.data is None)):
+            raise UserError(f"--root is missing: {OWN_ROOTS[kind]}")
+    return config
 
 
 def _print_accuracies(metrics: dict[str, Any]) -> None:

@@ -37,9 +37,9 @@ def stale_figure(plan: Plan, figure: str, table: str) -> bool:
     return _differs(lambda: drawn_from(plan, table).encode() in read_bytes(path))
 
 
-def stale_contexts(plan: Plan) -> bool:
-    """Whether contexts are there that another run has seen than the reference."""
-    path = Path(f"{plan.results}/figures/contexts.safetensors")
+def stale_images(plan: Plan, name: str) -> bool:
+    """Whether `contexts` or `mistakes` are there of another run than the reference."""
+    path = Path(f"{plan.results}/figures/{name}.safetensors")
     return _differs(lambda: read_header(path)["meta"]["run"] == plan.reference.digest)
 
 

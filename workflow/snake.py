@@ -58,8 +58,13 @@ class Asked:
 
     def contexts(self, wildcards: Any) -> str:
         """Return the weights whose contexts are shown."""
-        self._again(f"{self._plan.results}/figures/contexts.safetensors", fresh.stale_contexts)
+        self._again(f"{self._plan.results}/figures/contexts.safetensors", fresh.stale_images, "contexts")
         return self._plan.reference.weights
+
+    def mistakes(self, wildcards: Any) -> str:
+        """Return the predictions whose mistakes are shown."""
+        self._again(f"{self._plan.results}/figures/mistakes.safetensors", fresh.stale_images, "mistakes")
+        return f"{self._plan.reference.folder}/predictions.safetensors"
 
     def shown(self, wildcards: Any) -> str:
         """Return the protocol's own file, to which the one at the top of the results leads."""

@@ -48,6 +48,23 @@ const look = (win, width) => {
   result.said = button.closest("th").getAttribute("aria-sort");
   button.click();
   result.down = column();
+  const sorting = table.previousElementSibling.previousElementSibling;
+  const choice = sorting.querySelector("select"), turn = sorting.querySelector("button");
+  result.tall = Math.min(choice.offsetHeight, turn.offsetHeight);
+  result.columns = [...choice.options].map(option => option.textContent);
+  const choose = value => { choice.value = value; choice.dispatchEvent(new win.Event("change")); };
+  choose(-1);
+  if (turn.textContent.includes("descending")) turn.click();
+  result.again = column();
+  choice.focus();
+  result.chosen = doc.activeElement === choice;
+  choose(1);
+  result.thumb = column();
+  turn.focus();
+  turn.click();
+  result.turned = column();
+  result.turns = doc.activeElement === turn && turn.textContent;
+  result.calls = choice.getAttribute("aria-label");
   const field = table.previousElementSibling;
   field.value = "other 3";
   field.dispatchEvent(new win.Event("input"));
@@ -109,6 +126,13 @@ def test_nothing_is_cut_at_any_width_and_tables_sort_and_filter(shown: Path) -> 
         assert found[name]["wide"] <= width and not found[name]["cut"], name
         assert found[name]["stacked"] is (width < 960), name
         assert found[name]["left"] == 1, "the filter hides the others"
+    for name, is_narrow in (("420", True), ("800", True), ("1400", False), ("print", False)):
+        page = found[name]
+        assert (page["tall"] >= 40, page["chosen"]) == (is_narrow, is_narrow), f"{name}: a thumb needs room"
+        assert page["focused"] is (name == "1400" or name == "print"), f"{name}: what is not seen has no focus"
+        assert page["again"] == page["before"] and page["thumb"] == page["up"] and page["turned"] == page["down"]
+    assert found["420"]["turns"] == "descending ↓" and "table0" in found["420"]["calls"]
+    assert found["420"]["columns"][:3] == ["the table’s order", "Method", "All"]
     wide = found["1400"]
     assert len(wide["before"]) == ROWS and wide["focused"] and wide["said"] == "ascending"
     assert wide["up"] != wide["down"] and sorted(wide["up"]) == wide["up"] and wide["down"][0] == "91.0 ± 1.0"

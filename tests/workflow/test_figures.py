@@ -14,13 +14,17 @@ from matplotlib import pyplot
 from csa_core.errors import UserError
 from csa_core.evaluation.scores import pack
 from csa_core.store import read_sealed, sealed, write_tensors
+from tests.conftest import ROOT
 from tests.helpers.workflows import table
+from workflow import publish
 from workflow.report import figures, page
-from workflow.report.classes import class_bars, confusion, per_class, unpack
-from workflow.report.collect import collect
+from workflow.report.by_class import class_names, unpack
+from workflow.report.classes import class_bars, confusion, per_class
+from workflow.report.collect import collect, folder_of
 from workflow.report.curves import curves
 from workflow.report.points import points
 from workflow.report.style import use_style
+from workflow.report.tables import drawn
 
 COUNTS = [250, 100, 30, 5]
 CONFUSION = np.array([[9, 1, 0, 0], [0, 8, 2, 0], [0, 0, 5, 5], [10, 0, 0, 0]])
@@ -69,6 +73,21 @@ def test_one_seed_has_no_interval_in_its_legend(results: Path) -> None:
     pyplot.close(figure)
 
 
+@pytest.mark.parametrize("lowest", [0.0, 0.9])
+@pytest.mark.parametrize("font", [7, 14])
+def test_names_of_axes_stay_beside_their_own_panel(font: float, lowest: float, scored: Path) -> None:
+    for path in scored.rglob("history.csv"):
+        history = pd.read_csv(path)
+        history.assign(test_accuracy_single=lowest + history["test_accuracy_single"] / 10).to_csv(path, index=False)
+    use_style(font=font)
+    figure, _ = curves(table(), collect(table())[0])
+    figure.draw_without_rendering()
+    upper, lower = (axis.yaxis.label.get_window_extent() for axis in figure.axes)
+    assert upper.y0 > lower.y1
+    pyplot.close(figure)
+    use_style()
+
+
 def test_a_table_has_a_picture_with_each_of_its_rows(scored: Path) -> None:
     figure, drawn = points(table(), collect(table())[0])
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["Ours", "Other"]
@@ -93,19 +112,44 @@ def test_bars_and_matrix_name_the_classes(scored: Path) -> None:
     figure, drawn = class_bars(shown, values)
     ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert ticks[0] == "class 0 (250)", "without a data set classes have numbers"
-    names = ["cat", "dog", "$", "\u0645\u0633"]
+    names = ["cat", "dog", "$", "\u0645\u0633"]  # the last from right to left
     path = scored / "results/data/demo/dataset.safetensors"
     path.parent.mkdir(parents=True)
     write_tensors(path, {"x": np.zeros(1)}, {"class_names": names})
     figure, drawn = class_bars(shown, values)
     ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-    assert ticks == ["cat (250)", "dog (100)", r"\$ (30)", "class 3 (5)"] and len(figure.axes[0].patches) == 8
+    assert ticks == ["cat (250)", "dog (100)", r"\$ (30)", "\u0645\u0633 (5)"] and len(figure.axes[0].patches) == 8
     assert drawn["label"].tolist()[:4] == names
     figure, drawn = confusion(shown, values)
     matrix = drawn["percent"].to_numpy().reshape(4, 4)
     np.testing.assert_allclose(matrix, 100 * CONFUSION / 10)
     assert drawn["name"].unique().tolist() == ["Ours"] and "taken" not in texts(figure)
     pyplot.close("all")
+
+
+def test_metrics_name_the_classes_before_all_else(scored: Path) -> None:
+    for path in scored.rglob("metrics.json"):
+        path.write_text(json.dumps(sealed(read_sealed(path) | {"class_names": ["ant", "bee", "cat", "dog"]})))
+    values, _ = collect(table())
+    assert class_names(table(), values) == {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
+    shown = table(columns=["all", "worst_class"])
+    assert "Worst classes, by their mean over seeds: dog (Ours); dog (Other)." in drawn(shown)[".md"]
+
+
+def test_runs_of_a_selection_find_their_classes_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As the published runs do, which were trained before metrics held names."""
+    monkeypatch.chdir(ROOT)
+    declared = publish.plan_of(Path("results/published/short")).declaration("baselines")
+    values, _ = collect(declared, partial=True)
+    found = list(class_names(declared, values).values())
+    assert len(found) == 100 and found == sorted(found) and (found[0], found[99]) == ("apple", "worm")
+    path = folder_of(declared, values.iloc[0].to_dict(), values["seed"].iloc[0])
+    copy = tmp_path / "runs" / path.relative_to("results/published/short/runs")
+    copy.mkdir(parents=True)
+    metrics = read_sealed(path / "metrics.json")
+    other = metrics | {"digests": metrics["digests"] | {"data": "f" * 64}}
+    (copy / "metrics.json").write_text(json.dumps(sealed(other)))
+    assert class_names(declared | {"results": str(tmp_path)}, values)[0] == "class 0", "of other images"
 
 
 @pytest.mark.parametrize("text", ["", "!", pack(np.zeros((5, 5), int))])
@@ -125,7 +169,7 @@ def test_a_figure_says_in_words_what_is_seen(kind: str, scored: Path) -> None:
         "confusion": "class 3 taken for class 0 (100.0 %)",
     }
     assert said.startswith("A title. ") and expected.get(kind, "Ours 90.0 % to 0.0 %") in said
-    shown = page._figure(Path("f.svg"))
+    shown = page._read(Path("f.svg"))
     assert shown["seen"] == said
 
 

@@ -39,7 +39,8 @@ def made(tmp_path: Path) -> Path:
         store.write_json(tmp_path / f"results/tiny/{table}.json", {"drawn_from": fresh.drawn_from(plan, table)})
     for figure, table in (("curves-table4", "table4"), ("figure1", "figure1")):
         save(Figure(), str(tmp_path / "results/tiny/figures" / figure), fresh.drawn_from(plan, table))
-    store.write_tensors(tmp_path / "results/tiny/figures/contexts.safetensors", {}, {"run": plan.reference.digest})
+    for name in ("contexts", "mistakes"):
+        store.write_tensors(tmp_path / f"results/tiny/figures/{name}.safetensors", {}, {"run": plan.reference.digest})
     return tmp_path
 
 
@@ -56,7 +57,7 @@ def stale(plan: Plan) -> set[str]:
     found |= {table for table in TABLES if fresh.stale_table(plan, table)}
     found |= {"curves-table4"} if fresh.stale_figure(plan, "curves-table4", "table4") else set()
     found |= {"figure1"} if fresh.stale_figure(plan, "figure1", "figure1") else set()
-    found |= {"contexts"} if fresh.stale_contexts(plan) else set()
+    found |= {name for name in IMAGES if fresh.stale_images(plan, name)}
     return found | ({"data"} if fresh.stale_data(plan, "demo") else set())
 
 
@@ -68,16 +69,17 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 DRAWN = {*TABLES, "curves-table4", "figure1"}
-ALL = {"run", *DRAWN, "contexts"}
+IMAGES = {"contexts", "mistakes"}
+ALL = {"run", *DRAWN, *IMAGES}
 # Keys of config.yaml that are changed, and what is out of date then.
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "nothing": ({}, set()),
     "a key of training": ({"overrides": {"lr": 0.05}}, ALL),
     "a key of one method": ({"overrides": {"logit_adjustment_strength": 0.7}}, {"run"} | DRAWN),
-    "the code": ({"code_version": "another"}, ALL - {"contexts"} | {"data"}),
+    "the code": ({"code_version": "another"}, ALL - IMAGES | {"data"}),
     "a seed more": ({"seeds": [1, 2, 3]}, DRAWN),
     "a seed less": ({"seeds": [1]}, DRAWN),
-    "another first seed": ({"seeds": [2, 1]}, DRAWN | {"contexts"}),
+    "another first seed": ({"seeds": [2, 1]}, DRAWN | IMAGES),
     "a value of a sweep": ({"sweeps": SWEEPS | {"threshold": [0.05, 0.6]}}, {"table2"}),
     "the split": ({"overrides": {"data": {"split_seed": 4}}}, ALL),
     "threads and devices": ({"threads": 2, "device": "cpu"}, set()),

@@ -1,14 +1,19 @@
 """Names that people give, in figures and paths: shown as they are, or in a way that cannot be taken for another."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import findfont, fontManager, get_font
 
 from tests.workflow.test_plan import plan
 from workflow.report.gallery import draw
-from workflow.report.style import class_title, plain, save, use_style
+from workflow.report.style import UNDRAWN, class_title, plain, save, use_fonts, use_style
 
 SHOWN = [
     "cat",
@@ -35,9 +40,67 @@ def test_a_class_name_is_drawn_letter_by_letter(name: str) -> None:
     plt.close(figure)
 
 
-@pytest.mark.parametrize("name", ["猫", "고양이", "बिल्ली", "חתול", "قطة", "🐈"])
-def test_a_name_that_the_font_cannot_draw_is_a_number(name: str) -> None:
-    assert class_title(name, 3) == class_title(f"a {name}", 3) == "class 3"
+@pytest.fixture
+def own_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine with matplotlib's own fonts and no others."""
+    own = [font for font in fontManager.ttflist if font.fname.startswith(mpl.get_data_path())]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+    yield
+    monkeypatch.undo()
+    UNDRAWN.clear()
+    use_fonts("")
+
+
+@pytest.mark.parametrize("name", ["猫", "고양이", "बिल्ली", "🐈"])
+def test_a_name_that_no_font_can_draw_is_a_number_and_one_warning_says_so(
+    name: str, own_fonts: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_fonts(f"a {name}")
+    use_fonts(f"b {name}")
+    assert class_title(name, 3) == class_title(f"a {name}", 3) == "class 3" and class_title("a", 3) == "a"
+    assert name not in plain(f"of {name}") and plain(f"of {name}").startswith("of ?")
+    said = capsys.readouterr().err
+    assert said.count("warning: no font here has") == 1 and name[0] in said and "fonts-noto" in said
+
+
+@pytest.mark.parametrize("name", ["חתול", "قطة"])
+def test_a_name_from_right_to_left_is_drawn_so(name: str, own_fonts: None) -> None:
+    """The width tells: letters that are joined take less room than each by itself."""
+    use_fonts(name)
+    assert class_title(name, 3) == name
+    font = get_font(findfont("DejaVu Sans"))
+    font.set_text(name)
+    joined = font.get_width_height()[0]
+    font.set_text("\u200c".join(name))
+    assert joined < font.get_width_height()[0] or name == "חתול"  # whose letters are not joined
+
+
+def test_another_font_of_this_machine_draws_what_the_first_lacks(
+    tmp_path: Path, own_fonts: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A font of one letter, a square; a warning of a missing letter would fail this test."""
+    pen = TTGlyphPen(None)
+    for k, place in enumerate([(0, 0), (0, 900), (900, 900), (900, 0)]):
+        (pen.lineTo if k else pen.moveTo)(place)
+    pen.closePath()
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder([".notdef", "cat"])
+    made.setupCharacterMap({ord("猫"): "cat"})
+    made.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "cat": pen.glyph()})
+    made.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
+    made.setupHorizontalHeader(ascent=900, descent=-100)
+    made.setupNameTable({"familyName": "Of One Letter", "styleName": "Regular", "psName": "OfOneLetter"})
+    made.setupOS2(usWeightClass=400)
+    made.setupPost()
+    made.save(tmp_path / "cat.ttf")
+    fontManager.addfont(tmp_path / "cat.ttf")
+    use_fonts("Katze 猫")
+    assert class_title("Katze 猫", 3) == "Katze 猫" and "warning" not in capsys.readouterr().err
+    figure, axis = plt.subplots()
+    axis.set_xticks([0], [class_title("Katze 猫", 3)])
+    save(figure, str(tmp_path / "figure"))
+    plt.close(figure)
+    assert "OfOneLetter" in (tmp_path / "figure.svg").read_text()
 
 
 def test_a_long_name_is_cut() -> None:
@@ -48,6 +111,7 @@ def test_the_gallery_draws_any_name(tmp_path: Path) -> None:
     """A warning of a missing letter would fail this test."""
     use_style()
     names = ["Ba$$in", "猫", "חתול", "x" * 50]
+    use_fonts("".join(names))
     tensors = {name: np.zeros((4, 8, 8, 3)) for name in ("context", "object", "mask", "resampled", "mixed")}
     meta = {f"{kind}_class": names for kind in ("context", "resampled")}
     labels = {f"{kind}_label": list(range(4)) for kind in ("context", "resampled")}

@@ -135,6 +135,12 @@ def test_the_best_is_bold_and_one_seed_tells_nothing(results: Path) -> None:
     assert "<strong>9" not in shown(results, rows=rows, seeds=[1])
 
 
+def test_a_group_without_classes_makes_no_table_partial(results: Path) -> None:
+    write(table(columns=["all", "many"]), "t")
+    assert "Seeds" not in Path("t.md").read_text().split("|")[2]
+    assert "| Method   | All        | Many" in Path("t.md").read_text()
+
+
 def test_a_partial_result_says_how_many_seeds_each_row_has(results: Path) -> None:
     (results / "results/demo/runs/ce/seed=2/metrics.json").unlink()
     write(table(), "t", partial=True)
@@ -157,11 +163,19 @@ def test_a_page_of_what_is_finished_so_far(
     (results / "results/demo/runs/ce/seed=2/metrics.json").unlink()
     none = [row | {"run": "none"} for row in table()["rows"]]
     declared = {"table0": table(), "table1": table(name="table1", rows=none)}
-    plan = SimpleNamespace(results="results/demo", usual=list(declared), declaration=declared.__getitem__)
+    kinds = {"table0": "points", "bank-table0": "bank", "table1": "points"}
+    plan = SimpleNamespace(
+        results="results/demo", shared="results", usual=list(declared), declaration=declared.__getitem__
+    )
+    plan.figures, plan.drawn = list(kinds), lambda name: (kinds[name], name[-6:])
+    plan.reference = SimpleNamespace(folder="results/demo/runs/csa/seed=1", data="demo")
     monkeypatch.setattr(partial, "read_plan", lambda args: plan)
-    assert partial.main([]) == 0 and "1 of 2 tables" in capsys.readouterr().out
+    assert partial.main([]) == 0
+    said = capsys.readouterr()
+    assert "1 of 2 tables and 1 figures" in said.out and "figure bank-table0 is not drawn yet" in said.err
     html = Path("results/demo/partial/report.html").read_text()
     assert "This is a partial report" in html and "Ours 3, Other 2" in html and 'id="table1"' not in html
+    assert html.count("data:image/svg+xml;base64,") == 1 and 'id="mistakes"' not in html, "no images are here"
     for run in re.findall(r'href="([^"#]+json)"', html):
         assert Path("results/demo/partial", run).is_file()
     del declared["table0"]

@@ -1,6 +1,8 @@
 """Whole workflows, run as a person runs them: `snakemake` in a folder of its own."""
 
+import base64
 import html
+import io
 import json
 import os
 import re
@@ -15,10 +17,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+import torch
+from PIL import Image
 
 from tests.conftest import ROOT
+from tests.helpers.inside import run_inside
 from tests.helpers.patience import wait_until
 from tests.helpers.workflows import RUN, SWEEPS, Folder
+from workflow.report import partial
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +75,35 @@ def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
         assert all(html.escape(cell.strip()) in page for cell in cells), f"{name} differs from its Markdown"
     runs = re.findall(r'href="([^"#]+)"', page)
     assert len(runs) > 20 and all((finished.path / "results" / html.unescape(run)).is_file() for run in runs)
-    assert page.count("data:image/svg+xml;base64,") == 9 and page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/svg+xml;base64,") == 9 and page.count("data:image/png;base64,") == 1 + 12
     assert "without the context bank Q" in page and "cannot be told" in page
+
+
+def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
+    """Made again from the logits, by other means, and the pixels from the page itself."""
+    page = finished.read("results/report.html").decode().partition('id="mistakes"')[2]
+    data = safetensors.numpy.load_file(finished.path / "results/data/demo/dataset.safetensors")
+    logits = safetensors.numpy.load_file(finished.path / "results/tiny/runs/csa/seed=1/predictions.safetensors")[
+        "resampling"
+    ]
+    names = json.loads(finished.read("results/tiny/runs/csa/seed=1/metrics.json"))["class_names"]
+    shares = torch.from_numpy(logits).double().softmax(1).numpy()
+    wrong = [(-share.max(), i) for i, share in enumerate(shares) if share.argmax() != data["test_labels"][i]]
+    told = re.findall(r'src="data:image/png;base64,([^"]+)" alt="Test image of class (\w+), taken for (\w+)"', page)
+    sure = re.findall(r"([\d.]+) % sure", page)
+    assert len(told) == len(sure) == 12
+    for (source, true, predicted), percent, (share, i) in zip(told, sure, sorted(wrong)[:12], strict=True):
+        assert (true, predicted) == (names[data["test_labels"][i]], names[shares[i].argmax()])
+        assert float(percent) == pytest.approx(-100 * share, abs=0.051)
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+        np.testing.assert_array_equal(pixels, data["test_images"][i])
+
+
+def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Folder) -> None:
+    done = run_inside(partial.main, ["--config", "mine.yaml"], finished.path)
+    assert done.returncode == 0 and "11 of 11 tables and 9 figures" in done.stdout, done.stderr
+    page = finished.read("results/partial/report.html").decode()
+    assert page.count("data:image/svg+xml;base64,") == 9 and page.count('<figure class="small">') == 12
 
 
 def test_claims_come_with_verdicts(finished: Folder) -> None:

@@ -1,8 +1,5 @@
 """Figures of single classes: accuracy over training images, bars by name, and which are taken for which."""
 
-import base64
-import zlib
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from csa_core.errors import Damaged, Missing, UserError, untrusted
-from csa_core.store import read_header, read_sealed
+from csa_core.store import read_sealed
+from workflow.report.by_class import class_names, recalls, runs_of, unpack
 from workflow.report.collect import folder_of
-from workflow.report.drawing import axes_of, face, key, legend_above, means, percent_axis, runs_of, style_of
+from workflow.report.drawing import axes_of, face, key, legend_above, means, percent_axis, style_of
 from workflow.report.numbers import shown
 from workflow.report.style import MARKERS, WIDTH, class_title, inches, plain, text_size
 
@@ -27,8 +24,8 @@ MOST_BARS = 60
 
 def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw the accuracy of each class over its number of training images; small dots are single seeds."""
-    singles = _recalls(table, values)
-    drawn = means(singles, ["name", "class", "images"])
+    singles = recalls(table, values)
+    drawn = means(singles, ["name", "class", "label", "images"])
     names = list(dict.fromkeys(drawn["name"]))
     is_cloud = drawn["class"].nunique() > NAMED
     figure, (axis,) = axes_of(1, 2.6)
@@ -54,9 +51,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
     percent_axis(axis, "y", "Test accuracy of the class (%)")
     legend_above(axis)
     if is_cloud:
-        axis.set_xlabel(
-            "Training images of the class\nsmall: a class; large, with lines: means of tenths of the classes"
-        )
+        axis.set_xlabel("Training images of the class\n(small: one class; large: mean of a tenth of them)")
     else:
         key(figure, values, "mean", "bar", "dot")
     face(figure, table, values)
@@ -65,9 +60,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
 
 def class_bars(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw a bar a class and row, named, the class with most training images first."""
-    singles = _recalls(table, values)
-    labels = _class_labels(table, values)
-    singles["label"] = singles["class"].map(labels)
+    singles = recalls(table, values)
     drawn = means(singles, ["name", "class", "label", "images"])
     names = list(dict.fromkeys(drawn["name"]))
     most = max(1, MOST_BARS // drawn["class"].nunique())
@@ -98,7 +91,7 @@ def class_bars(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.
 def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw what the classes are taken for by the reference run, or else the first row; mean over seeds."""
     name = _reference(table, values)
-    parts, counts, labels = [], [], _class_labels(table, values)
+    parts, counts, labels = [], [], class_names(table, values)
     for row in runs_of(values[values["name"] == name]).to_dict("records"):
         path = folder_of(table, row, row["seed"]) / "metrics.json"
         metrics = read_sealed(path)
@@ -108,9 +101,10 @@ def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
     order = sorted(range(len(counts)), key=lambda k: (-counts[k], k))
     shares = np.mean(parts, axis=0)[np.ix_(order, order)]
     names = [class_title(labels[k], k) for k in order]
-    figure, axis = plt.subplots(figsize=inches(1.25 * WIDTH, 1.2 * WIDTH), layout="constrained")
+    width = (1.25 if len(order) <= NAMED else 2) * WIDTH
+    figure, axis = plt.subplots(figsize=inches(width, 0.95 * width), layout="constrained")
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    size = text_size(min(6.0, 250 / len(order)))
+    size = text_size(min(6.0, 430 / len(order)))
     axis.set_xticks(range(len(order)), names, rotation=90, fontsize=size)
     axis.set_yticks(
         range(len(order)), [f"{text} ({counts[k]})" for text, k in zip(names, order, strict=True)], fontsize=size
@@ -119,46 +113,16 @@ def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         for y, x in np.argwhere(shares >= 0.5):
             colour = "white" if shares[y, x] > 50 else "black"
             axis.text(x, y, shown(shares[y, x], 0), ha="center", va="center", fontsize=text_size(5), color=colour)
+    axis.tick_params(length=2, width=0.3)
     axis.set(xlabel="Predicted class", ylabel="True class (training images)")
+    several = ", mean over seeds" if len(parts) > 1 else ""
     axis.set_title(plain(name), fontsize=text_size(7))
-    figure.colorbar(image, ax=axis, shrink=0.7, label="Share of the true class's test images (%), mean over seeds")
+    figure.colorbar(image, ax=axis, shrink=0.7, label=f"Share of the true class's test images (%){several}")
     face(figure, table, values[values["name"] == name])
     true, predicted = np.indices(shares.shape).reshape(2, -1)
     drawn = {"name": name, "true": np.array(order)[true], "true_label": [labels[order[k]] for k in true]}
     drawn |= {"predicted": np.array(order)[predicted], "predicted_label": [labels[order[k]] for k in predicted]}
     return figure, pd.DataFrame(drawn | {"percent": shares.ravel(), "seeds": len(parts)})
-
-
-def unpack(text: str, classes: int, path: Path) -> np.ndarray:
-    """Return the counts (K, K) of `csa_core.evaluation.scores.pack`.
-
-    Raises:
-        UserError: they are not there, or not of so many classes.
-    """
-    size = 4 * classes**2
-    with untrusted(f"{path}: holds no confusion counts of {classes} classes; delete it and run snakemake again"):
-        content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
-        if len(content) != size:
-            raise ValueError
-        return np.frombuffer(content, "<i4").reshape(classes, classes)
-
-
-def _recalls(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracy of each class that has test images, a line a row, seed and class."""
-    lines = []
-    for row in runs_of(values).to_dict("records"):
-        path = folder_of(table, row, row["seed"]) / "metrics.json"
-        metrics = read_sealed(path)
-        scores = metrics["heads"][row["head"]]
-        if "correct" not in scores:
-            raise UserError(f"{path}: holds no counts by class; delete {path.parent} and run snakemake again")
-        for k, count in enumerate(metrics["class_counts"]):
-            if scores["images"][k]:
-                percent = 100 * scores["correct"][k] / scores["images"][k]
-                lines.append(
-                    {"name": row["name"], "class": k, "images": count, "seed": row["seed"], "percent": percent}
-                )
-    return pd.DataFrame(lines)
 
 
 def _count_ticks(axis: Axes, counts: list[int]) -> None:
@@ -178,24 +142,3 @@ def _reference(table: dict[str, Any], values: pd.DataFrame) -> str:
     numbers = values["row"].unique()
     row = next((n for n in numbers if table["rows"][n]["reference"]), numbers[0])
     return str(values.loc[values["row"] == row, "name"].iloc[0])
-
-
-def _class_labels(table: dict[str, Any], values: pd.DataFrame) -> dict[int, str]:
-    """Return the names of the classes, from a run's weights or its data set, or their numbers where neither is here."""
-    row = runs_of(values).to_dict("records")[0]
-    folder = folder_of(table, row, row["seed"])
-    metrics = read_sealed(folder / "metrics.json")
-    numbers = {k: f"class {k}" for k in range(len(metrics["class_counts"]))}
-    data = next((each.get("data") for each in table["rows"] if each["run"] == row["run"]), None)
-    for path in (
-        folder / "weights.safetensors",
-        Path(table["results"]).parent / "data" / str(data) / "dataset.safetensors",
-    ):
-        try:
-            meta = read_header(path)["meta"]
-        except (Missing, Damaged, KeyError):
-            continue
-        names = meta.get("class_names") or (meta.get("use") or {}).get("class_names")
-        if isinstance(names, list) and len(names) == len(numbers) and all(isinstance(name, str) for name in names):
-            return dict(enumerate(names))
-    return numbers

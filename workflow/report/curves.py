@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from csa_core.errors import UserError, say
 from workflow.report.drawing import (
@@ -28,9 +29,9 @@ def curves(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     history = histories(table, values, "loss", "test_accuracy")
     quantities = [("loss", "Training loss\n(ours: uniform branch)", 1), ("test_accuracy", "Test accuracy (%)", 100)]
     quantities = _recorded(history, quantities)
-    figure, axis = axes_of(len(quantities), 1.8 * len(quantities))
+    figure, axis = axes_of(len(quantities), 1.9 * len(quantities))
     drawn = _panels(axis, quantities, history)
-    axis[0].set_yscale("log")
+    _log_axis(axis[0])
     legend_above(axis[0])
     epochs_below(axis[-1])
     key(figure, values, "line", "thin")
@@ -104,13 +105,22 @@ def _recorded(history: pd.DataFrame, quantities: list[tuple[str, str, int]]) -> 
     return [each for each in quantities if each[0] != "test_accuracy"]
 
 
+def _log_axis(axis: Axes) -> None:
+    """Let an axis that spans more than a factor of three be logarithmic, its ticks plain numbers."""
+    low, high = axis.dataLim.intervaly
+    if 0 < 3 * low < high:
+        axis.set_yscale("log")
+        axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _panels(axis: list[Axes], quantities: list[tuple[str, str, int]], history: pd.DataFrame) -> pd.DataFrame:
     """Draw each quantity, of column, label and scale, into axes of its own; return what is drawn."""
     names, drawn = list(dict.fromkeys(history["name"])), []
     for ax, (column, label, scale) in zip(axis, quantities, strict=True):
         drawn.append(_lines(ax, history, column, scale, names))
         if scale == 100:
-            percent_axis(ax, "y", label)
+            percent_axis(ax, "y", label, is_low=True)
         else:
             ax.set_ylabel(label)
     return pd.concat(drawn)
@@ -123,7 +133,7 @@ def _lines(ax: Axes, history: pd.DataFrame, column: str, scale: float, names: li
         part = part.dropna(subset=column)
         line = means(part.assign(percent=scale * part[column]), ["name", "epoch"])
         drawn.append(line.assign(quantity=column))
-        style = style_of(i, len(names))
+        style = style_of(i, len(names)) | ({"marker": "o"} if len(line) == 1 else {})  # a point alone is no line
         ax.plot(line["epoch"], line["mean"], label=label_of(name, i, len(names)), **style)
         for _, single in part.groupby("seed"):
             ax.plot(single["epoch"], scale * single[column], color=style["color"], lw=0.4, alpha=0.35)

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from csa_core.errors import UserError
+from workflow.report.by_class import runs_of
 from workflow.report.collect import folder_of
 from workflow.report.numbers import shown
 from workflow.report.style import COLOURS, DASHES, FONT, LOOK, WIDTH, inches, plain, text_size
@@ -62,20 +63,29 @@ def face(figure: Figure, table: dict[str, Any], values: pd.DataFrame) -> None:
 
 
 def key(figure: Figure, values: pd.DataFrame, *signs: str, title: str = "") -> None:
-    """Say below a figure what its signs are: `mean`, `line`, `bar`, `band`, `dot`, `thin`; one seed is a dot."""
+    """Say below a figure what its signs are: `mean`, `line`, `bar`, `flat`, `cross`, `band`, `dot`, `thin`.
+
+    Of one seed there is no mean and no interval: its sign is that of the mean.
+    """
+    is_one = values.groupby("name")["seed"].nunique().max() == 1
+    mean = "single seed" if is_one else "mean over seeds"
+    interval: dict[str, Any] = {"color": GREY, "ls": "", "ms": 7, "label": "95 % interval"}
     handles: dict[str, Any] = {
-        "mean": Line2D([], [], color=GREY, marker="o", ls="", ms=3, label="mean over seeds"),
-        "line": Line2D([], [], color=GREY, label="mean over seeds"),
-        "bar": Line2D([], [], color=GREY, marker="|", ls="", ms=7, label="95 % interval"),
+        "mean": Line2D([], [], color=GREY, marker="o", ls="", ms=3, label=mean),
+        "line": Line2D([], [], color=GREY, label=mean),
+        "bar": Line2D([], [], marker="|", **interval),
+        "flat": Line2D([], [], marker="_", **interval),
+        "cross": Line2D([], [], marker="+", **interval),
         "band": Patch(facecolor=GREY, alpha=0.2, label="95 % interval"),
         "dot": Line2D([], [], color=GREY, marker=".", ls="", ms=3, label="single seed"),
         "thin": Line2D([], [], color=GREY, lw=0.4, label="single seed"),
     }
-    if values.groupby("name")["seed"].nunique().max() == 1:
-        signs = ("dot",) if "dot" in signs else ("thin",)
+    if is_one:
+        signs = tuple(sign for sign in signs if sign in ("mean", "line"))
     shown_signs = [handles[sign] for sign in signs]
     look = {"fontsize": text_size(5.5), "title_fontsize": text_size(7), "title": title or None}
-    figure.legend(handles=shown_signs, loc="outside lower center", ncols=len(signs), **look)
+    if signs:
+        figure.legend(handles=shown_signs, loc="outside lower center", ncols=len(signs), **look)
 
 
 def legend_above(axis: Axes, columns: int = 2) -> None:
@@ -83,10 +93,13 @@ def legend_above(axis: Axes, columns: int = 2) -> None:
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
 
 
-def percent_axis(axis: Axes, name: str, label: str) -> None:
-    """Name an axis of percent, x or y, once all is drawn, and say so where it does not begin at zero."""
+def percent_axis(axis: Axes, name: str, label: str, is_low: bool = False) -> None:
+    """Name an axis of percent, x or y, once all is drawn, and say so where it does not begin at zero.
+
+    A low panel breaks the line, so that the name does not reach into the next panel.
+    """
     low = (axis.get_xlim() if name == "x" else axis.get_ylim())[0]
-    cut = f"\naxis begins at {shown(low)} %" if low > 0 else ""
+    cut = f"\naxis begins{chr(10) if is_low else ' '}at {shown(low)} %" if low > 0 else ""
     axis.set(**{f"{name}label": f"{label}{cut}"})
 
 
@@ -123,8 +136,3 @@ def histories(table: dict[str, Any], values: pd.DataFrame, *columns: str) -> pd.
         raise UserError(f"{table['name']}: none of its runs trains an epoch, so none has a curve; choose another table")
     names, seeds = (np.repeat(runs[key].to_numpy(), lengths) for key in ("name", "seed"))
     return pd.concat([part for part in parts if len(part)], ignore_index=True).assign(name=names, seed=seeds)
-
-
-def runs_of(values: pd.DataFrame) -> pd.DataFrame:
-    """Return a line for each row and seed: name, run, seed, head."""
-    return values.drop_duplicates(["row", "seed"])[["name", "run", "seed", "head"]]

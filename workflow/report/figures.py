@@ -21,13 +21,14 @@ from matplotlib.figure import Figure
 from csa_core import store
 from csa_core.errors import UserError, say
 from workflow.fresh import drawn_from
+from workflow.report.by_class import class_names
 from workflow.report.classes import class_bars, confusion, per_class
 from workflow.report.collect import collect
 from workflow.report.curves import bank, curves, pretraining
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.points import points
 from workflow.report.seen import seen
-from workflow.report.style import save, use_style
+from workflow.report.style import image, save, use_fonts, use_style
 from workflow.report.texts import csv_text
 
 KINDS: dict[str, Callable[[dict[str, Any], pd.DataFrame], tuple[Figure, pd.DataFrame]]] = {
@@ -60,12 +61,30 @@ def main(argv: list[str] | None = None) -> int:
 
 def write(kind: str, table: dict[str, Any], prefix: str, partial: bool = False, made_from: str = "") -> None:
     """Draw a figure of a kind, and write PREFIX.pdf, .svg, .png and .csv."""
-    use_style(**table.get("figure", {}))
-    values, _ = collect(table, partial)
-    figure, drawn = KINDS[kind](table, values)
+    figure, drawn = draw(kind, table, partial)
     save(figure, prefix, made_from, seen(kind, table, drawn))
     pyplot.close(figure)
     store.write_bytes(Path(f"{prefix}.csv"), csv_text(drawn).encode())
+
+
+def as_svg(kind: str, table: dict[str, Any]) -> bytes:
+    """Return a figure of what is finished so far, as SVG."""
+    figure, drawn = draw(kind, table, partial=True)
+    content = image(figure, "svg", table["name"], seen=seen(kind, table, drawn))
+    pyplot.close(figure)
+    return content
+
+
+def draw(kind: str, table: dict[str, Any], partial: bool) -> tuple[Figure, pd.DataFrame]:
+    """Return a figure of a kind, and what is drawn.
+
+    Raises:
+        UserError: a run is missing, damaged or of something else, or the runs have nothing of this kind.
+    """
+    use_style(**table.get("figure", {}))
+    values, _ = collect(table, partial)
+    use_fonts(f"{table} {class_names(table, values)}")
+    return KINDS[kind](table, values)
 
 
 if __name__ == "__main__":

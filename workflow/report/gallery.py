@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from csa_core import store
 from csa_core.errors import UserError, say
 from workflow.report.numbers import shown
-from workflow.report.style import class_title, plain, save, use_style
+from workflow.report.style import class_title, plain, save, use_fonts, use_style
 
 ROWS = {
     "context": "confident\nimage",
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     use_style()
     try:
         tensors, meta, _ = store.read_tensors(args.contexts)
+        use_fonts(f"{meta} {args.title}")
         try:
             figure = draw(tensors, meta, args.title)
         except KeyError as missing:

@@ -42,7 +42,7 @@ def on_page(
     test_images = values["test_images"].max()
     return {key: table[key] for key in ("name", "title", "protocol", "overrides", "seeds", "note")} | {
         "heading": heading(table, facts, with_source=not is_own),
-        "explanation": explanation(table, summary),
+        "explanation": explanation(table, summary, facts),
         "header": list(frame.columns),
         "names": 1 + ("" in frame),
         "rows": list(zip(frame.to_numpy().tolist(), runs.values(), bold, strict=True)),

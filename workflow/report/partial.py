@@ -4,7 +4,10 @@ It takes no lock, trains nothing and writes one file, `partial/report.html` belo
 """
 
 import argparse
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from workflow.report.collect import is_finished
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.tables import drawn
 
+ROOT = Path(__file__).parents[2]
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
@@ -23,22 +28,54 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         plan = read_plan(args)
-        tables = _begun(plan)
-        if not tables:
+        begun = [table for table in map(plan.declaration, plan.usual) if any(is_finished(table))]
+        if not begun:
             raise UserError(f"{plan.results}: no run is finished yet; make status says how far they are")
         out = Path(plan.results, "partial", "report.html")
-        page.write(tables, [], Path(plan.results), out)
-        print(f"{out}: {len(tables)} of {len(plan.usual)} tables, of what is finished so far")
+        figures = _figures(plan, {table["name"]: table for table in begun})
+        tables = [drawn(table, partial=True)[".json"] for table in begun]
+        page.write(tables, figures, _mistakes(plan), Path(plan.results), out)
+        print(
+            f"{out}: {len(tables)} of {len(plan.usual)} tables and {len(figures)} figures, of what is finished so far"
+        )
     except UserError as error:
         say(f"report: {error}")
         return 2
     return 0
 
 
-def _begun(plan: Plan) -> list[dict[str, Any]]:
-    """Return what the page shows of each table that has a finished run."""
-    tables = [plan.declaration(name) for name in plan.usual]
-    return [drawn(table, partial=True)[".json"] for table in tables if any(is_finished(table))]
+def _figures(plan: Plan, begun: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the page shows of each figure of `all` that finished runs allow; of the others, say why not."""
+    from workflow.report import figures  # seconds to import
+
+    found = []
+    for name in plan.figures:
+        kind, table = plan.drawn(name)
+        if table not in begun:
+            continue
+        try:
+            found.append(page.figure(name, ".svg", figures.as_svg(kind, begun[table])))
+        except UserError as error:
+            say(f"figure {name} is not drawn yet: {error}")
+    return found
+
+
+def _mistakes(plan: Plan) -> dict[str, Any]:
+    """Return what the page shows of the reference run's mistakes, if that and its images are there."""
+    run = plan.reference
+    data = Path(plan.shared, "data", run.data, "dataset.safetensors")
+    if not (Path(run.folder, "metrics.json").exists() and data.exists()):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "mistakes.safetensors")
+        where = ["--data", str(data), "--root", run.config.data.root, "--out", str(out)]
+        command = [sys.executable, "-m", "csa_core", "mistakes", run.folder, *where]
+        here = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=here, capture_output=True, text=True, check=False)  # noqa: S603 - our words
+        if done.returncode:
+            say(f"mistakes are not shown: {done.stderr.strip()}")
+            return {}
+        return page.mistakes_in(out)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def _categories(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame,
 
 def _overview(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label: str) -> Figure:
     """Draw a line a row, from top to bottom as the table has them."""
-    figure, (axis,) = axes_of(1, 0.95 + 0.19 * len(drawn))
+    figure, (axis,) = axes_of(1, 1.15 + 0.19 * len(drawn))
     series = list(dict.fromkeys(shown["series"]))
     names = (drawn["series"] + " " + drawn["label"]).str.strip()
     for i, name in enumerate(series):
@@ -78,18 +78,19 @@ def _overview(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, l
         place = dict(zip(part["label"], part.index, strict=True))
         _bars(axis, part, runs, place, i, len(series), is_flat=True)
     axis.set_yticks(range(len(names)), list(map(plain, names)))
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="x", lw=0.3, color="0.85")
     axis.set_ylabel(plain(table["row_name"]))
     percent_axis(axis, "x", label)
-    key(figure, shown, "mean", "bar", "dot")
+    key(figure, shown, "mean", "flat", "dot")
     return figure
 
 
 def _bars(
     axis: Axes, part: pd.DataFrame, runs: pd.DataFrame, place: dict[str, int], i: int, count: int, is_flat: bool = False
 ) -> None:
-    """Draw means with their intervals, and the single seeds beside them."""
+    """Draw means with their intervals, and the single seeds beside them where there are several."""
+    runs = runs[runs.groupby("label")["seed"].transform("size") > 1]
     reach = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
     colour = style_of(i, count)["color"]
     at, beside = list(place.values()), [place[label] + 0.25 for label in runs["label"]]
@@ -121,17 +122,17 @@ def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Dat
             for column in both
         }
         colour = style_of(i, len(series))["color"]
-        bars = {"fmt": MARKERS[i % 8], "color": colour, "lw": 0.5, "label": name}
+        bars = {"fmt": MARKERS[i % 8], "color": colour, "lw": 0.5, "label": plain(name)}
         axes.errorbar(part["mean_all"], part["mean_few"], reach["few"], reach["all"], **bars)
         for line in part.to_dict("records"):
             place = (line["mean_all"], line["mean_few"])
             beside = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
-            axes.annotate(line["label"], place, **beside)
+            axes.annotate(plain(line["label"]), place, **beside)
     percent_axis(axes, "x", "Accuracy, all classes (%)")
     percent_axis(axes, "y", f"{HEADINGS['few']} (%)")
     if len(series) > 1:
         axes.legend()
-    key(figure, values, "mean", "bar")
+    key(figure, values, "mean", "cross")
     face(figure, table, values)
     return figure, drawn
 

@@ -60,8 +60,8 @@ def _classes(table: dict[str, Any], drawn: pd.DataFrame) -> str:
         both = part.loc[[part["images"].idxmax(), part["images"].idxmin()]]
         values = " to ".join(f"{shown(value)} %" for value in both["mean"])
         texts.append(f"{name} {values}")
-    most, fewest = drawn["images"].max(), drawn["images"].min()
-    ends = f"from the one with {most} training images to that with {fewest}"
+    most, fewest = (drawn.loc[at] for at in (drawn["images"].idxmax(), drawn["images"].idxmin()))
+    ends = f"from {most['label']} ({most['images']} training images) to {fewest['label']} ({fewest['images']})"
     return f"Test accuracy of each class, {ends}: {', '.join(texts)}."
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import findfont, fontManager, get_font
 
 from csa_core import store
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by marker and line.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS, DASHES = "osD^vPX*", ["-", "--", "-.", ":"]
+BASE, NO_FONT = "DejaVu Sans", "Last Resort"  # matplotlib's own, and its font of boxes
+INSTALL = "install a font that has them, on Debian fonts-noto-core or fonts-noto-cjk"
+UNDRAWN: set[str] = set()  # letters that no font here has
 LONGEST = 16  # letters of a class's name in the gallery
 WIDTH, FONT = 3.35, 7.0  # inches and points that figures are designed in: one column of a two-column paper
 LOOK = {"width": WIDTH, "font": FONT}  # as they are asked for
@@ -55,26 +58,50 @@ def inches(width: float, height: float) -> tuple[float, float]:
     return width * factor, height * max(factor, LOOK["font"] / FONT)
 
 
+def use_fonts(text: str) -> None:
+    """Let the figures that follow have a font for each letter of a text, and say once which letters no font here has.
+
+    Fonts are asked in the order that they are needed: matplotlib's own first, then those of this machine.
+    """
+    text = unicodedata.normalize("NFC", text)
+    found, lacking = [BASE], {letter for letter in text if letter.isprintable()} - _letters(findfont(BASE))
+    regular = (font for font in fontManager.ttflist if (font.weight, font.style) == (400, "normal"))
+    others = dict(sorted((font.name, font.fname) for font in regular if NO_FONT not in font.name))
+    while lacking:
+        best = max(others, key=lambda name: len(lacking & _letters(others[name])))
+        if not lacking & _letters(others[best]):
+            break
+        found.append(best)
+        lacking -= _letters(others[best])
+    mpl.rcParams["font.family"] = found
+    if lacking - UNDRAWN:
+        some = "".join(sorted(lacking)[:10]) + ("..." if len(lacking) > 10 else "")
+        say(f"warning: no font here has {some}: figures show ? instead, and such classes by number; {INSTALL}")
+    UNDRAWN.difference_update(text)
+    UNDRAWN.update(lacking)
+
+
 def plain(text: str) -> str:
-    """Return text for a figure in which a dollar is a dollar and starts no formula."""
-    return text.replace("$", r"\$")
+    """Return text for a figure: a dollar is a dollar and starts no formula, and no letter becomes an empty box."""
+    letters = unicodedata.normalize("NFC", text)
+    return "".join("?" if letter in UNDRAWN else letter for letter in letters).replace("$", r"\$")
 
 
 def class_title(name: str, number: int) -> str:
-    """Return a class's name for a figure, or its number where the figure's font cannot draw the name.
-
-    matplotlib sets letters one by one from left to right: other scripts have no letters in its font,
-    and right-to-left ones would stand in the wrong order.
-    """
+    """Return a class's name for a figure, or its number where no font here can draw the name."""
     name = unicodedata.normalize("NFC", name)
-    if not all(ord(letter) in _letters() and unicodedata.bidirectional(letter) not in ("R", "AL") for letter in name):
+    if UNDRAWN.intersection(name):
         return f"class {number}"
     return plain(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
 
 
 @cache
-def _letters() -> frozenset[int]:
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+def _letters(path: str) -> frozenset[str]:
+    """Return the letters that a font has; none where its file is not there any more."""
+    try:
+        return frozenset(map(chr, get_font(path).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
 
 
 def save(figure: Figure, prefix: str, drawn_from: str = "", seen: str = "") -> None:
@@ -86,16 +113,19 @@ def save(figure: Figure, prefix: str, drawn_from: str = "", seen: str = "") -> N
         drawn_from: what it was drawn from, which the SVG says.
         seen: what is seen on it, in words, for who cannot see it; each file has it as its title.
     """
-    images = {}
-    for kind, metadata in METADATA.items():
-        buffer = io.BytesIO()
-        said = {"Title": seen} if seen else {}
-        said |= {"Description": drawn_from} if kind == "svg" and drawn_from else {}
-        try:
-            figure.savefig(buffer, format=kind, dpi=300, metadata=metadata | said)
-        except ValueError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"{prefix}: cannot be drawn ({reason}); write a $ of a title or label as \\$") from None
-        images[kind] = buffer.getvalue()
     path = Path(prefix)
-    store.write_together(path.parent, ((f"{path.name}.{kind}", image) for kind, image in images.items()))
+    images = {kind: image(figure, kind, prefix, drawn_from, seen) for kind in METADATA}
+    store.write_together(path.parent, ((f"{path.name}.{kind}", content) for kind, content in images.items()))
+
+
+def image(figure: Figure, kind: str, name: str, drawn_from: str = "", seen: str = "") -> bytes:
+    """Return a figure as pdf, png or svg; `name` is what an error calls it."""
+    buffer = io.BytesIO()
+    said = {"Title": seen} if seen else {}
+    said |= {"Description": drawn_from} if kind == "svg" and drawn_from else {}
+    try:
+        figure.savefig(buffer, format=kind, dpi=300, metadata=METADATA[kind] | said)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{name}: cannot be drawn ({reason}); write a $ of a title or label as \\$") from None
+    return buffer.getvalue()

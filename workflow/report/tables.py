@@ -20,6 +20,7 @@ from csa_core import store
 from csa_core.errors import UserError, say
 from workflow.fresh import drawn_from
 from workflow.report.best import best_rows
+from workflow.report.by_class import worst_classes
 from workflow.report.chance import at_chance
 from workflow.report.claims import judge_all
 from workflow.report.collect import HEADINGS, collect
@@ -66,13 +67,15 @@ def write(table: dict[str, Any], prefix: str, partial: bool = False, made_from: 
 def drawn(table: dict[str, Any], partial: bool = False) -> dict[str, Any]:
     """Return the text of each file of a table by its suffix, and as `.json` what the page shows of it."""
     values, facts = collect(table, partial)
+    if "worst_class" in table["columns"]:
+        facts["worst_classes"] = worst_classes(table, values)
     summary, claims = tidy(table, values), judge_all(table, values, at_chance(table, values))
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
     not_of_a_run = ["row", "name", "test_images", "chance", *(COUNTED.keys() - set(table["columns"]))]
     frame = cells(table, summary)
     bold = _strong(table, values, frame)
-    note = " ".join(filter(None, [heading(table, facts), table["note"], *explanation(table, summary)]))
+    note = " ".join(filter(None, [heading(table, facts), table["note"], *explanation(table, summary, facts)]))
     return {
         ".csv": csv_text(summary),
         ".seeds.csv": csv_text(seeds.drop(columns=not_of_a_run)),
@@ -111,14 +114,15 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
     is_compared = table["paper_heading"] == COMPARABLE
     has_series = summary["series"].any()
     compared = COMPARED if any(row["reference"] for row in table["rows"]) else ()
-    is_partial = (summary["seeds"] < len(table["seeds"])).any()
+    seeds = summary.groupby("row")["seeds"].max()  # a group without classes has none
+    is_partial = (seeds < len(table["seeds"])).any()
     lines = []
-    for _, records in groupby(summary.to_dict("records"), key=itemgetter("row")):
+    for row, records in groupby(summary.to_dict("records"), key=itemgetter("row")):
         by_column = {record["column"]: record for record in records}
         first = next(iter(by_column.values()))
         line = ({"": first["series"]} if has_series else {}) | {table["row_name"]: first["label"]}
         if is_partial:
-            line["Seeds"] = f"{first['seeds']:g}"
+            line["Seeds"] = f"{seeds[row]:g}"
         for column in table["columns"]:
             is_count = column in COUNTED
             line[COUNTED.get(column) or HEADINGS[column]] = (
@@ -164,7 +168,7 @@ def markdown(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]
         heading(table, facts),
         body,
         table["note"],
-        " ".join(explanation(table, summary)),
+        " ".join(explanation(table, summary, facts)),
     ]
     return "\n\n".join(filter(None, [*parts, f"Digests: {digests}."])) + "\n"
 

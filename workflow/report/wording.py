@@ -57,7 +57,7 @@ def _partial(table: dict[str, Any], facts: dict[str, Any]) -> str:
     )
 
 
-def explanation(table: dict[str, Any], summary: pd.DataFrame) -> list[str]:
+def explanation(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, Any]) -> list[str]:
     """Return what the numbers are, in sentences."""
     texts = [EXPLANATION]
     errors = summary["test_error_percent"].dropna()
@@ -80,4 +80,5 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame) -> list[str]:
             texts.append("− paper: 95 % interval of the difference from our standard error and that ± (Welch).")
     if any(row.get("published") for row in table["rows"]):
         texts.append(PUBLISHED)
-    return texts + [text for column, text in EXPLAINED.items() if column in table["columns"]]
+    texts += [text for column, text in EXPLAINED.items() if column in table["columns"]]
+    return texts + [text for text in [facts.get("worst_classes")] if text]

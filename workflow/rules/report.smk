@@ -102,6 +102,25 @@ rule gallery:
         " --out {params.prefix:q} > {log:q} 2>&1"
 
 
+rule mistakes:
+    input:
+        predictions=ASKED.mistakes,
+        metrics=f"{REFERENCE.folder}/metrics.json",
+        data=f"<shared>/data/{REFERENCE.data}/dataset.safetensors",
+    output:
+        "<results>/figures/mistakes.safetensors",
+    log:
+        "<results>/logs/figures/mistakes.log",
+    params:
+        run=lambda w, input: os.path.dirname(input.predictions),
+        root=REFERENCE.config.data.root,
+    message:
+        "Mistakes that the reference run is most sure of"
+    shell:
+        "python -m csa_core mistakes {params.run:q} --root {params.root:q} --data {input.data:q}"
+        " --out {output:q} > {log:q} 2>&1"
+
+
 rule claims:
     input:
         claims=expand("<results>/{table}.claims.csv", table=PLAN.usual),
@@ -121,6 +140,7 @@ rule page:
         tables=expand("<results>/{table}.json", table=PLAN.usual),
         figures=expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         contexts="<results>/figures/contexts.png",
+        mistakes="<results>/figures/mistakes.safetensors",
         provenance=[f"{run.folder}/provenance.json" for run in PLAN.all_runs()],
         code=REPORT_CODE,
     output:
@@ -131,7 +151,7 @@ rule page:
         "Page {output}"
     shell:
         "python -m workflow.report.page {input.tables:q}"
-        " --figures {input.figures:q} {input.contexts:q} --out {output:q} > {log:q} 2>&1"
+        " --figures {input.figures:q} {input.contexts:q} --mistakes {input.mistakes:q} --out {output:q} > {log:q} 2>&1"
 
 
 # What a person types without a protocol's name is a link to that of the protocol in config.yaml.

@@ -39,6 +39,7 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
     metrics |= run.method.counts(history)
+    metrics["class_names"] = list(run.dataset.class_names)
     metrics["computed"] = {
         "device": run.device.type,
         "precision": run.precision,

@@ -86,6 +86,7 @@ def test_metrics_follow_from_the_predictions(uninterrupted: dict[str, bytes], da
     logits, label, _ = store.read_tensors(tmp_path / "p")
     assert label["digests"] == metrics["digests"] and metrics["predicts"] == "resampling"
     assert set(metrics["heads"]) == {"uniform", "resampling", "ensemble"}
+    assert metrics["class_names"] == list(dataset.class_names)
     for head in logits:
         assert metrics["heads"][head] == score(logits[head], dataset.test_labels, metrics["groups"])
 
