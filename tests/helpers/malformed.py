@@ -28,6 +28,7 @@ MALFORMED = {
     "mix: [normal, 0, 1]": "mix.0: unknown name 'normal'",
     "mix: [uniform, 0.9, 0.1]": "mix [uniform, 0.9, 0.1] needs 0 <= a <= b <= 1",
     "mix: [beta, 0, 1]": "mix [beta, 0.0, 1.0] needs a > 0 and b > 0",
+    "mix: [beta, 1, 0]": "mix [beta, 1.0, 0.0] needs a > 0 and b > 0",
     "lr_drops: [180, 160]": "lr_drops [180, 160] must rise",
     "lr_drops: 160": "lr_drops",
     "{epochs: 4, lr_drops: [], warmup_epochs: 3, plain_epochs: 2}": "plain_epochs is 5, more than epochs (4)",
