@@ -49,7 +49,7 @@ def test_mistakes_of_a_run_are_those_of_the_head_that_predicts(cli: Cli, tmp_pat
     short = ["--set", "epochs=1", "--set", "lr_drops=[]"]
     assert cli("train", "docs/examples/demo.yaml", "--set", "method=ce", *short, "--out", tmp_path).returncode == 0
     done = cli("mistakes", tmp_path, "--images", 3, "--out", tmp_path / "m.safetensors")
-    assert done.returncode == 0 and "the 3 mistakes that the run is most sure of" in done.stdout, done.stderr
+    assert done.returncode == 0 and "the 3 most confident mistakes of the run" in done.stdout, done.stderr
     tensors, meta, _ = store.read_tensors(tmp_path / "m.safetensors")
     logits, label, _ = store.read_tensors(tmp_path / "predictions.safetensors")
     images = load_source(DataConfig(source="demo"))
