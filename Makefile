@@ -22,19 +22,19 @@ table2: $(READY) ## Table 2: ten thresholds, trained
 status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
 	@$(BIN)/python -m workflow.status $(ARGS)
 
-report: $(READY) ## a page of what is finished so far, beside a sweep that runs: results/demo/partial/report.html
+report: $(READY) ## a page of what is finished so far, while a sweep runs: results/demo/partial/report.html
 	@$(BIN)/python -m workflow.report.partial $(ARGS)
 
 published: $(READY) ## redraw the published results of real images, in seconds and without training
 	$(BIN)/python -m workflow.publish draw
 
-test: lint ## linters, type checker and tests, about six minutes
+test: lint ## linters, type checker and tests, about seven minutes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test-long: $(DEV) ## what takes longest of the tests: every command of the documentation, runs killed and continued
+test-long: $(DEV) ## the tests that take longest: every command of the documentation, runs killed and continued
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "long and not slurm"
 
-test-faults: $(DEV) ## every fault as often as the README says, about 15 minutes
+test-faults: $(DEV) ## every fault as often as docs/reliability.md says, about 15 minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or long or not slow" tests/faults
 
 test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
@@ -55,7 +55,7 @@ coverage: $(DEV) ## which lines and branches no test runs, by package; twice as 
 docs: $(DEV) ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
-bench: $(DEV) ## how fast: tables on the screen and in results/benchmarks/, about 15 minutes
+bench: $(DEV) ## speed: tables on the screen and in results/benchmarks/, about 15 minutes
 	$(BIN)/python -m benchmarks.step --compile --threads 1 2
 	$(BIN)/python -m benchmarks.workflow
 

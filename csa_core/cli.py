@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("data", commands.data, "Load the data set of a run, check it and write it as one file.")
     sub.add_argument("--out", type=_path, required=True, help="data set file to write (.safetensors)")
-    sub.add_argument("--made-from", default="", help="text to write beside it, by which a workflow knows it again")
+    sub.add_argument("--made-from", default="", help="text to store in the file, by which a workflow recognises it")
 
     sub = command(
         "check",
@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         """\
         Decode every image of an image_list, and name those that cannot be.
 
-        Reading the lists already finds lines without label, labels out of range and missing files.""",
+        Lines without a label, labels out of range and missing files are found whenever the lists are read.""",
     )
     _workers_option(sub)
 
@@ -170,10 +170,10 @@ def _parser() -> argparse.ArgumentParser:
         "selection",
         commands.selection,
         """\
-        Write the training images of a run as a selection: a line an image, its class and its pixels' digest.
+        Write the training images of a run as a selection: one line per image, with class and digest of its pixels.
 
-        With `profile: selection` and `selection: FILE` the same images, in the same order, are then taken
-        from any source that holds them.""",
+        With `profile: selection` and `selection: FILE`, a run takes the same images in the same order from any
+        source that has them.""",
     )
     sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
     sub.add_argument("--out", type=_path, required=True, help="selection file to write (.txt)")
@@ -185,14 +185,16 @@ def _parser() -> argparse.ArgumentParser:
         Train one run and write its results.
 
         Writes metrics.json, history.csv, predictions.safetensors, weights.safetensors and
-        provenance.json. Killed anywhere, the same command continues from the last checkpoint and
-        ends with the same bytes; once finished, it fills --out again without training.""",
+        provenance.json. After a run was killed, the same command continues from the last checkpoint
+        and ends with the same bytes; after it has finished, the command restores --out without training.""",
     )
     sub.add_argument("--out", type=_path, required=True, help="folder for the results")
     sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
     sub.add_argument("--split", type=_path, help="split file (default: made on the way)")
     sub.add_argument(
-        "--parent", type=_path, help="finished run to start from: a pre-training, or the first stage of a method of two"
+        "--parent",
+        type=_path,
+        help="finished run to start from: a pre-training, or the first stage of a two-stage method",
     )
     sub.add_argument(
         "--state",
@@ -206,13 +208,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=os.environ.get("CSA_CHECKPOINT_SECONDS") or 30.0,
         metavar="S",
-        help="write a checkpoint at the first end of an epoch after S seconds (CSA_CHECKPOINT_SECONDS, else 30)",
+        help="write a checkpoint at the end of an epoch, at most every S seconds (CSA_CHECKPOINT_SECONDS, else 30)",
     )
     sub.add_argument(
         "--retrain",
         action="store_true",
         default=os.environ.get("CSA_RETRAIN", "") not in ("", "0"),
-        help="train again even where this very run is finished (also: CSA_RETRAIN=1)",
+        help="train again even if this very run is finished (also: CSA_RETRAIN=1)",
     )
     sub.add_argument(
         "--compile",
@@ -227,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         help="replay steps as CUDA graphs: auto does it on one GPU, with images in memory (default: auto)",
     )
     sub.add_argument(
-        "--wait", action="store_true", help="wait for another process that trains this run, in place of refusing"
+        "--wait", action="store_true", help="if another process is training this run, wait for it instead of refusing"
     )
     sub.add_argument("--code-version", help="label the results with this instead of the digest of the code")
     sub.add_argument(
@@ -242,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         """\
         Evaluate the trained weights of a run on its test set, and print the accuracies.
 
-        The metrics are made anew from the weights and compared with those of the run.""",
+        The metrics are computed again from the weights and compared with those of the run.""",
         config=False,
     )
     _of_run(sub)
@@ -265,9 +267,9 @@ def _parser() -> argparse.ArgumentParser:
         "mistakes",
         commands.mistakes,
         """\
-        Write the test images that a run gets wrong and is most sure of.
+        Write the test images that a run gets most confidently wrong.
 
-        Writes their pixels as tensors; the file's header has true and predicted classes, and probabilities.""",
+        The file has their pixels as a tensor, and in its header their true and predicted classes and probabilities.""",
         config=False,
     )
     _run_argument(sub)
@@ -282,13 +284,13 @@ def _parser() -> argparse.ArgumentParser:
         """\
         Name the likeliest classes of images.
 
-        Images are decoded as in training and resized as those that the run was trained on. Probabilities
+        Images are decoded as in training and resized like those that the run was trained on. Probabilities
         are the softmax of the head's logits.""",
         config=False,
     )
     _run_argument(sub)
-    sub.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="PNG, JPEG, WebP, or a folder that holds them")
-    sub.add_argument("--out", type=_path, help="CSV file to write, a line an image (default: a table on the screen)")
+    sub.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="PNG, JPEG or WebP, or a folder of such images")
+    sub.add_argument("--out", type=_path, help="CSV file to write, one line per image (default: a table on the screen)")
     sub.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (default 5)")
     sub.add_argument("--head", help="uniform, resampling, ensemble, ... (default: the one that predicts)")
     _device_options(sub, workers=False)
@@ -297,13 +299,13 @@ def _parser() -> argparse.ArgumentParser:
         "export",
         finished.export,
         """\
-        Write a trained run as a file that other programs load, and beside it as JSON how it is used.
+        Write a trained run as a file that other programs can load, and beside it a JSON file that says how to use it.
 
         ONNX and TorchScript files take decoded, resized pixels; normalisation is inside. A safetensors
-        file holds the weights; `csa predict` and `csa_core.load` take it in place of a run.""",
+        file holds the weights; `csa predict` and `csa_core.load` accept it in place of a run.""",
         config=False,
     )
-    sub.add_argument("--format", choices=finished.FORMATS, required=True, help="of the file")
+    sub.add_argument("--format", choices=finished.FORMATS, required=True, help="format of the file")
     sub.add_argument("--out", type=_path, required=True, help="file to write")
     _of_run(sub)
 
@@ -313,7 +315,7 @@ def _parser() -> argparse.ArgumentParser:
         """\
         List the finished runs below a folder: method, changes, seed, accuracies of the predicting head, hours.
 
-        What a run changes is where it differs from most runs of its method in the list.""",
+        A run's changes are where it differs from most runs of its method in the list.""",
         config=False,
     )
     sub.add_argument("folder", metavar="FOLDER", type=_path, help="folder to look below")

@@ -153,7 +153,7 @@ def contexts(args: argparse.Namespace) -> None:
 
 
 def mistakes(args: argparse.Namespace) -> None:
-    """Write the test images that a run gets wrong and is most sure of."""
+    """Write the test images that a run gets most confidently wrong."""
     if args.images < 1:
         raise UserError(f"--images {args.images}: 1 or more")
     check_kind(args.out, ".safetensors")
@@ -173,7 +173,7 @@ def mistakes(args: argparse.Namespace) -> None:
         meta |= {"test_image": numbers.tolist(), "confidence": confidence.tolist()}
         meta |= {"true": [names[k] for k in labels[numbers]], "predicted": [names[k] for k in predicted]}
     store.write_tensors(args.out, {"images": pictures(dataset, numbers)}, meta)
-    print(f"{args.out}: the {len(numbers)} mistakes that the run is most sure of")
+    print(f"{args.out}: the {len(numbers)} most confident mistakes of the run")
 
 
 def keys(args: argparse.Namespace) -> None:

@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m workflow.status", description=__doc__)
     plan_option(parser)
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores to train on (default: all)")
-    parser.add_argument("--all", action="store_true", help=f"every run, not the first {LINES} of each kind alone")
+    parser.add_argument("--all", action="store_true", help=f"every run, not only the first {LINES} of each kind")
     parser.add_argument("--json", action="store_true", help="for a program: all runs as one JSON object")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", help="show it again and again, so often")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="repeat every so many seconds")
     args = parser.parse_args(argv)
     if args.watch is not None:  # Ctrl-C is how it is ended
         signal.signal(signal.SIGINT, signal.default_int_handler)

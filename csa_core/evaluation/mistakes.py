@@ -1,4 +1,4 @@
-"""The mistakes that a run is most sure of: which test images, and what they look like."""
+"""The most confident mistakes of a run: which test images, and what they look like."""
 
 import os
 

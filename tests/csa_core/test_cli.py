@@ -18,7 +18,7 @@ def run_yaml(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["data", "split", "train", "evaluate", "contexts", "keys"])
+@pytest.mark.parametrize("command", ["data", "split", "train", "evaluate", "contexts", "mistakes", "keys"])
 def test_help(command: str, cli: Cli) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0 and "usage: python -m csa_core" in done.stdout
@@ -45,6 +45,8 @@ BAD = {
         "gone/train: no such folder",
     ),
     "no images to show": (["contexts", "gone", "--images", "-5", "--out", "OUT"], "--images -5: 1 or more"),
+    "no mistakes to show": (["mistakes", "gone", "--images", "0", "--out", "OUT"], "--images 0: 1 or more"),
+    "mistakes of no run": (["mistakes", "gone", "--out", "OUT"], "gone/predictions.safetensors: cannot be read"),
     "not a run": (["evaluate", "gone"], "gone/metrics.json: cannot be read"),
     "no TF32": (
         ["train", "RUN", "--out", "OUT", "--device", "cpu", "--set", "precision=tf32"],
@@ -127,8 +129,9 @@ def test_weights_are_not_evaluated_on_other_data(cli: Cli, run_yaml: Path, tmp_p
     tensors, meta, _ = store.read_tensors(data)
     tensors["test_images"][0] ^= 1
     store.write_tensors(data, tensors, meta)
-    done = cli("evaluate", tmp_path / "a", "--data", data)
-    assert done.returncode == 2 and "was trained on other data" in done.stderr
+    for words in (["evaluate"], ["mistakes", "--out", tmp_path / "m"]):
+        done = cli(words[0], tmp_path / "a", "--data", data, *words[1:])
+        assert done.returncode == 2 and "was trained on other data" in done.stderr
 
 
 def test_contexts_needs_a_csa_run(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:

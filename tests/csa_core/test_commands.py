@@ -74,6 +74,7 @@ def test_ones_own_images_are_asked_for_by_their_option(
             "x.png",
             "no .png file is written; name it OUT/x.safetensors; `python -m workflow.report.gallery`",
         ),
+        ("mistakes", "x.png", "no .png file is written; name it OUT/x.safetensors"),
         ("data", "x.csv", "no .csv file is written; name it OUT/x.safetensors"),
         ("split", "x.csv", "name it OUT/x.json"),
         ("selection", "x.json", "name it OUT/x.txt"),

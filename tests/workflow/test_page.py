@@ -1,5 +1,7 @@
 """The page says what was done, and in words that fit the data."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 
-from csa_core.store import read_sealed, sealed, write_json
+from csa_core.store import read_sealed, sealed, write_json, write_tensors
 from tests.helpers.workflows import ACCURACY, table
 from workflow.declarations import load_tables
 from workflow.report import page, partial
@@ -56,7 +59,7 @@ def test_the_page_says_what_was_done(results: Path) -> None:
         assert word in text
     assert "imbalance ratio 50, split seed 0" in text and "float32" in text and "30.0 minutes a run" in text
     assert all(f" {symbol} " in text for symbol in ("Q", "δ", "λ", "γ"))
-    assert "so says this data" in text, "a verdict is of this data"
+    assert "lies below zero, with this data and this recipe" in text, "a verdict is of this data"
 
 
 def test_of_own_images_the_page_says_nothing_of_an_appendix(results: Path) -> None:
@@ -154,6 +157,26 @@ def test_header_cells_have_a_scope_and_no_word_is_for_a_mouse_alone(results: Pat
     verdict, estimate = (html.index(f'<th scope="col"{rest}') for rest in (' class="text">Verdict', ">Estimate"))
     assert html.index(">Claim<") < verdict < estimate
     assert not re.search(r'(src|href)="(https?:)?//|fetch\(|import ', html), "it opens without a network"
+
+
+def test_mistakes_are_shown_with_their_names_whatever_these_hold(results: Path) -> None:
+    spoil(results, lambda path, content: None)
+    names = {"true": ['"><b>', "\u0645\u0633"], "predicted": ["a & b", "\u732b"]}
+    meta = {"method": "csa", "seed": 1, "confidence": [0.987, 0.5], **names}
+    write_tensors(Path("m.safetensors"), {"images": np.zeros((2, 200, 300, 3), dtype=np.uint8)}, meta)
+    write(table(), "results/table0")
+    words = ["results/table0.json", "--mistakes", "m.safetensors", "--out", "results/report.html"]
+    assert page.main(words) == 0
+    html = Path("results/report.html").read_text().partition('id="mistakes"')[2]
+    assert 'alt="Test image of class &#34;&gt;&lt;b&gt;, taken for a &amp; b"' in html and "98.7 % sure" in html
+    assert "<bdi>\u0645\u0633</bdi>" in html and "<bdi>\u732b</bdi>" in html
+    sizes = [Image.open(io.BytesIO(base64.b64decode(each))).size for each in re.findall('base64,([^"]+)', html)]
+    assert sizes == [(160, 107)] * 2
+    write_tensors(Path("m.safetensors"), {"images": np.zeros((0, 1, 1, 3), dtype=np.uint8)}, meta)
+    assert page.main(words) == 2, "no image for two names"
+    none: dict[str, Any] = {key: [] for key in ("true", "predicted", "confidence")}
+    write_tensors(Path("m.safetensors"), {"images": np.zeros((0, 1, 1, 3), dtype=np.uint8)}, meta | none)
+    assert page.main(words) == 0 and "mistakes" not in Path("results/report.html").read_text()
 
 
 def test_a_page_of_what_is_finished_so_far(

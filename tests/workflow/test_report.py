@@ -106,7 +106,7 @@ def test_the_test_set_has_an_error_of_its_own(results: Path) -> None:
     ours = summary[(summary["label"] == "Ours")].set_index("column")
     assert ours.loc["all", "test_error_percent"] == pytest.approx(100 * np.sqrt(0.91 * 0.09 / 200))
     assert np.isnan(ours.loc["few", "test_error_percent"]) and "test set of 200 images" in text
-    assert "2.0 to 2.7 points" in text and "without a correction over rows or claims" in text
+    assert "2.0 to 2.7 points" in text and "without a correction for the number of rows or claims" in text
     assert "test_images" not in pd.read_csv("t.seeds.csv")
 
 

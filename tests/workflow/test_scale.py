@@ -183,7 +183,7 @@ def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) ->
         path.unlink()
     assert page.main(["results/demo/table0.json", "--out", "results/demo/report.html"]) == 0
     text = (results / "results/demo/report.html").read_text()
-    assert "Mind this." in text and "without a correction over all 1:" in text and "One training split" in text
+    assert "Mind this." in text and "without a correction for their number, 1:" in text and "one training split" in text
     claims = pd.read_csv("results/demo/table0.claims.csv").iloc[0]
     assert f">{claims['seeds_needed']:.0f} ({claims['seeds_needed_low']:.0f} to" in text
     assert "6 runs, seeds 1, 2, 3" in text and "3.0 hours of training in all, 30.0 minutes a run" in text

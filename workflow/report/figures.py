@@ -45,7 +45,9 @@ KINDS: dict[str, Callable[[dict[str, Any], pd.DataFrame], tuple[Figure, pd.DataF
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.figures", description=__doc__.split("\n\n")[0])
-    parser.add_argument("figure", metavar="FIGURE", help=f"TABLE, or one of {', '.join(list(KINDS)[1:])} with -TABLE")
+    parser.add_argument(
+        "figure", metavar="FIGURE", help=f"TABLE, or one of {', '.join(list(KINDS)[1:])} with -TABLE, as curves-table2"
+    )
     plan_option(parser)
     parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .pdf, .svg, .png, .csv")
     args = parser.parse_args(argv)

@@ -13,15 +13,15 @@ COMPARABLE = "paper"  # heading of values that are of the same recipe
 EXPLANATION = "Top-1 accuracy in percent on the test set after the last epoch, mean ± sd over seeds."
 COMPARISON = (
     "− ref.: difference from the protocol's reference run (the row without it), seed by seed, with its 95 % interval, "
-    "each row by itself, without a correction over rows or claims."
+    "each row by itself, without a correction for the number of rows or claims."
 )
 POOLED = (
     "Pooled: the 95 % interval of the same difference with the spread of all rows of the sweep taken together "
     "({:g} degrees of freedom in place of {:g}); it assumes that all rows spread alike and that no seed favours some."
 )
 PUBLISHED = (
-    "Published by others: mostly of one run each, of other schedules and learning rates, often of the best test epoch; "
-    "for orientation, and no difference is taken."
+    "Published by others: mostly from one run each, with other schedules and learning rates, often at the best test "
+    "epoch; for orientation only, so no differences are shown."
 )
 EXPLAINED = {
     "balanced": "Balanced: mean of the accuracies of the classes.",

@@ -115,7 +115,7 @@ rule mistakes:
         run=lambda w, input: os.path.dirname(input.predictions),
         root=REFERENCE.config.data.root,
     message:
-        "Mistakes that the reference run is most sure of"
+        "Most confident mistakes of the reference run"
     shell:
         "python -m csa_core mistakes {params.run:q} --root {params.root:q} --data {input.data:q}"
         " --out {output:q} > {log:q} 2>&1"
