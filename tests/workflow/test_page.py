@@ -164,10 +164,10 @@ def test_mistakes_are_shown_with_their_names_whatever_these_hold(results: Path) 
     names = {"true": ['"><b>', "\u0645\u0633"], "predicted": ["a & b", "\u732b"]}
     meta = {"method": "csa", "seed": 1, "confidence": [0.987, 0.5], **names}
     write_tensors(Path("m.safetensors"), {"images": np.zeros((2, 200, 300, 3), dtype=np.uint8)}, meta)
-    write(table(), "results/table0")
-    words = ["results/table0.json", "--mistakes", "m.safetensors", "--out", "results/report.html"]
+    write(table(), "results/demo/table0")
+    words = ["results/demo/table0.json", "--mistakes", "m.safetensors", "--out", "results/demo/report.html"]
     assert page.main(words) == 0
-    html = Path("results/report.html").read_text().partition('id="mistakes"')[2]
+    html = Path("results/demo/report.html").read_text().partition('id="mistakes"')[2]
     assert 'alt="Test image of class &#34;&gt;&lt;b&gt;, taken for a &amp; b"' in html and "98.7 % sure" in html
     assert "<bdi>\u0645\u0633</bdi>" in html and "<bdi>\u732b</bdi>" in html
     sizes = [Image.open(io.BytesIO(base64.b64decode(each))).size for each in re.findall('base64,([^"]+)', html)]
@@ -176,7 +176,7 @@ def test_mistakes_are_shown_with_their_names_whatever_these_hold(results: Path) 
     assert page.main(words) == 2, "no image for two names"
     none: dict[str, Any] = {key: [] for key in ("true", "predicted", "confidence")}
     write_tensors(Path("m.safetensors"), {"images": np.zeros((0, 1, 1, 3), dtype=np.uint8)}, meta | none)
-    assert page.main(words) == 0 and "mistakes" not in Path("results/report.html").read_text()
+    assert page.main(words) == 0 and "mistakes" not in Path("results/demo/report.html").read_text()
 
 
 def test_a_page_of_what_is_finished_so_far(

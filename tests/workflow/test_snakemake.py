@@ -102,7 +102,7 @@ def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
 def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Folder) -> None:
     done = run_inside(partial.main, ["--config", "mine.yaml"], finished.path)
     assert done.returncode == 0 and "11 of 11 tables and 9 figures" in done.stdout, done.stderr
-    page = finished.read("results/partial/report.html").decode()
+    page = finished.read("results/tiny/partial/report.html").decode()
     assert page.count("data:image/svg+xml;base64,") == 9 and page.count('<figure class="small">') == 12
 
 
