@@ -36,9 +36,17 @@ def test_other_measures_are_scipys_and_scikit_learns() -> None:
     assert scores["harmonic_mean"] == pytest.approx(stats.hmean(recalls))
     assert scores["geometric_mean"] == pytest.approx(stats.gmean(recalls))
     assert scores["worst_class"] == recalls.min()
+    assert scores["ece"] == calibration_error(LOGITS, predicted == LABELS)
     never = LOGITS - 100 * np.eye(5)[3]  # class 3 is never predicted
     scores = score(never, LABELS, ["few"] * 5)
     assert scores["harmonic_mean"] == scores["geometric_mean"] == scores["worst_class"] == 0
+
+
+def test_a_class_of_one_test_image_counts_as_any_other() -> None:
+    labels = np.array([0, 0, 0, 1])
+    scores = score(np.eye(2)[[0, 0, 0, 0]], labels, ["many", "few"])
+    assert scores["accuracy"] == {"all": 0.75, "many": 1.0, "medium": None, "few": 0.0}
+    assert scores["balanced"] == 0.5 and scores["worst_class"] == 0.0
 
 
 def test_classes_without_test_images_stand_in_no_mean() -> None:
