@@ -323,6 +323,15 @@ def test_insensitive_is_an_equivalence_and_not_a_lack_of_evidence() -> None:
     assert (line["low"], line["high"]) == (pytest.approx(interval[0]), pytest.approx(interval[1]))
 
 
+def test_of_several_rivals_one_must_be_outside_by_more() -> None:
+    """The level of a contradiction is divided among them (Bonferroni); of one rival it is whole."""
+    error = stats.sem(NOISE)
+    outside = 51 + 3.3 * error + NOISE - NOISE.mean()  # 3.3 errors beyond the margin of 1: p is 0.03, and 0.05 / 3 is less
+    alone = judge(values(a=50, b=outside), kind="insensitive", row="a")
+    among = judge(values(a=50, b=outside, c=50 + NOISE, d=50 - NOISE), kind="insensitive", row="a")
+    assert (alone["verdict"], among["verdict"]) == ("contradicted", "cannot be told")
+
+
 def test_a_row_that_the_sweep_lacks_is_said() -> None:
     line = judge(values(a=50 + NOISE), more=term("a"), less=term("b"))
     assert line["verdict"] == "not run" and "'b'" in line["note"]
