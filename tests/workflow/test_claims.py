@@ -326,7 +326,7 @@ def test_insensitive_is_an_equivalence_and_not_a_lack_of_evidence() -> None:
 def test_of_several_rivals_one_must_be_outside_by_more() -> None:
     """The level of a contradiction is divided among them (Bonferroni); of one rival it is whole."""
     error = stats.sem(NOISE)
-    outside = 51 + 3.3 * error + NOISE - NOISE.mean()  # 3.3 errors beyond the margin of 1: p is 0.03, and 0.05 / 3 is less
+    outside = 51 + 3.3 * error + NOISE - NOISE.mean()  # so far beyond the margin p is 0.03, and 0.05 / 3 is less
     alone = judge(values(a=50, b=outside), kind="insensitive", row="a")
     among = judge(values(a=50, b=outside, c=50 + NOISE, d=50 - NOISE), kind="insensitive", row="a")
     assert (alone["verdict"], among["verdict"]) == ("contradicted", "cannot be told")
