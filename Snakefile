@@ -92,6 +92,7 @@ localrules:
     contexts,
     gallery,
     claims,
+    choices,
     page,
     estimate,
     status,
@@ -107,6 +108,7 @@ rule all:
         expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         "<results>/figures/contexts.png",
         "<results>/claims.csv",
+        ["<results>/choices.csv"] if PLAN.choosing else [],
         "<results>/report.html",
 
 
