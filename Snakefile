@@ -94,6 +94,7 @@ localrules:
     contexts,
     gallery,
     claims,
+    choices,
     page,
     shown,
     comparison,
@@ -110,6 +111,7 @@ rule all:
         expand("<results>/{table}.csv", table=PLAN.usual),
         expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         "<results>/figures/contexts.png",
+        ["<results>/choices.csv"] if PLAN.choosing else [],
         # The last two to be made, by which all others come to lie at the top of the results, too.
         "<shared>/claims.csv",
         "<shared>/report.html",

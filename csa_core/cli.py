@@ -156,9 +156,10 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         commands.check,
         """\
-        Decode every image of an image_list, and name those that cannot be.
+        Decode every image of a folder or image_list, and name those that cannot be.
 
-        Lines without a label, labels out of range and missing files are found whenever the lists are read.""",
+        It says which are the same, how many are not square and what is done with them, and what is held
+        out to validate on. Training reads a folder whole anyway, but of lists the lines alone.""",
     )
     _workers_option(sub)
 

@@ -37,24 +37,40 @@ def data(args: argparse.Namespace) -> None:
     check_kind(args.out, ".safetensors")
     dataset = load_source(_config(args).data)
     dataset.write(args.out, args.made_from)
-    counts = f"{len(dataset.train_labels):,} train and {len(dataset.test_labels):,} test images"
-    print(f"{args.out}: {counts}, {len(dataset.class_names)} classes, SHA-256 {dataset.digest[:12]}")
+    counts = [f"{len(dataset.train_labels):,} train"]
+    counts += [f"{len(val.test_labels):,} validation"] if (val := dataset.validation) is not None else []
+    named = f"{', '.join(counts)} and {len(dataset.test_labels):,} test images"
+    print(f"{args.out}: {named}, {len(dataset.class_names)} classes, SHA-256 {dataset.digest[:12]}")
 
 
 def check(args: argparse.Namespace) -> None:
-    """Decode every image of an image_list; name those that cannot be, and those that are the same."""
-    config = _config(args)
-    if config.data.source != "image_list":
-        raise UserError(f"check: data.source is {config.data.source}, which is read whole anyway; use it on image_list")
-    from csa_core.data.decode import check_images
+    """Decode every image of a folder or image_list; name those that cannot be, and those that are the same.
 
-    count = 0
-    for line in check_images(config.data, _workers(args)):
-        count += 1
-        print(printable(line))
-    if count:
-        raise UserError(f"{count} images cannot be decoded; replace them or take their lines out of the lists")
-    print("every image of both lists can be decoded")
+    How many are not square, and what is held out to validate on, is said, too.
+    """
+    config = _config(args)
+    if config.data.source not in OWN_ROOTS:
+        raise UserError(
+            f"check: data.source is {config.data.source}, which checks its own files; use it on folder or image_list"
+        )
+    from csa_core.data.decode import check_images
+    from csa_core.data.split import make_split
+
+    if config.data.source == "image_list":
+        count = 0
+        for line in check_images(config.data, _workers(args)):
+            count += 1
+            print(printable(line))
+        if count:
+            raise UserError(f"{count} images cannot be decoded; replace them or take their lines out of the lists")
+    dataset = _dataset(config.data, None)
+    if config.data.validation:
+        _say_held_out(dataset, make_split(dataset, config.data))
+    print(
+        "every image of the folder can be decoded"
+        if config.data.source == "folder"
+        else "every image of the lists can be decoded"
+    )
 
 
 def split(args: argparse.Namespace) -> None:
@@ -68,6 +84,17 @@ def split(args: argparse.Namespace) -> None:
     write_split(args.out, kept, dataset, config.data)
     largest, smallest = max(kept.class_counts), min(kept.class_counts)
     print(f"{args.out}: {len(kept.indices):,} images, classes of {largest} to {smallest}, SHA-256 {kept.digest[:12]}")
+    if len(kept.validation):
+        _say_held_out(dataset, kept)
+
+
+def _say_held_out(dataset: "Dataset | ImageList", kept: "Split") -> None:
+    """Say how many images a split holds out to validate on, and of which classes it holds out none."""
+    from csa_core.data.dataset import note_untested
+
+    labels = dataset.train_labels[kept.validation]
+    print(f"validation: {len(labels):,} images of {len(set(labels.tolist()))} classes are held out of training")
+    note_untested(dataset.class_names, labels, "validation")
 
 
 def selection(args: argparse.Namespace) -> None:
@@ -81,7 +108,7 @@ def selection(args: argparse.Namespace) -> None:
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
         raise UserError("selection: is of images in memory; an image_list names its images already")
-    kept = make_split(dataset, config.data)
+    kept = make_split(dataset, config.data.model_copy(update={"validation": 0.0}))  # it says which itself
     write_selection(args.out, dataset, kept)
     print(f"{args.out}: {len(kept.indices):,} images of {len(dataset.class_names)} classes")
 
@@ -130,10 +157,10 @@ def evaluate(args: argparse.Namespace) -> None:
     from csa_core.train.metrics import make_metrics
 
     config, dataset, kept = method.config, method.setting.dataset, method.setting.split
-    logits = method.logits(network, final=True)
+    logits = method.logits_by_part(network, final=True)
     try:
         metrics = make_metrics(config, dataset, kept, logits, stored["digests"])
-        same = metrics["heads"] == {head: stored["heads"][head] for head in metrics["heads"]}
+        same = all(metrics[part] == stored[part] for part in ("heads", "validation") if part in metrics)
     except (KeyError, TypeError):
         raise UserError(f"{args.folder / 'metrics.json'}: is not of a trained run; train it again") from None
     _print_accuracies(metrics)
@@ -287,6 +314,7 @@ def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     weights, label, _ = store.read_tensors(path)
     import torch
 
+    from csa_core.data.split import apart
     from csa_core.methods.base import Setting
     from csa_core.models.precision import place
 
@@ -297,7 +325,7 @@ def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")
-    method = METHODS[config.method](config, Setting(dataset, kept, device, "float32"))
+    method = METHODS[config.method](config, Setting(*apart(dataset, kept), device, "float32"))
     network = method.network()
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
@@ -330,8 +358,12 @@ def _config_of(args: argparse.Namespace, label: dict[str, Any], path: Path) -> R
 
 def _print_accuracies(metrics: dict[str, Any]) -> None:
     columns = ("all", "many", "medium", "few")
-    print(f"{'accuracy, %':<14}" + "".join(f"{column:>8}" for column in columns))
-    for head, scores in metrics["heads"].items():
+    parts = {"": metrics["heads"], "validation ": metrics.get("validation", {})}
+    rows = {f"{part}{head}": scores for part, heads in parts.items() for head, scores in heads.items()}
+    width = max(14, *(len(name) + 2 for name in rows))
+    print(f"{'accuracy, %':<{width}}" + "".join(f"{column:>8}" for column in columns))
+    for name, scores in rows.items():
         values = (scores["accuracy"][column] for column in columns)
         cells = "".join(f"{'' if value is None else f'{100 * value:.1f}':>8}" for value in values)
-        print(f"{head:<14}{cells}{'   <- predicts' if head == metrics['predicts'] else ''}")
+        balanced = f"   mean over classes {100 * scores['balanced']:.1f}" if name.startswith("validation ") else ""
+        print(f"{name:<{width}}{cells}{'   <- predicts' if name == metrics['predicts'] else balanced}")

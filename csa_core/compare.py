@@ -30,13 +30,15 @@ class Finished:
     """Accuracies in percent by head and group."""
     predicts: str
     hours: str
+    validation: dict[str, dict[str, str]]
+    """The same on validation images, with `balanced`, the mean over classes; empty without."""
 
 
 def listing(folder: Path) -> Iterator[str]:
     """Yield lines of a table of the runs below a folder: what each changes, its accuracies in percent, its hours.
 
     What a run changes is where its configuration is not that of most runs of its method here. The accuracies are
-    of the head that predicts.
+    of the head that predicts; on validation images, where there are some, the mean over classes.
 
     Raises:
         UserError: there are none.
@@ -52,11 +54,13 @@ def listing(folder: Path) -> Iterator[str]:
     if not runs:
         raise UserError(damaged[0] if damaged else f"{folder}: no finished run below it; name another folder")
     usual = _usual(runs)
-    rows = [["run", "method", "changes", "seed", *GROUPS.values(), "hours"]]
+    val = ["Validation, balanced"] if any(run.validation for run in runs) else []
+    rows = [["run", "method", "changes", "seed", *GROUPS.values(), *val, "hours"]]
     for run in runs:
         changes = [f"{key}={_text(value)}" for key, value in run.config.items() if usual[run.method, key] != value]
         named = [str(run.folder.relative_to(folder)), run.method, " ".join(changes), str(run.seed)]
-        rows.append([*named, *run.scores[run.predicts].values(), run.hours])
+        validated = [run.validation.get(run.predicts, {}).get("balanced", "")] if val else []
+        rows.append([*named, *run.scores[run.predicts].values(), *validated, run.hours])
     yield from _columns(rows, left=3)
     yield from damaged
 
@@ -72,7 +76,7 @@ def differing(one: Path, other: Path) -> Iterator[str]:
         "configuration": [{"method": run.method} | run.config | {"seed": run.seed} for run in runs],
         "digests": [{key: digest[:12] for key, digest in run.digests.items()} for run in runs],
         "computed": [run.computed for run in runs],
-        "accuracy, %": [flat(run.scores, between=" ") for run in runs],
+        "accuracy, %": [flat(run.scores | {"validation": run.validation}, between=" ") for run in runs],
     }
     rows = [["", str(one), str(other)]]
     for title, (left, right) in parts.items():
@@ -106,10 +110,17 @@ def _read(folder: Path) -> Finished:
             head: {name: _percent(each["accuracy"][group]) for group, name in GROUPS.items()}
             for head, each in metrics["heads"].items()
         }
+        validation = {
+            head: {name: _percent(each["accuracy"][group]) for group, name in GROUPS.items()}
+            | {"balanced": _percent(each["balanced"])}
+            for head, each in metrics.get("validation", {}).items()
+        }
         computed = dict(metrics.get("computed", {}))
         if predicts not in scores:
             raise KeyError(predicts)
-        return Finished(folder, method, seed, config, dict(metrics["digests"]), computed, scores, predicts, hours)
+        return Finished(
+            folder, method, seed, config, dict(metrics["digests"]), computed, scores, predicts, hours, validation
+        )
 
 
 def _usual(runs: list[Finished]) -> dict[tuple[str, str], Any]:

@@ -20,6 +20,7 @@ from csa_core.store import digest
 
 Source = Literal["demo", "cifar10", "cifar100", "folder", "image_list"]
 ARCHIVES = ("cifar10", "cifar100")  # whose images have the order that they were published in
+_USUAL_RESIZE = {"folder": "stretch", "image_list": "crop"}  # of a person's own images, where nothing is said
 Profile = Literal["exponential", "step", "as_is", "selection"]
 ModelName = Literal["resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet18_cifar", "resnet10", "resnet50"]
 COMPILE_CHOICES = ("auto", "yes", "no")
@@ -32,7 +33,15 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 # Keys that came later, and what was done before them: at that value they are left out of a run's identity, so that
 # results from before have the identity that they had.
-LATER: dict[str, Any] = {"bank_start": "full", "resampling_prior": "training_set", "uniform_mixup": 0.0}
+LATER: dict[str, Any] = {
+    "bank_start": "full",
+    "resampling_prior": "training_set",
+    "uniform_mixup": 0.0,
+    "data.subset": "by_seed",
+    "data.validation": 0.0,
+    "data.val_folder": None,
+    "data.resize": "stretch",
+}
 
 
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
@@ -58,8 +67,19 @@ class DataConfig(Strict):
     """image_list only: text file with a line `path label` for each training image, paths below root."""
     test_list: PathText | None = None
     """image_list only: the same for the images that results are scored on."""
+    val_list: PathText | None = None
+    """image_list only: the same for validation images, by which values are chosen; null is none."""
+    val_folder: Annotated[str, Field(min_length=1)] | None = None
+    """folder only: name of the folder beside train and test that holds validation images, as val; null is none."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each class's training images, after its profile, that is held out as validation images; 0 is none."""
+    validation_seed: Seed = 0
+    """Which of them are held out; never the training seed."""
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     """folder, image_list: pixels a side; null keeps the size of a folder's images, and is 224 for image_list."""
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    """folder, image_list: how an image becomes square: stretch (a folder's default), crop to the middle (image_list's
+    default), or pad with black."""
     profile: Profile = "exponential"
     """Long-tailed profile: exponential, step, selection (the images that a file names), or as_is (as they are), which
     is the default of a folder or image_list with neither imbalance_ratio nor max_class_count."""
@@ -81,6 +101,7 @@ class DataConfig(Strict):
     def _own_images_as_they_are(cls, fields: Any) -> Any:
         if isinstance(fields, dict) and fields.get("source") in ("folder", "image_list"):
             said = fields.keys() & {"profile", "selection", "imbalance_ratio", "max_class_count"}
+            fields = {"resize": _USUAL_RESIZE[fields["source"]]} | fields
             return fields if said else fields | {"profile": "as_is"}
         return fields
 
@@ -98,7 +119,38 @@ class DataConfig(Strict):
                 f"subset: conventional is for profile exponential and source {' or '.join(ARCHIVES)}, not for "
                 f"{self.profile} and {self.source}: it needs the original order of the images; use subset: by_seed"
             )
+        if self.resize != _USUAL_RESIZE["folder"] and self.source == "folder" and self.image_size is None:
+            raise ValueError(f"resize: {self.resize} needs image_size, the side of the square")
         return self
+
+    @model_validator(mode="after")
+    def _validates_in_one_way(self) -> Self:
+        for key, source, else_ in (("val_folder", "folder", "val_list"), ("val_list", "image_list", "val_folder")):
+            if getattr(self, key) is None:
+                continue
+            if self.source != source:
+                instead = f"{else_} or validation: 0.1" if self.source in _USUAL_RESIZE else "validation: 0.1"
+                raise ValueError(f"{key} is for source {source}, not for {self.source}; use {instead}")
+            if self.validation:
+                raise ValueError(
+                    f"validation: {self.validation:g} holds out training images, {key} names others; give one of them"
+                )
+            if self.profile == "selection":
+                raise ValueError(f"{key} is not for profile selection, which names all images; use validation: 0.1")
+        if self.val_folder in ("train", "test"):
+            raise ValueError(f"val_folder: {self.val_folder} is no folder of its own; name another one, as val")
+        return self
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation images."""
+        return bool(self.validation or self.val_folder or self.val_list)
+
+    def as_before(self) -> set[str]:
+        """Return the keys that came later and say what was done before them."""
+        keys = {key.removeprefix("data."): value for key, value in LATER.items() if key.startswith("data.")}
+        keys["resize"] = _USUAL_RESIZE.get(self.source, keys["resize"])
+        return {key for key, value in keys.items() if getattr(self, key) == value}
 
     @property
     def side(self) -> int:
@@ -110,15 +162,15 @@ class DataConfig(Strict):
 
         Where images and lists lie does not change them: their digest, not their path, is compared.
         """
-        unread = {"root", "train_list", "test_list"}
+        unread = {"root", "train_list", "test_list", "val_list"} | self.as_before()
+        unread |= set() if self.validation else {"validation_seed"}
         if self.profile in ("as_is", "selection"):
             unread |= {"imbalance_ratio", "max_class_count", "split_seed"}
-        # A key that came later: left out of the identity where it changes nothing.
-        unread |= {"subset"} if self.subset == "by_seed" else {"split_seed"}
+        unread |= {"split_seed"} if self.subset == "conventional" else set()
         if self.profile == "selection":  # the same images, whichever source they come from
-            unread |= {"source", "image_size"}
-        elif self.source not in ("folder", "image_list"):
-            unread |= {"image_size"}
+            unread |= {"source", "image_size", "resize"}
+        elif self.source not in _USUAL_RESIZE:
+            unread |= {"image_size", "resize"}
         fields = self.model_dump(mode="json", exclude=unread | {"selection"})
         if self.source == "image_list":
             fields["image_size"] = self.side

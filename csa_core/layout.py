@@ -1,5 +1,6 @@
 """Which files a folder of images consists of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from csa_core.errors import UserError
@@ -27,7 +28,7 @@ def below(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: cannot be read ({error.strerror}); change its permissions") from None
 
 
-def image_files(root: Path) -> list[Path]:
+def image_files(root: Path, parts: Sequence[str] = PARTS) -> list[Path]:
     """Return the files of all classes: `train/<class>/*`, then `test/<class>/*`."""
-    folders = [folder for part in PARTS for folder in below(root / part) if folder.is_dir()]
+    folders = [folder for part in parts for folder in below(root / part) if folder.is_dir()]
     return [path for folder in folders for path in below(folder) if not path.is_dir()]

@@ -10,8 +10,7 @@ method itself: on the test images the logits are those of `predictions.safetenso
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from csa_core.data.augment import plain_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.decode import centred
 from csa_core.data.folder import SUFFIXES
-from csa_core.data.images import opened, rgb, stretched
+from csa_core.data.images import fitted, opened, rgb
 from csa_core.data.listed import ImageList
 from csa_core.data.split import Split
 from csa_core.errors import UserError, nearest, several, untrusted
@@ -39,6 +38,10 @@ from csa_core.models.precision import place
 AT_ONCE = 1000  # images that are decoded before they are predicted
 RESIZING = {
     "stretch": "resize to height and width (Pillow, bicubic), whatever the proportions",
+    "crop": "cut out the largest part of the proportions of height and width from the middle, then resize (Pillow's "
+    "ImageOps.fit, bicubic)",
+    "pad": "resize so that the whole image fits into height and width, then put it in the middle of black (Pillow's "
+    "ImageOps.pad, bicubic)",
     "centre": "resize the shorter side to 256 / 224 of the size (Pillow, bilinear), then cut out the middle",
 }
 OneImage = str | Path | Image.Image
@@ -114,9 +117,7 @@ class Trained:
 
     def through(self, network: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the method makes of the logits of a network, (N, K) by head, on (N, H, W, 3) uint8."""
-        method = copy(self.method)
-        method.setting = replace(method.setting, dataset=_dataset(self.use, pixels))
-        logits = method.logits(network, final=True)
+        logits = self.method.scoring(_dataset(self.use, pixels)).logits(network, final=True)
         return with_ensemble(logits) if "ensemble" in self.heads else logits
 
     def _head(self, name: str | None) -> str:
@@ -153,8 +154,9 @@ class Trained:
         else:
             with opened(Path(image)) as file:
                 decoded = rgb(file)
-        is_cut = self.use["resizing"] == "centre"
-        return np.array(centred(decoded, height) if is_cut else stretched(decoded, (width, height)))
+        resizing = self.use["resizing"]
+        is_cut = resizing == "centre"
+        return np.array(centred(decoded, height) if is_cut else fitted(decoded, (width, height), resizing))
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
@@ -203,7 +205,7 @@ def describe(method: Method, network: Any) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "class_counts": method.class_counts.tolist(),
         "image_size": list(dataset.image_size),
-        "resizing": "centre" if isinstance(dataset, ImageList) else "stretch",
+        "resizing": "centre" if isinstance(dataset, ImageList) and dataset.resize == "crop" else dataset.resize,
         "mean": mean.tolist(),
         "sd": deviation.tolist(),
         "heads": [*heads, "ensemble"] if heads and scored.ensemble else heads,

@@ -57,7 +57,8 @@ class Run:
         """The keys of `data` that its jobs read; images of lists are read again by every job, from where they lie."""
         fields: dict[str, Any] = self.config.identity()["data"]
         if self.config.data.source == "image_list":
-            fields |= self.config.data.model_dump(mode="json", include={"root", "train_list", "test_list"})
+            places = {"root", "train_list", "test_list", "val_list"}
+            fields |= self.config.data.model_dump(mode="json", include=places, exclude_none=True)
         return fields
 
     @property
@@ -90,20 +91,25 @@ class Run:
         data = self.config.data
         if data.selection:
             return tidy(f"selection-{Path(data.selection).stem}")
+        more = "" if "resize" in data.as_before() else f"-{data.resize}"
+        more += f"-{Path(val).stem}" if (val := data.val_folder or data.val_list) else ""
         size = f"-{data.image_size}px" if data.image_size else ""
         if data.source == "image_list":
-            return tidy(f"list-{Path(str(data.train_list)).stem}-{data.side}px")
-        return tidy(f"folder-{Path(data.root).resolve().name}{size}") if data.source == "folder" else data.source
+            return tidy(f"list-{Path(str(data.train_list)).stem}-{data.side}px{more}")
+        return tidy(f"folder-{Path(data.root).resolve().name}{size}{more}") if data.source == "folder" else data.source
 
     @cached_property
     def split(self) -> str:
         """Name of the long-tailed split."""
         data = self.config.data
+        held = (
+            f"-validation={text_of(data.validation)}-validation_seed={data.validation_seed}" if data.validation else ""
+        )
         if data.profile in ("as_is", "selection"):
-            return data.profile
+            return f"{data.profile}{held}"
         largest = f"-from-{data.max_class_count}" if data.max_class_count else ""
         which = data.subset if data.subset == "conventional" else f"split_seed={data.split_seed}"
-        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-{which}"
+        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-{which}{held}"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that its answers can be kept

@@ -3,6 +3,7 @@
 It knows nothing of torch and trains nothing. The names of runs are `workflow.naming`'s.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, cached_property
@@ -108,6 +109,14 @@ class Plan:
     def usual(self) -> list[str]:
         """Names of the tables that `all` makes."""
         return [name for name, table in self.tables.items() if not table.extra]
+
+    @property
+    def choosing(self) -> list[str]:
+        """Names of those of them that have a sweep, if there are validation images to choose its value by."""
+        if not self.reference.config.data.validates:
+            return []
+        sweeps = {name: Counter(row.pool for row in self.rows(name) if row.pool is not None) for name in self.usual}
+        return [name for name, counts in sweeps.items() if max(counts.values(), default=0) > 1]
 
     @property
     def extra(self) -> list[str]:

@@ -19,7 +19,7 @@ from workflow.naming import Run
 from workflow.plan import Plan
 from workflow.protocol import protocol_files
 
-TABLE = (".csv", ".md", ".tex", ".seeds.csv", ".claims.csv", ".json")
+TABLE = (".csv", ".md", ".tex", ".seeds.csv", ".claims.csv", ".choices.csv", ".json")
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 FIGURE = (".svg", ".pdf", ".png", ".csv")
 
@@ -112,6 +112,10 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         return any(rule.name == path or rule.is_producer(path) for rule in rules)
 
     for target in targets:
+        if (target == "choices" or target.endswith("choices.csv")) and not plan.choosing:
+            remedy = "there are no validation images; write data: {validation: 0.1} in the protocol or under overrides"
+            why = "no table has a sweep of two values; see sweeps in config.yaml"
+            raise UserError(f"target {target}: {why if plan.reference.config.data.validates else remedy}")
         path = target if Path(target).is_absolute() else os.path.relpath(target)
         if is_made(path):
             continue
@@ -134,7 +138,7 @@ def shown_names(plan: Plan) -> str:
         return f"({'|'.join(map(re.escape, words))})"
 
     tables, figures = one_of(plan.tables) + one_of(TABLE), f"figures/[^/]+{one_of(FIGURE)}"
-    return f"(partial/)?{tables}|{figures}|claims\\.csv|report\\.html"
+    return f"(partial/)?{tables}|{figures}|(claims|choices)\\.csv|report\\.html"
 
 
 def _other_protocol(path: str, plan: Plan) -> str | None:
@@ -150,7 +154,7 @@ def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
     figures = [f"{results}/figures/{name}{end}" for end in FIGURE for name in [*plan.figures, "contexts"]]
     tables = [f"{results}/{name}{end}" for end in TABLE for name in plan.tables]
     runs = [f"{run.folder}/metrics.json" for run in plan.all_runs()]
-    files = [*tables, *figures, f"{results}/claims.csv", f"{results}/report.html", *runs]
+    files = [*tables, *figures, f"{results}/claims.csv", f"{results}/choices.csv", f"{results}/report.html", *runs]
     files = figures + files if "figure" in Path(target).parent.name else files
     for part in (lambda path: path, lambda path: Path(path).name, lambda path: Path(path).name.partition(".")[0]):
         by_part = {part(each).lower(): each for each in reversed(files)}

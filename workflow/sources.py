@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from csa_core.errors import UserError, nearest
-from csa_core.layout import image_files
+from csa_core.layout import PARTS, image_files
 from csa_core.store import canonical, digest, read_json, write_json
 from workflow.naming import Run
 
 READS = {
     "demo": {"source"},
-    "folder": {"source", "root", "image_size"},
-    "image_list": {"source", "root", "image_size", "train_list", "test_list"},
+    "folder": {"source", "root", "image_size", "val_folder", "resize"},
+    "image_list": {"source", "root", "image_size", "train_list", "test_list", "val_list", "resize"},
 }
-PLACES = {"root", "train_list", "test_list"}
+PLACES = {"root", "train_list", "test_list", "val_list"}
 SETTLED = 3_000_000_000  # nanoseconds, more than the coarsest clock of a file system
 
 
@@ -72,7 +72,7 @@ def dataset_json(run: Run, with_places: bool = True) -> str:
     """
     config = run.config.data
     read = READS.get(config.source, {"source", "root"}) | ({"profile", "selection"} if config.selection else set())
-    read -= set() if with_places else PLACES
+    read -= config.as_before() | (set() if with_places else PLACES) | (set() if config.val_list else {"val_list"})
     return canonical({"data": config.model_dump(mode="json", include=read)})
 
 
@@ -85,11 +85,11 @@ def files_digest(run: Run, cache: Path) -> str:
         cache: where digests of files are kept.
     """
     config = run.config.data
-    named = (config.train_list, config.test_list, config.selection)
-    files = {key: Path(path) for key, path in zip(("train", "test", "selection"), named, strict=True) if path}
+    keys = {"train": "train_list", "test": "test_list", "selection": "selection", "validation": "val_list"}
+    files = {name: Path(path) for name, key in keys.items() if (path := getattr(config, key))}
     if config.source == "folder":
-        root = Path(config.root)
-        files |= {path.relative_to(root).as_posix(): path for path in image_files(root)}
+        root, more = Path(config.root), (config.val_folder,) if config.val_folder else ()
+        files |= {path.relative_to(root).as_posix(): path for path in image_files(root, (*PARTS, *more))}
     known = {key: path for key, path in files.items() if path.is_file()}
     return digest(contents(known, cache)) if known else ""
 

@@ -52,6 +52,8 @@ class RunStatus:
     """Seconds that it takes from here; NaN where nothing like it was measured."""
     train_accuracy: float | None = None
     test_accuracy: float | None = None
+    validation_balanced: float | None = None
+    """Mean over classes of the accuracy on validation images."""
     process: tuple[str, int] | None = None
     """Host and number of the process that trains it."""
     ago: float | None = None
@@ -77,6 +79,7 @@ class Heartbeat(Strict):
     seconds_per_epoch: Annotated[float, Field(ge=0, le=1e9)] | None
     train_accuracy: Annotated[float, Field(ge=0, le=1)] | None
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    validation_balanced: Annotated[float, Field(ge=0, le=1)] | None = None
     updated: AwareDatetime
     process: Annotated[int, Field(ge=0, lt=2**63)]
     host: Annotated[str, Field(max_length=255)]
@@ -159,7 +162,7 @@ def _unfinished(run: Run, trace: StateFolder | None, last: Heartbeat | None, eac
         has_ended = not trace.is_held or (written > beat.time and (is_error or line.startswith(INTERRUPTED)))
         if not has_ended and silence <= max(SILENT_SECONDS, SILENT_EPOCHS * (own if own == own else LONG_EPOCH)):
             left = max((run.epochs - beat.epoch) * own - silence, 0.0)
-            accuracies = beat.train_accuracy, beat.test_accuracy
+            accuracies = beat.train_accuracy, beat.test_accuracy, beat.validation_balanced
             return RunStatus(run, "running", "", beat.epoch, left, *accuracies, (beat.host, beat.process), silence)
     left = (run.epochs - epoch) * each + START_SECONDS
     is_of_another = last is not None and last != beat and written - last.time < SILENT_SECONDS

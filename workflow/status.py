@@ -118,6 +118,7 @@ def _cells(standing: RunStatus) -> list[str]:
     name = standing.run.folder.partition("/runs/")[2]
     if standing.process:
         accuracies = {"train": standing.train_accuracy, "test": standing.test_accuracy}
+        accuracies["validation, balanced"] = standing.validation_balanced
         shown = [f"{what} {value:.1%}" if value is not None else "" for what, value in accuracies.items()]
         epoch = f"epoch {standing.epoch}/{standing.run.epochs}"
         return [name, epoch, *shown, f"{about(standing.left)} left", standing.process[0]]

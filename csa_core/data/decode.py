@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from csa_core.config import DataConfig
 from csa_core.data.batch import Batch, Labelled, Normaliser
-from csa_core.data.images import opened, rgb, upright_size
-from csa_core.data.listed import ImageList, read_both
+from csa_core.data.images import fitted, note_not_square, opened, rgb, squared, upright_size
+from csa_core.data.listed import ImageList, read_all
 from csa_core.data.plan import EpochPlan, ListedPicks
 from csa_core.data.same import Part, check_same, pixels_key
 from csa_core.data.split import Split
@@ -37,25 +38,31 @@ REDUCED_MARGIN = 1.5
 
 
 def check_images(data: DataConfig, workers: int) -> Iterator[str]:
-    """Decode every image of both lists; yield a line for each that cannot be, naming its list and line.
+    """Decode every image of the lists; yield a line for each that cannot be, naming its list and line.
+
+    How many are not square is said at the end.
 
     Raises:
         UserError: once all are decoded, too many are the same, pixel by pixel.
     """
-    parts = train, test = read_both(data)
+    parts = read_all(data)
     paths, sizes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("paths", "sizes"))
     lines = [part.line(i) for part in parts for i in range(len(part.paths))]
-    files = _Files(Path(data.root), paths, sizes, None)
+    files = _Files(Path(data.root), paths, sizes, None, data.resize)
     loader: DataLoader[Any] = DataLoader(files, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
     keys: list[Hashable] = []
+    not_square = 0
     for line, found in zip(lines, _whole(loader), strict=True):
-        keys.append(found if isinstance(found, bytes) else line)
         if isinstance(found, UserError):
+            keys.append(line)
             yield f"{line}: {found}"
-    half = len(train.paths)
-    check_same(
-        Part(keys[:half], train.labels, train.place), Part(keys[half:], test.labels, test.place), "pixel by pixel"
-    )
+        else:
+            keys.append(found[0])
+            not_square += not found[1]
+    note_not_square(not_square, len(lines), data.resize)
+    rest = iter(keys)
+    train, test, *val = (Part(list(islice(rest, len(part.paths))), part.labels, part.place) for part in parts)
+    check_same(train, test, "pixel by pixel", *val)
 
 
 class ListedImages:
@@ -67,7 +74,7 @@ class ListedImages:
         self.normalise = Normaliser(dataset.mean_std, device)
         self._labels = torch.from_numpy(dataset.train_labels[split.indices])
         paths, sizes = dataset.train_paths[split.indices], dataset.sizes[split.indices]
-        self._files = _Files(dataset.root, paths, sizes, dataset.side, jitter)
+        self._files = _Files(dataset.root, paths, sizes, dataset.side, dataset.resize, jitter)
 
     def batches(self, plan: EpochPlan[ListedPicks]) -> Iterator[Batch]:
         """Yield the steps of an epoch."""
@@ -87,9 +94,10 @@ class ListedImages:
 
 
 def listed_evaluation_batches(dataset: ImageList, numbers: np.ndarray, device: torch.device) -> Iterator[Tensor]:
-    """Yield test images: the shorter side resized to 256 / 224 of what is cut from the middle, normalised."""
+    """Yield test images as they are evaluated on, normalised."""
     normalise = Normaliser(dataset.mean_std, device)
-    files = _Files(dataset.root, dataset.test_paths, dataset.sizes[len(dataset.train_paths) :], dataset.side)
+    sizes = dataset.sizes[len(dataset.train_paths) :]
+    files = _Files(dataset.root, dataset.test_paths, sizes, dataset.side, dataset.resize)
     parts = np.array_split(numbers, -(-len(numbers) // 100))
     for pixels in _whole(_loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers)):
         if isinstance(pixels, UserError):
@@ -162,16 +170,25 @@ def _stack(images: list[np.ndarray | UserError]) -> Tensor | UserError:
 
 
 class _Files:
-    """Decodes images by number; `side` None decodes the whole image and returns its key alone."""
+    """Decodes images by number; `side` None decodes the whole image and returns its key, and whether it is square."""
 
-    def __init__(self, root: Path, paths: np.ndarray, sizes: np.ndarray, side: int | None, jitter: float = 0.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: np.ndarray,
+        sizes: np.ndarray,
+        side: int | None,
+        resize: str,
+        jitter: float = 0.0,
+    ) -> None:
         # Bytes, not strings: workers share them without copying on each look.
-        self.root, self.paths, self.sizes, self.side, self.jitter = root, paths, sizes, side, jitter
+        self.root, self.paths, self.sizes, self.side = root, paths, sizes, side
+        self.resize, self.jitter = resize, jitter
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: Item | int) -> np.ndarray | UserError | bytes:
+    def __getitem__(self, item: Item | int) -> np.ndarray | UserError | tuple[bytes, bool]:
         number, drawn = item if isinstance(item, tuple) else (item, None)
         path = self.root / os.fsdecode(self.paths[number])
         try:
@@ -180,28 +197,35 @@ class _Files:
                     return UserError(f"{path}: has changed since its list was read; make the data set file again")
             if self.side is None:
                 with opened(path) as file:
-                    return pixels_key(np.asarray(rgb(file)))
-            return evaluated(path, self.side) if drawn is None else trained(path, self.side, drawn, self.jitter)
+                    image = rgb(file)
+                return pixels_key(np.asarray(image)), image.width == image.height
+            if drawn is None:
+                return evaluated(path, self.side, self.resize)
+            return trained(path, self.side, drawn, self.jitter, self.resize)
         except UserError as error:
             return error
 
 
-def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np.ndarray:
+def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0, resize: str = "crop") -> np.ndarray:
     """Decode an image as it is trained on: random resized crop, flip, jitter; (side, side, 3) uint8.
 
     Args:
         drawn: the image's uniform numbers in [0, 1), as the plan has them.
         jitter: strength of brightness, contrast and saturation.
+        resize: how the image becomes square before it is cropped; `crop` leaves that to the random crop.
     """
     from csa_core.vision import functional
 
     with opened(path) as file:
         width, height = upright_size(file)
+        if resize != "crop":
+            width = height = max(width, height)
         top, left, tall, wide = (
             int(a[0]) for a in crop_boxes(drawn[None, :22], np.array([height]), np.array([width]), SMALLEST_CROP)
         )
-        is_reduced = _reduce(file, min(tall, wide), side)
-        image = rgb(file)
+        # What is stretched has fewer pixels than its place in the square.
+        is_reduced = resize != "stretch" and _reduce(file, min(tall, wide), side)
+        image = squared(rgb(file), resize)
     if is_reduced:
         s = round(width / image.width)  # the last pixels may stand for fewer than s
         box = (left / s, top / s, min(image.width, (left + wide) / s), min(image.height, (top + tall) / s))
@@ -217,10 +241,11 @@ def trained(path: Path, side: int, drawn: np.ndarray, jitter: float = 0.0) -> np
     return np.array(image)
 
 
-def evaluated(path: Path, side: int) -> np.ndarray:
-    """Decode an image as it is evaluated on: shorter side to side * 256 / 224, middle; (side, side, 3) uint8."""
+def evaluated(path: Path, side: int, resize: str = "crop") -> np.ndarray:
+    """Decode an image as it is evaluated on, (side, side, 3) uint8: by `crop` its middle, else the whole of it."""
     with opened(path) as file:
-        return np.array(centred(rgb(file), side))
+        image = rgb(file)
+    return np.array(centred(image, side) if resize == "crop" else fitted(image, (side, side), resize))
 
 
 def centred(image: Image.Image, side: int) -> Image.Image:

@@ -12,12 +12,17 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
-from csa_core.errors import Missing, UserError
+from csa_core.errors import Missing, UserError, say
 from csa_core.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where the header of a PNG has the bits of a channel
+RESIZED = {
+    "stretch": "data.resize: stretch changes their proportions (crop takes their middle, pad adds black)",
+    "crop": "data.resize: crop takes their middle (stretch changes their proportions, pad adds black)",
+    "pad": "data.resize: pad adds black (stretch changes their proportions, crop takes their middle)",
+}
 UNDECODABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError, struct.error)
 
 
@@ -60,9 +65,31 @@ def rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def stretched(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize a decoded image to width and height, whatever its proportions; one of that size stays as it is."""
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+def fitted(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:
+    """Resize a decoded image to width and height; one of that size stays as it is.
+
+    Args:
+        resize: stretch, whatever its proportions; crop, the largest part of these proportions from its middle; pad,
+            the whole image in the middle of black.
+    """
+    bicubic = Image.Resampling.BICUBIC
+    if image.size == size:
+        return image
+    if resize == "crop":
+        return ImageOps.fit(image, size, bicubic)
+    return ImageOps.pad(image, size, bicubic) if resize == "pad" else image.resize(size, bicubic)
+
+
+def squared(image: Image.Image, resize: str) -> Image.Image:
+    """Make a decoded image square, its longer side kept, by stretch or pad; what crop cuts, it cuts later."""
+    side = max(image.size)
+    return image if resize == "crop" else fitted(image, (side, side), resize)
+
+
+def note_not_square(count: int, total: int, resize: str) -> None:
+    """Say how many images are not square, and what becomes of them."""
+    if count:
+        say(f"note: {count:,} of {total:,} images are not square; {RESIZED[resize]}")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -36,15 +36,67 @@ class ImageList:
     test_paths: np.ndarray
     test_labels: np.ndarray
     sizes: np.ndarray
-    """Bytes of every file, training before test: a changed file is noticed without reading all of them."""
+    """Bytes of every file, training before test before validation: a changed file is noticed without reading it."""
     workers: int = 0
     """Processes that decode; 0 decodes in the training process itself."""
     source: str = "image_list"
+    val_paths: np.ndarray | None = None
+    val_labels: np.ndarray | None = None
+    """Validation images, by which values are chosen; None without."""
+    resize: str = "crop"
+    """How images become square, as `data.resize` says it."""
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of lists, labels, class names and file sizes; not of where the images lie."""
+        """SHA-256 of lists, labels, class names, file sizes and resize; not of where the images lie."""
         return store.tensors_digest(self._tensors(), self._meta())
+
+    @cached_property
+    def validation(self) -> "ImageList | None":
+        """The same data set with the validation images in place of the test images; None without."""
+        if self.val_paths is None or self.val_labels is None:
+            return None
+        train, _, val = self._sizes()
+        return replace(
+            self,
+            test_paths=self.val_paths,
+            test_labels=self.val_labels,
+            val_paths=None,
+            val_labels=None,
+            sizes=np.concatenate([train, val]),
+        )
+
+    def holding_out(self, indices: np.ndarray) -> "ImageList":
+        """Return the same data set with some training images for validation; its digest stays."""
+        kept = np.delete(np.arange(len(self.train_labels)), indices)
+        train, test, _ = self._sizes()
+        held = replace(
+            self,
+            train_paths=self.train_paths[kept],
+            train_labels=self.train_labels[kept],
+            val_paths=self.train_paths[indices],
+            val_labels=self.train_labels[indices],
+            sizes=np.concatenate([train[kept], test, train[indices]]),
+        )
+        vars(held)["digest"] = self.digest
+        return held
+
+    def same_keys(self, indices: np.ndarray) -> list[Hashable]:
+        """Return a key for each of some training images, equal where they are one file or have the same bytes.
+
+        Raises:
+            UserError: a file is not there.
+        """
+        paths = [self.root / os.fsdecode(name) for name in self.train_paths[indices]]
+        try:
+            return file_keys(paths, [path.stat() for path in paths])
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror}); is data.root right?") from None
+
+    def _sizes(self) -> list[np.ndarray]:
+        """Return the sizes of training, test and validation images."""
+        train = len(self.train_paths)
+        return np.split(self.sizes, [train, train + len(self.test_paths)])
 
     @property
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
@@ -61,21 +113,24 @@ class ImageList:
         store.write_tensors(path, self._tensors(), self._meta(), made_from)
 
     def _tensors(self) -> store.Tensors:
-        text = {name: _as_bytes(getattr(self, name)) for name in ("train_paths", "test_paths")}
-        return text | {name: getattr(self, name) for name in ("train_labels", "test_labels", "sizes")}
+        parts = [part for part in ("train", "test", "val") if getattr(self, f"{part}_paths") is not None]
+        text = {f"{part}_paths": _as_bytes(getattr(self, f"{part}_paths")) for part in parts}
+        return text | {name: getattr(self, name) for name in [*(f"{part}_labels" for part in parts), "sizes"]}
 
     def _meta(self) -> dict[str, object]:
-        return {"source": self.source, "class_names": list(self.class_names), "side": self.side}
+        resize = {} if self.resize == "crop" else {"resize": self.resize}
+        return {"source": self.source, "class_names": list(self.class_names), "side": self.side} | resize
 
 
 def read_lists(data: DataConfig) -> ImageList:
-    """Read the list files of `data`, see that every file is there, and that train and test are apart.
+    """Read the list files of `data`, see that every file is there, and that training and other images are apart.
 
     Raises:
         UserError: naming the list and its line: no label, a label out of range, a missing file, too many the same.
     """
-    train, test = read_both(data)
-    check_same(Part(train.keys, train.labels, train.place), Part(test.keys, test.labels, test.place), "byte by byte")
+    lists = train, test, *_ = read_all(data)
+    val = lists[2] if lists[2:] else None
+    check_same(train.part, test.part, "byte by byte", val.part if val else None)
     counts = np.bincount(train.labels)
     if (missing := np.flatnonzero(counts == 0)).size:
         raise UserError(
@@ -86,7 +141,8 @@ def read_lists(data: DataConfig) -> ImageList:
     number = np.argsort(order)
     names = _class_names(train.paths, train.labels, order)
     check_class_names(names, str(data.train_list))
-    note_untested(names, number[test.labels])
+    for each, what in zip(lists[1:], ("test", "validation"), strict=False):
+        note_untested(names, number[each.labels], what)
     return ImageList(
         root=Path(data.root),
         side=data.side,
@@ -95,7 +151,10 @@ def read_lists(data: DataConfig) -> ImageList:
         train_labels=number[train.labels],
         test_paths=test.paths,
         test_labels=number[test.labels],
-        sizes=np.concatenate([train.sizes, test.sizes]),
+        sizes=np.concatenate([each.sizes for each in lists]),
+        val_paths=val.paths if val else None,
+        val_labels=number[val.labels] if val else None,
+        resize=data.resize,
     )
 
 
@@ -111,6 +170,9 @@ def from_file(path: Path, tensors: store.Tensors, meta: dict[str, object], data:
             test_paths=_from_bytes(tensors["test_paths"]),
             test_labels=tensors["test_labels"],
             sizes=tensors["sizes"],
+            val_paths=_from_bytes(tensors["val_paths"]) if "val_paths" in tensors else None,
+            val_labels=tensors["val_labels"] if "val_paths" in tensors else None,
+            resize=str(meta.get("resize", "crop")),
         )
         _check(listed)
     if not listed.root.is_dir():
@@ -125,11 +187,14 @@ def _check(listed: ImageList) -> None:
         ValueError: they are not.
     """
     classes = len(listed.class_names)
-    if listed.sizes.shape != (len(listed.train_paths) + len(listed.test_paths),) or listed.sizes.dtype != np.int64:
+    parts = [(listed.train_paths, listed.train_labels), (listed.test_paths, listed.test_labels)]
+    if listed.val_paths is not None and listed.val_labels is not None:
+        parts.append((listed.val_paths, listed.val_labels))
+    if listed.sizes.shape != (sum(len(paths) for paths, _ in parts),) or listed.sizes.dtype != np.int64:
         raise ValueError("sizes")
     if not np.array_equal(np.unique(listed.train_labels), range(classes)):
         raise ValueError("labels")
-    for paths, labels in ((listed.train_paths, listed.train_labels), (listed.test_paths, listed.test_labels)):
+    for paths, labels in parts:
         if labels.shape != paths.shape or labels.dtype != np.int64 or not np.isin(labels, range(classes)).all():
             raise ValueError("labels")
         if any(name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name for name in paths.tolist()):
@@ -149,6 +214,11 @@ class ListFile:
     sizes: np.ndarray
     keys: list[Hashable]
 
+    @property
+    def part(self) -> Part:
+        """What tells which of its images are the same."""
+        return Part(self.keys, self.labels, self.place)
+
     def line(self, number: int) -> str:
         """Return which line names an image."""
         return f"{self.path}: line {self.lines[number]}"
@@ -158,8 +228,8 @@ class ListFile:
         return f"{self.line(number)} ({os.fsdecode(self.paths[number])})"
 
 
-def read_both(data: DataConfig) -> tuple[ListFile, ListFile]:
-    """Read training and test list, see that every file is there, and which files are the same.
+def read_all(data: DataConfig) -> list[ListFile]:
+    """Read training and test list, and that of validation if any; see that every file is there, and which are the same.
 
     Raises:
         UserError: naming the list and its line: no label, a label out of range, a missing file.
@@ -169,7 +239,7 @@ def read_both(data: DataConfig) -> tuple[ListFile, ListFile]:
         raise UserError(
             f"data.root {root}: no such folder; set it to the folder that the paths of the lists start from"
         )
-    lists = [Path(str(data.train_list)), Path(str(data.test_list))]
+    lists = [Path(path) for path in (data.train_list, data.test_list, data.val_list) if path is not None]
     found: list[list[tuple[Line, str, os.stat_result]]] = []
     classes = None
     for path in lists:
@@ -186,19 +256,18 @@ def read_both(data: DataConfig) -> tuple[ListFile, ListFile]:
         classes = classes or max(labels) + 1
     both = [each for part in found for each in part]
     keys = file_keys([root / name for _, name, _ in both], [stat for _, _, stat in both])
-    half = len(found[0])
-    train, test = (
+    ends = np.cumsum([len(part) for part in found])
+    return [
         ListFile(
             path,
             np.array([os.fsencode(name) for _, name, _ in part]),
             np.array([line.label for line, _, _ in part], dtype=np.int64),
             [line.number for line, _, _ in part],
             np.array([stat.st_size for _, _, stat in part], dtype=np.int64),
-            own,
+            keys[end - len(part) : end],
         )
-        for path, part, own in zip(lists, found, (keys[:half], keys[half:]), strict=True)
-    )
-    return train, test
+        for path, part, end in zip(lists, found, ends.tolist(), strict=True)
+    ]
 
 
 def _find(line: Line, root: Path, path: Path) -> tuple[str, os.stat_result]:

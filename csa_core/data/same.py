@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +22,30 @@ TAIL = 4096
 
 @dataclass(frozen=True)
 class Part:
-    """The training or the test images: a key for each, equal where images are the same; labels; where each is named."""
+    """Training, test or validation images: keys, equal where images are the same; labels; where each is named."""
 
     keys: Sequence[Hashable]
     labels: Sequence[int] | np.ndarray
     place: Callable[[int], str]
 
 
-def check_same(train: Part, test: Part, how: str) -> None:
-    """See that no image is trained on and tested on, has two labels, or is there twice.
+def check_same(train: Part, test: Part, how: str, validation: Part | None = None) -> None:
+    """See that no image is of two parts, has two labels, or is there twice.
 
-    Even CIFAR-100 has a few: a note names them. More than one in a hundred that are in train and test, or have two
-    labels, would make a score a test of memory or of chance, and are refused. The same image twice under one label
-    is a note however often.
+    Even CIFAR-100 has a few: a note names them. More than one in a hundred that are in two parts, or have two
+    labels, would make a score a test of memory or of chance, or a choice one by the test set, and are refused. The
+    same image twice under one label is a note however often.
 
     Args:
         how: by what images are the same, as `pixel by pixel`.
     """
-    trained_on = _first(train.keys)
-    both = [(i, trained_on[key]) for i, key in enumerate(test.keys) if key in trained_on]
-    pairs = [(test.place(i), train.place(j)) for i, j in both[:1]]
-    _say(pairs, len(both), len(test.keys), f"test images are training images, {how}", "take them out of one")
-    for name, part in (("training", train), ("test", test)):
+    parts = {"training": train, "test": test} | ({"validation": validation} if validation else {})
+    for (of, other), (name, part) in combinations(parts.items(), 2):
+        there = _first(other.keys)
+        both = [(i, there[key]) for i, key in enumerate(part.keys) if key in there]
+        pairs = [(part.place(i), other.place(j)) for i, j in both[:1]]
+        _say(pairs, len(both), len(part.keys), f"{name} images are {of} images, {how}", "take them out of one")
+    for name, part in parts.items():
         first = _first(part.keys)
         twice = [(i, first[key]) for i, key in enumerate(part.keys) if first[key] != i]
         two_labels = [(i, j) for i, j in twice if part.labels[i] != part.labels[j]]

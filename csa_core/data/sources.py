@@ -46,6 +46,14 @@ def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:
     side = data.side if is_list else data.image_size
     if side and read.image_size != (side, side):
         raise UserError(f"{path}: its images are not {side} x {side} px, as data.image_size asks; make it again")
+    if read.source in ("folder", "image_list") and read.resize != data.resize:
+        asked = f"the run asks for data.resize: {data.resize}"
+        raise UserError(f"{path}: its images become square by {read.resize}, {asked}; make it again")
+    named = next((key for key in ("val_folder", "val_list") if getattr(data, key)), None)
+    if named and read.validation is None:
+        raise UserError(f"{path}: holds no validation images, the run asks for data.{named}; make it again")
+    if not named and read.validation is not None and (data.validation or not is_list):
+        raise UserError(f"{path}: holds validation images that the run does not ask for; make it again")
     return read
 
 
@@ -63,5 +71,5 @@ SOURCES: dict[str, Callable[[DataConfig], Dataset]] = {
     "demo": _demo,
     "cifar10": lambda data: read_cifar("cifar10", Path(data.root)),
     "cifar100": lambda data: read_cifar("cifar100", Path(data.root)),
-    "folder": lambda data: read_folder(Path(data.root), data.image_size),
+    "folder": lambda data: read_folder(Path(data.root), data.image_size, data.val_folder, data.resize),
 }

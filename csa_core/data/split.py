@@ -1,7 +1,7 @@
 """Long-tailed splits: which training images are kept, written as indices with a SHA-256."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from csa_core.config import DataConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
 from csa_core.data.streams import keyed_generator
+from csa_core.data.validation import held_out
 from csa_core.errors import UserError, untrusted
 
 GROUP_SIZES = {"cifar100_paper": (36, 35, 29), "cifar10_field": (3, 4, 3)}
 """Classes of many, medium and few, in label order."""
+NO_IMAGES = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Split:
     """The kept training images, class by class.
 
     `indices` is (N,) int64 into the training images, grouped by class in label order;
-    `class_counts` is (K,) int64; `digest` is the SHA-256 of both and of how they were made.
+    `class_counts` is (K,) int64; `validation`, (M,) int64, are those that are held out, class by class, and none of
+    the others; `digest` is the SHA-256 of all of them and of how they were made.
     """
 
     indices: np.ndarray
     class_counts: np.ndarray
     digest: str
+    validation: np.ndarray = field(default_factory=lambda: NO_IMAGES)
 
 
 def class_counts(
@@ -76,6 +80,8 @@ def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
     The conventional subset is that of the code of LDAM-DRW (Cao et al., 2019) and of the many that took it over:
     NumPy's legacy generator, seeded with 0, shuffles the images of each class, in their original order, one class
     after the other.
+
+    Validation images are held out of what the profile keeps, see `csa_core.data.validation`.
     """
     classes = len(dataset.class_names)
     available = np.bincount(dataset.train_labels, minlength=classes)
@@ -89,29 +95,58 @@ def make_split(dataset: Dataset | ImageList, data: DataConfig) -> Split:
         elif data.profile not in ("as_is", "selection"):
             members = keyed_generator(data.split_seed, "split", k).permutation(members)
         indices.append(members[: counts[k]])
-    return _split(np.concatenate(indices), counts, recipe(data), dataset.digest)
+    kept, validation = np.concatenate(indices), NO_IMAGES
+    if data.validation:
+        is_held = held_out(dataset.same_keys(kept), counts, data.validation, data.validation_seed)
+        if not is_held.any():
+            raise UserError(f"data.validation: {data.validation:g} holds out no image: no class has two that differ")
+        kept, validation = kept[~is_held], kept[is_held]
+        counts = np.bincount(dataset.train_labels[kept], minlength=classes)
+    return _split(kept, counts, recipe(data), dataset.digest, validation)
+
+
+def apart(dataset: Dataset | ImageList, split: Split) -> tuple[Dataset | ImageList, Split]:
+    """Return a data set whose training images are without those that a split holds out, and the split of it.
+
+    Nothing that is made of it can depend on them but what is scored on them; both keep their digests.
+    """
+    if not len(split.validation):
+        return dataset, split
+    left = np.delete(np.arange(len(dataset.train_labels)), split.validation)
+    indices = np.searchsorted(left, split.indices)
+    return dataset.holding_out(split.validation), Split(indices, split.class_counts, split.digest)
 
 
 def recipe(data: DataConfig) -> dict[str, Any]:
     """Return the keys of `data` that decide a split."""
-    fields = data.model_dump(mode="json", include={"profile", "imbalance_ratio", "max_class_count", "split_seed"})
-    if data.subset == "conventional":
-        del fields["split_seed"]
-        return fields | {"subset": data.subset}
-    return {"profile": data.profile} if data.profile in ("as_is", "selection") else fields
+    keys = {"profile"} | ({"validation", "validation_seed"} if data.validation else set())
+    if data.profile not in ("as_is", "selection"):
+        keys |= {"imbalance_ratio", "max_class_count", "subset" if data.subset == "conventional" else "split_seed"}
+    return data.model_dump(mode="json", include=keys)
 
 
 def write_split(path: Path, split: Split, dataset: Dataset | ImageList, data: DataConfig) -> None:
     """Write a split as JSON: what it is made from, class counts, indices by class, SHA-256."""
-    by_class = np.split(split.indices, np.cumsum(split.class_counts)[:-1])
-    content = {
+    content: dict[str, Any] = {
         "sha256": split.digest,
         "data": dataset.digest,
         "recipe": recipe(data),
         "class_counts": split.class_counts.tolist(),
-        "indices": {name: part.tolist() for name, part in zip(dataset.class_names, by_class, strict=True)},
+        "indices": _by_class(split.indices, dataset),
     }
+    if len(split.validation):
+        content["validation"] = _by_class(split.validation, dataset)
     store.write_json(path, content)
+
+
+def _by_class(indices: np.ndarray, dataset: Dataset | ImageList) -> dict[str, list[int]]:
+    counts = np.bincount(dataset.train_labels[indices], minlength=len(dataset.class_names))
+    parts = np.split(indices, np.cumsum(counts)[:-1])
+    return {name: part.tolist() for name, part in zip(dataset.class_names, parts, strict=True)}
+
+
+def _together(by_class: dict[str, list[int]]) -> np.ndarray:
+    return np.concatenate([np.asarray(part, dtype=np.int64) for part in by_class.values()])
 
 
 def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Split:
@@ -122,9 +157,9 @@ def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Sp
     """
     content = store.read_json(path)
     with untrusted(f"{path}: is not a split file; make it with `python -m csa_core split`"):
-        indices = np.concatenate([np.asarray(part, dtype=np.int64) for part in content["indices"].values()])
-        counts = np.asarray(content["class_counts"], dtype=np.int64)
-        split = _split(indices, counts, content["recipe"], content["data"])
+        indices, counts = _together(content["indices"]), np.asarray(content["class_counts"], dtype=np.int64)
+        validation = _together(content["validation"]) if "validation" in content else NO_IMAGES
+        split = _split(indices, counts, content["recipe"], content["data"], validation)
         stated = content["sha256"]
         expected = np.repeat(np.arange(len(dataset.class_names)), counts)
     again = "make it again with `python -m csa_core split`"
@@ -138,14 +173,23 @@ def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Sp
         raise UserError(f"{path}: an index lies outside the {len(dataset.train_labels)} training images; {again}")
     if not np.array_equal(dataset.train_labels[indices], expected):
         raise UserError(f"{path}: indices do not match the labels of the data set; {again}")
-    if not np.array_equal(indices, make_split(dataset, data).indices):  # whoever wrote the file and its SHA-256
+    again_made = make_split(dataset, data)
+    if not (np.array_equal(indices, again_made.indices) and np.array_equal(validation, again_made.validation)):
+        # whoever wrote the file and its SHA-256
         raise UserError(f"{path}: its images are not those that its recipe keeps; {again}")
     return split
 
 
-def _split(indices: np.ndarray, counts: np.ndarray, made_by: dict[str, Any], data_digest: str) -> Split:
+def _split(
+    indices: np.ndarray,
+    counts: np.ndarray,
+    made_by: dict[str, Any],
+    data_digest: str,
+    validation: np.ndarray = NO_IMAGES,
+) -> Split:
     content = {"indices": indices.tolist(), "counts": counts.tolist(), "recipe": made_by, "data": data_digest}
-    return Split(indices, counts, store.digest(content))
+    content |= {"validation": validation.tolist()} if len(validation) else {}
+    return Split(indices, counts, store.digest(content), validation)
 
 
 def group_of_class(groups: str, counts: np.ndarray) -> list[str]:

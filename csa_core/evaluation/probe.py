@@ -72,10 +72,10 @@ class Probe:
         images = self.dataset.train_images[self.split.indices]
         return features(body, plain_batches(images, self.dataset, self.device))
 
-    def logits(self, body: nn.Module, linear: bool = False) -> dict[str, np.ndarray]:
-        """Return the logits of the test set by the nearest neighbours, and by the linear probe if asked for."""
+    def logits(self, body: nn.Module, scored: Dataset, linear: bool = False) -> dict[str, np.ndarray]:
+        """Return the logits of a test set by the nearest neighbours, and by the linear probe if asked for."""
         train = self.training_features(body)
-        test = features(body, evaluation_batches(self.dataset, self.device))
+        test = features(body, evaluation_batches(scored, self.device))
         logits = {"knn": knn_logits(train, self.labels, test, len(self.dataset.class_names))}
         if linear:
             logits["linear"] = linear_logits(train, self.labels, test)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from csa_core import data, evaluation, models
 from csa_core.config import RunConfig
@@ -206,6 +207,18 @@ class Method:
     def logits(self, network: Any, final: bool) -> dict[str, np.ndarray]:
         """Return the logits, (N, K), of the test set by head; `final` ones make the results."""
         return evaluation.predict_test_set(network, self.setting.dataset, self.setting.device)
+
+    def scoring(self, dataset: Dataset | ImageList) -> Self:
+        """Return the method with another test set; the rest of what it has stays."""
+        other = copy(self)
+        other.setting = replace(self.setting, dataset=dataset)
+        return other
+
+    def logits_by_part(self, network: Any, final: bool) -> dict[str, dict[str, np.ndarray]]:
+        """Return the logits by head of the part `test`, and in the same way of `validation` where there is one."""
+        validation = self.setting.dataset.validation
+        found = {"test": self.logits(network, final)}
+        return found if validation is None else found | {"validation": self.scoring(validation).logits(network, final)}
 
     @classmethod
     def check_possible(cls, config: Any, images: int) -> None:

@@ -170,11 +170,11 @@ class SimSiam(Method):
 
     def logits(self, network: Any, final: bool) -> dict[str, np.ndarray]:
         """Return the logits of the nearest-neighbour probe; the final ones also of the others."""
-        logits: dict[str, np.ndarray] = self.probe.logits(network.body, linear=final)
+        logits: dict[str, np.ndarray] = self.probe.logits(network.body, self.setting.dataset, linear=final)
         if not final:
             return logits
         untrained = models.place(self.network().body, self.setting.device)
-        return logits | {"knn_untrained": self.probe.logits(untrained)["knn"]}
+        return logits | {"knn_untrained": self.probe.logits(untrained, self.setting.dataset)["knn"]}
 
     @classmethod
     def memory(cls, config: SimSiamConfig, size: tuple[int, int]) -> str:

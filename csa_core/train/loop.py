@@ -21,8 +21,9 @@ from csa_core.config import RunConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
 from csa_core.data.ranks import decided_by_first_rank, rank, ranks, share_buffers, sum_over_ranks, wait
-from csa_core.data.split import Split, group_of_class
+from csa_core.data.split import Split, apart, group_of_class
 from csa_core.errors import UserError
+from csa_core.evaluation.scores import score
 from csa_core.methods import METHODS
 from csa_core.methods.base import Stats
 from csa_core.models.precision import resolve
@@ -75,6 +76,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": options.code}
     # Two machines may decide otherwise for `auto`; one never goes on with what the other began.
     digests["precision"] = resolve(config.precision, device, config.model, dataset.image_size)
+    dataset, split = apart(dataset, split)
     weights, weights_digest = read_parent(options.parent, config, dataset.digest, split.digest)
     if weights is not None:
         digests["parent"] = weights_digest
@@ -148,7 +150,7 @@ def _train_epochs(
         for epoch in range(first, epochs):
             row = train_epoch(run, epoch)
             if every and (epoch + 1) % every == 0:
-                row |= _test_accuracies(run)
+                row |= _accuracies(run)
             history.append(row)
             run.method.check(history)
             now = time.monotonic()
@@ -207,6 +209,14 @@ def _over_ranks(totals: Stats) -> dict[str, float]:
     return {name: float(v) / (1 if name in counts else ranks()) for name, v in zip(totals, together, strict=True)}
 
 
-def _test_accuracies(run: Run) -> Row:
+def _accuracies(run: Run) -> Row:
+    """Return accuracies over the test set, over the validation images, and over their classes, by head."""
+    scored, row = run.scored_logits(), {}
     labels = run.dataset.test_labels
-    return {f"test_accuracy_{head}": float((z.argmax(1) == labels).mean()) for head, z in run.test_logits().items()}
+    row = {f"test_accuracy_{head}": float((z.argmax(1) == labels).mean()) for head, z in scored["test"].items()}
+    if (validation := run.dataset.validation) is not None:
+        for head, z in scored["validation"].items():
+            found = score(z, validation.test_labels, ["few"] * z.shape[1])
+            row[f"validation_accuracy_{head}"] = found["accuracy"]["all"]
+            row[f"validation_balanced_{head}"] = found["balanced"]
+    return row

@@ -16,17 +16,26 @@ def make_metrics(
     config: RunConfig,
     dataset: Dataset | ImageList,
     split: Split,
-    logits: dict[str, np.ndarray],
+    logits: dict[str, dict[str, np.ndarray]],
     digests: dict[str, str],
 ) -> dict[str, Any]:
-    """Return what `metrics.json` holds: digests, configuration, and the score of every head."""
+    """Return what `metrics.json` holds: digests, configuration, and the score of every head.
+
+    Args:
+        logits: by part (`test`, `validation`) and head.
+    """
     groups, method = group_of_class(config.data.groups, split.class_counts), METHODS[config.method].scored_as(config)
-    scored = with_ensemble(logits) if method.ensemble else logits
+
+    def scores(part: str, labels: np.ndarray) -> dict[str, Any]:
+        scored = with_ensemble(logits[part]) if method.ensemble else logits[part]
+        return {head: score(z, labels, groups) for head, z in scored.items()}
+
+    validation = dataset.validation
     return {
         "digests": digests,
         "config": config.identity(),
         "class_counts": split.class_counts.tolist(),
         "groups": groups,
         "predicts": method.predicts,
-        "heads": {head: score(z, dataset.test_labels, groups) for head, z in scored.items()},
-    }
+        "heads": scores("test", dataset.test_labels),
+    } | ({} if validation is None else {"validation": scores("validation", validation.test_labels)})

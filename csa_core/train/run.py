@@ -112,10 +112,11 @@ class Run:
                 group["lr"] = factor * rate
         return rate
 
-    def test_logits(self, final: bool = False) -> dict[str, np.ndarray]:
-        """Return (N, K) logits on the test set by head, their ensemble among them; every rank works on its part."""
-        logits = self.method.logits(self.network, final)
-        return with_ensemble(logits) if self.method.scored_as(self.config).ensemble else logits
+    def scored_logits(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return (N, K) logits by part (`test`, `validation`) and head, an ensemble among them; all ranks share it."""
+        parts = self.method.logits_by_part(self.network, final=False)
+        has_ensemble = self.method.scored_as(self.config).ensemble
+        return {part: with_ensemble(logits) if has_ensemble else logits for part, logits in parts.items()}
 
     def state(self) -> Tensors:
         """Return everything that the next epoch depends on, as arrays."""

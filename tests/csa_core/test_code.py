@@ -136,7 +136,7 @@ def test_all_that_runs_while_numbers_are_made_is_covered(method: str, dataset: D
         run = Run(config, dataset, split, torch.device("cpu"))
         for epoch in range(config.total_epochs):
             train_epoch(run, epoch)
-        make_metrics(config, dataset, split, run.method.logits(run.network, final=True), {})
+        make_metrics(config, dataset, split, run.method.logits_by_part(run.network, final=True), {})
     finally:
         sys.setprofile(None)
     # Digests and files of JSON and tensors: what they hold is digested itself.

@@ -16,6 +16,8 @@ from workflow.rows import name_of
 
 GROUPS = ("all", "many", "medium", "few")
 MEASURES = ("balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece")
+CHOOSES = "validation_balanced"  # what values are chosen by: validation images are as long-tailed as the training set
+VALIDATION = ("validation_all", CHOOSES)
 HEADINGS = {
     "all": "All",
     "many": "Many",
@@ -26,6 +28,8 @@ HEADINGS = {
     "geometric_mean": "Geometric mean",
     "worst_class": "Worst class",
     "ece": "ECE",
+    "validation_all": "All, validation",
+    "validation_balanced": "Balanced, validation",
 }
 
 
@@ -39,8 +43,8 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
 
     The frame has a line for each (row, seed, column): row (number), name (series and label), series,
     label, run, seed, head, test_images, chance (accuracy of naming one class every time), shifted_steps (NaN for
-    other methods than csa), column (a group of classes or a measure), value (a fraction; NaN for a group without
-    classes).
+    other methods than csa), column (a group of classes, a measure, or one of `VALIDATION` where a run has validation
+    images), value (a fraction; NaN for a group without classes).
 
     Args:
         table: what `Plan.declaration` returns.
@@ -72,6 +76,14 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 values = {name: scores["accuracy"][name] for name in GROUPS}
                 values["balanced"] = scores.get("balanced")  # results from before it was measured have none
                 values |= {name: scores[name] for name in MEASURES[1:]}
+                validated = metrics.get("validation", {}).get(head, {})
+                wrong_there = ""
+                if validated:
+                    groups = {name: validated["accuracy"][name] for name in GROUPS}
+                    own = {"validation_all": groups["all"], CHOOSES: validated["balanced"]}
+                    wrong_there = _wrong(groups | own, validated, metrics["groups"])
+                    values |= own
+                    facts["validation_images"] = sum(validated["images"])
                 stated = {key: str(metrics["digests"][key]) for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 if row["reference"] or "recipe" not in facts:
@@ -80,6 +92,8 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 asked = canonical(metrics["config"]["data"])
                 started_from = str(metrics["digests"]["parent"]) if parent else ""
                 wrong = _wrong(values, scores, metrics["groups"]) or _wrong_count(metrics.get("shifted_steps"))
+                wrong = wrong or (f"of its validation images: {wrong_there}" if wrong_there else "")
+                facts.setdefault("images_of", {})[number] = stated["data"], stated["split"]
             if wrong:
                 raise UserError(f"{path}: {wrong}; {again}")
             for key, wanted in (("config", config), ("code", code)):
@@ -100,8 +114,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
             line |= {"shifted_steps": metrics.get("shifted_steps", math.nan)}
             how = {"asked": metrics["config"].get("precision"), "run": row["run"], "seed": seed}
             computed[str(path)] = how | (metrics.get("computed") or {})
-            for column in GROUPS + MEASURES:
-                value = values[column]
+            for column, value in values.items():
                 lines.append(line | {"column": column, "value": math.nan if value is None else value})
     if not lines:
         raise UserError(

@@ -2,7 +2,8 @@
 
 PREFIX.csv is tidy, PREFIX.seeds.csv has a line for each run behind it, both in percent at full
 precision; PREFIX.md and PREFIX.tex (booktabs) are what a person reads and prints;
-PREFIX.claims.csv judges what the appendix says of it; PREFIX.json is what the page shows.
+PREFIX.claims.csv judges what the appendix says of it; PREFIX.choices.csv has what validation images choose;
+PREFIX.json is what the page shows.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from workflow.fresh import drawn_from
 from workflow.report.best import best_rows
 from workflow.report.by_class import worst_classes
 from workflow.report.chance import at_chance
+from workflow.report.choices import choose, sentences
 from workflow.report.claims import judge_all
-from workflow.report.collect import HEADINGS, collect
+from workflow.report.collect import HEADINGS, VALIDATION, collect
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.latex import latex
 from workflow.report.numbers import interval, shown
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(table: dict[str, Any], prefix: str, partial: bool = False, made_from: str = "") -> None:
-    """Write PREFIX.csv, .seeds.csv, .md, .tex, .claims.csv and .json, all or, where runs do not fit together, none."""
+    """Write each file that `drawn` returns beside PREFIX, all or, where runs do not fit together, none."""
     files = drawn(table, partial)
     page = files.pop(".json") | {"drawn_from": made_from}
     texts = files | {".json": store.json_text(page)}
@@ -69,6 +71,9 @@ def drawn(table: dict[str, Any], partial: bool = False) -> dict[str, Any]:
     values, facts = collect(table, partial)
     if "worst_class" in table["columns"]:
         facts["worst_classes"] = worst_classes(table, values)
+    table = table | {"columns": [*table["columns"], *(name for name in VALIDATION if name in set(values["column"]))]}
+    choices = choose(table, values, facts)
+    table |= {"note": " ".join(filter(None, [table["note"], *sentences(choices)]))}
     summary, claims = tidy(table, values), judge_all(table, values, at_chance(table, values))
     seeds = values[values["column"].isin(table["columns"])].rename(columns={"value": "percent"})
     seeds["percent"] *= 100
@@ -82,6 +87,7 @@ def drawn(table: dict[str, Any], partial: bool = False) -> dict[str, Any]:
         ".md": markdown(table, summary, facts),
         ".tex": latex(table, frame, note, bold),
         ".claims.csv": csv_text(claims),
+        ".choices.csv": csv_text(choices),
         ".json": on_page(table, values, summary, frame, bold, claims, facts),
     }
 

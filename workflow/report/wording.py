@@ -28,6 +28,10 @@ EXPLAINED = {
     "shifted_steps": "Shifted steps: training steps with context shift, mean over seeds.",
     "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
     "ece": "ECE: expected calibration error in 15 bins, lower is better.",
+    "validation_balanced": (
+        "Validation: accuracy on images that are neither trained nor tested on. They may be as long-tailed as the "
+        "training set, so values are chosen by the mean over classes (Balanced)."
+    ),
 }
 
 
@@ -39,8 +43,9 @@ def heading(table: dict[str, Any], facts: dict[str, Any], with_source: bool = Tr
     several = " Rows differ in their data; these numbers are of the first." if len(facts["splits"]) > 1 else ""
     partial = _partial(table, facts) if facts["missing"] else ""
     name = data.get("source") or f"selection {data['selection']}"  # of the same images from any source
+    held_out = f" (and {facts['validation_images']:,} to validate on)" if facts.get("validation_images") else ""
     return (
-        f"Protocol {table['protocol']}{overrides}; data {name}, {sum(counts):,} training images in "
+        f"Protocol {table['protocol']}{overrides}; data {name}, {sum(counts):,} training images{held_out} in "
         f"{len(counts)} classes of {max(counts)} to {min(counts)} ({groups}); "
         f"seeds {', '.join(map(str, table['seeds']))}; {computed(facts['computed'])}."
         f"{several}{partial}" + (f" {table['source']}." if with_source else "")

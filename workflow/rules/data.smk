@@ -34,6 +34,7 @@ rule split:
         "Split {wildcards.split} of {wildcards.data}"
     shell:
         "printf %s {params.config:q} | python -m csa_core split - --data {input:q} --out {output:q} > {log:q} 2>&1"
+        " && {{ grep '^note: ' {log:q} >&2 || true; }}"
 
 
 # What needs a network or the original archives, for a login node: training then needs these files alone (and, of an
@@ -43,13 +44,13 @@ rule prepare:
         PLAN.splits(),
 
 
-# Makes no file: decodes every image of the protocol's lists once, and names those that cannot be.
+# Makes no file: decodes every image of the protocol's folder or lists once, and names those that cannot be.
 rule check:
     log:
         "<shared>/logs/check.log",
     threads: 4096  # Snakemake lowers this to the cores it was given
     params:
-        config=lambda w: or_one_line(PLAN.data_json, REFERENCE.data),
+        config=canonical({"data": REFERENCE.config.data.model_dump(mode="json")}),
     message:
         "Check every image"
     shell:

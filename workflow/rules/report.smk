@@ -7,7 +7,15 @@ rule table:
         code=REPORT_CODE,
     output:
         csv=report("<results>/{table}.csv", category="Tables", caption="../captions/table.rst"),
-        rest=multiext("<results>/{table}", ".seeds.csv", ".md", ".tex", ".claims.csv", ".json"),
+        rest=multiext(
+            "<results>/{table}",
+            ".seeds.csv",
+            ".md",
+            ".tex",
+            ".claims.csv",
+            ".choices.csv",
+            ".json",
+        ),
     log:
         "<results>/logs/{table}.log",
     params:
@@ -26,7 +34,16 @@ rule partial:
         lambda w: ASKED.table(w, "partial/"),
         code=REPORT_CODE,
     output:
-        multiext("<results>/partial/{table}", ".csv", ".seeds.csv", ".md", ".tex", ".claims.csv", ".json"),
+        multiext(
+            "<results>/partial/{table}",
+            ".csv",
+            ".seeds.csv",
+            ".md",
+            ".tex",
+            ".claims.csv",
+            ".choices.csv",
+            ".json",
+        ),
     log:
         "<results>/logs/partial-{table}.log",
     params:
@@ -133,6 +150,21 @@ rule claims:
         "Claims {output}"
     shell:
         "python -m workflow.report.claims {input.claims:q} --out {output:q} > {log:q} 2>&1"
+
+
+# With validation images alone: the value that they choose of each sweep, and its test score.
+rule choices:
+    input:
+        choices=expand("<results>/{table}.choices.csv", table=PLAN.choosing),
+        code=REPORT_CODE,
+    output:
+        "<results>/choices.csv",
+    log:
+        "<results>/logs/choices.log",
+    message:
+        "Choices {output}"
+    shell:
+        "python -m workflow.report.choices {input.choices:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule page:

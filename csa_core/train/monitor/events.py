@@ -23,7 +23,11 @@ TAGS = {
     "projector_std": "projector/std",
     "projector_std_expected": "projector/std_expected",
 }
-TESTED = "test_accuracy_"
+SCORED = {
+    "test_accuracy_": "accuracy/test_",
+    "validation_accuracy_": "accuracy/validation_",
+    "validation_balanced_": "balanced/validation_",
+}
 
 
 def events_of(folder: Path) -> bytes:
@@ -50,7 +54,8 @@ def record(row: dict[str, Any], now: float) -> bytes:
 
     event = Event(wall_time=now, step=int(row["epoch"]))
     for column, value in row.items():
-        tag = f"accuracy/test_{column[len(TESTED) :]}" if column.startswith(TESTED) else TAGS.get(column)
+        start = next((start for start in SCORED if column.startswith(start)), None)
+        tag = SCORED[start] + column[len(start) :] if start else TAGS.get(column)
         if tag and value != "":  # as a CSV file has it where an epoch was not evaluated
             event.summary.value.add(tag=tag, simple_value=float(value))
     return _framed(event.SerializeToString())

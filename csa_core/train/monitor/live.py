@@ -70,7 +70,10 @@ class Live:
 
     def _sign_of_life(self) -> None:
         done, head = len(self._history), self._run.method.scored_as(self._run.config).predicts
-        tested = (row[f"test_accuracy_{head}"] for row in reversed(self._history) if f"test_accuracy_{head}" in row)
+
+        def last(column: str) -> float | None:
+            return next((row[column] for row in reversed(self._history) if column in row), None)
+
         epochs = len(self._ends) - 1
         store.write_json(
             self._folder / store.PROGRESS,
@@ -81,7 +84,8 @@ class Live:
                 "epochs": self._run.config.total_epochs,
                 "seconds_per_epoch": round((self._ends[-1] - self._ends[0]) / epochs, 3) if epochs else None,
                 "train_accuracy": self._history[-1].get("train_accuracy") if done else None,
-                "test_accuracy": next(tested, None),
+                "test_accuracy": last(f"test_accuracy_{head}"),
+                "validation_balanced": last(f"validation_balanced_{head}"),
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
                 "process": os.getpid(),
                 "host": socket.gethostname(),

@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
     """Evaluate the final epoch and write all results, then their list, then drop what only a training needs."""
-    logits = run.method.logits(run.network, final=True)
+    logits = run.method.logits_by_part(run.network, final=True)
     if rank() > 0:
         return
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
@@ -50,7 +50,8 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
     label = {"config": run.config.identity(), "digests": digests}
     store.write_bytes(folder / "history.csv", history_csv(history).encode())
     store.write_tensors(folder / "weights.safetensors", weights, label | {"use": describe(run.method, run.network)})
-    store.write_tensors(folder / "predictions.safetensors", logits, label)
+    held_out = {f"validation/{head}": z for head, z in logits.get("validation", {}).items()}
+    store.write_tensors(folder / "predictions.safetensors", logits["test"] | held_out, label)
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", store.sealed(metrics))
     store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})

@@ -37,9 +37,9 @@ def test_too_little_shared_memory_is_said_before_anything_hangs(
 class Dying(decode._Files):
     """What the system's killer does to a worker."""
 
-    def __getitem__(self, item: object) -> bytes:
+    def __getitem__(self, item: object) -> tuple[bytes, bool]:
         os.kill(os.getpid(), signal.SIGKILL)
-        return b""
+        return b"", True
 
 
 def test_a_killed_worker_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_ldam_has_a_cosine_head_that_is_scored_as_it_is_trained(dataset: Dataset
     head = {name: tensor.shape for name, tensor in run.network.heads.state_dict().items()}
     assert {name: tuple(shape) for name, shape in head.items()} == {"single.weight": (4, 64)}
     torch.testing.assert_close(run.network.weight("single").norm(dim=1), torch.ones(4))
-    assert np.abs(run.test_logits()["single"]).max() <= 30.0
+    assert np.abs(run.scored_logits()["test"]["single"]).max() <= 30.0
     assert "bias" in str(list(Run(tiny(method="mixup"), dataset, split, CPU).network.heads.state_dict()))
     assert list(Run(tiny(method="mixup", loss="ldam"), dataset, split, CPU).network.heads.state_dict()) == [
         "single.weight"

@@ -34,8 +34,8 @@ def test_baselines_train_the_branch_they_are_named_for(
 
 
 def test_baselines_have_one_head_and_no_ensemble(dataset: Dataset, split: Split) -> None:
-    assert Run(tiny(method="ce"), dataset, split, CPU).test_logits().keys() == {"single"}
-    assert Run(tiny(), dataset, split, CPU).test_logits().keys() == {"uniform", "resampling", "ensemble"}
+    assert Run(tiny(method="ce"), dataset, split, CPU).scored_logits()["test"].keys() == {"single"}
+    assert Run(tiny(), dataset, split, CPU).scored_logits()["test"].keys() == {"uniform", "resampling", "ensemble"}
 
 
 def test_baselines_have_one_phase(dataset: Dataset, split: Split) -> None:

@@ -185,10 +185,10 @@ def test_evaluation_is_float32(trained: tuple[Run, Dispatched], dataset: Dataset
     run, _ = trained
     plain = Run(tiny(precision="float32", **ADJUSTED), dataset, split, CPU)
     plain.load(run.state())
-    ours, wanted = run.test_logits(), plain.test_logits()
+    ours, wanted = run.scored_logits()["test"], plain.scored_logits()["test"]
     assert ours.keys() == wanted.keys() and all(np.array_equal(ours[head], wanted[head]) for head in wanted)
     with Dispatched(run.network.body) as dispatched:
-        run.test_logits()
+        run.scored_logits()["test"]
     types = set().union(*dispatched.inside.values(), *dispatched.outside.values())
     assert torch.float32 in types and torch.bfloat16 not in types
 

@@ -53,7 +53,7 @@ def main(config_text: str, out: str) -> None:
     rows = [train_epoch(run, epoch) for epoch in range(config.epochs)]
     run.images.normalise = normalise
     run.network.float()
-    logits = run.test_logits()
+    logits = run.scored_logits()["test"]
     if rank() == 0:
         tensors = run.state() | {f"logits/{head}": rows_nk for head, rows_nk in logits.items()}
         store.write_tensors(Path(out), tensors, {"rows": rows})

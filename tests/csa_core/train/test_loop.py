@@ -229,7 +229,7 @@ def test_asking_a_run_for_its_state_and_scores_changes_nothing(dataset: Dataset,
     quiet, asked = (Run(tiny(), dataset, split, CPU) for _ in range(2))
     for epoch in range(5):
         before = {name: array.copy() for name, array in asked.state().items()}
-        asked.test_logits()
+        asked.scored_logits()["test"]
         after = asked.state()
         assert after.keys() == before.keys() and all(np.array_equal(after[name], before[name]) for name in before)
         assert len(asked.optimizer.state) == len(quiet.optimizer.state), "asking left something behind"
