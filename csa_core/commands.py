@@ -80,7 +80,7 @@ def selection(args: argparse.Namespace) -> None:
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
-        raise UserError("selection: is of images in memory; an image_list names its images already")
+        raise UserError("selection: works on images in memory; an image_list names its images already")
     kept = make_split(dataset, config.data)
     write_selection(args.out, dataset, kept)
     print(f"{args.out}: {len(kept.indices):,} images of {len(dataset.class_names)} classes")
