@@ -107,7 +107,7 @@ def selection(args: argparse.Namespace) -> None:
     config = _config(args)
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
-        raise UserError("selection: is of images in memory; an image_list names its images already")
+        raise UserError("selection: works on images in memory; an image_list names its images already")
     kept = make_split(dataset, config.data.model_copy(update={"validation": 0.0}))  # it says which itself
     write_selection(args.out, dataset, kept)
     print(f"{args.out}: {len(kept.indices):,} images of {len(dataset.class_names)} classes")

@@ -40,7 +40,7 @@ def export(args: argparse.Namespace) -> None:
     described = args.out.with_suffix(".json")
     if described == args.out:
         name = args.out.with_suffix(FORMATS[args.format])
-        raise UserError(f"--out {args.out}: so its description is called; name it {name}")
+        raise UserError(f"--out {args.out}: that is the name of its description; name the model {name}")
     from csa_core.export import export as write
 
     write(_load(args, complete=True), args.format, args.out)

@@ -233,7 +233,7 @@ def _one_by_one(images: Any) -> Iterator[OneImage]:
         raise UserError("images: none were given; name images or folders")
     for image in given:
         if not isinstance(image, OneImage):
-            raise UserError(f"images: {type(image).__name__} is no path and no PIL image; give one of these")
+            raise UserError(f"images: {type(image).__name__} is neither a path nor a PIL image; give one of these")
         yield from _below(image)
 
 

@@ -195,7 +195,7 @@ def load_own_tables(patterns: list[str], known: Collection[str]) -> dict[str, Ta
     for pattern in patterns:
         paths = sorted(map(Path, glob(pattern)))  # noqa: PTH207 - a pattern may be absolute
         if not paths:
-            raise UserError(f"config.yaml: tables: '{pattern}' is of no file; it is sought from {Path.cwd()}")
+            raise UserError(f"config.yaml: tables: '{pattern}' matches no file; it is looked up from {Path.cwd()}")
         for path in paths:
             if path.stem in known or path.stem in tables:
                 raise UserError(f"{path}: there is a table of the name '{path.stem}' already; rename the file")

@@ -131,7 +131,7 @@ class Recipe:
         try:
             text = canonical(changes)
         except ValueError:  # not JSON
-            raise UserError(f"{method} with {changes}: NaN and infinity are no values; name a number") from None
+            raise UserError(f"{method} with {changes}: NaN and infinity are not allowed; name a number") from None
         return self._run(method, text, seed)
 
     @cache  # noqa: B019 - one recipe a process

@@ -27,7 +27,7 @@ def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
     _check_every_method(fields, str(path))
     for key in ("method", "seed"):
         if key in fields or key in config.overrides:
-            raise UserError(f"{path}: {key} is not a protocol's to set; tables and config.yaml name it")
+            raise UserError(f"{path}: {key} cannot be set by a protocol; tables and config.yaml name it")
     for key in config.overrides.keys() & WorkflowConfig.model_fields.keys():
         raise UserError(f"config.yaml: overrides: {key} is a key of config.yaml itself; move it out of overrides")
     for key, value in config.overrides.items():
@@ -55,7 +55,7 @@ def folder_of(name: str, key: str) -> str:
     try:
         first = next(each for each in (path, *path.parents) if each.exists())
         if not first.is_dir():
-            raise UserError(f"config.yaml: {key}: {first} is no folder; name another one")
+            raise UserError(f"config.yaml: {key}: {first} is not a folder; name another one")
     except OSError as error:
         raise UserError(f"config.yaml: {key}: '{name}' cannot be used ({error.strerror}); name another one") from None
     return (Path.cwd() if path == Path() else path).as_posix()  # "./table2.csv" is no name of a target

@@ -171,4 +171,4 @@ def _names(name: str, row: Row, value: Any) -> dict[str, Any]:
     try:
         return {key: getattr(row, key).format(*parts, value=text_of(value)) for key in ("label", "series")}
     except (KeyError, IndexError, ValueError):
-        raise UserError(f"{name}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} alone") from None
+        raise UserError(f"{name}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} only") from None

@@ -149,7 +149,7 @@ def check_class_names(names: Sequence[str], where: str) -> None:
     """See that class names can be shown and written: UTF-8 without control characters."""
     for name in names:
         if any(unicodedata.category(letter) in UNSHOWABLE for letter in name):
-            raise UserError(f"{where}: class {name!a} is no UTF-8 text, or holds a control character; rename it")
+            raise UserError(f"{where}: class {name!a} is not UTF-8 text, or holds a control character; rename it")
 
 
 def note_untested(names: Sequence[str], labels: np.ndarray, part: str = "test") -> None:

@@ -117,7 +117,7 @@ def _check_suffixes(root: Path, paths: Sequence[Path]) -> None:
     """See that all files of the classes are images, by their names."""
     others = [str(path.relative_to(root)) for path in paths if path.suffix.lower() not in SUFFIXES or path.is_dir()]
     if others:
-        raise UserError(f"{root}: not a PNG, JPEG or WebP image: {several(others)}; remove or convert what is none")
+        raise UserError(f"{root}: not a PNG, JPEG or WebP image: {several(others)}; remove or convert them")
 
 
 def _decoded(paths: dict[str, list[Path]], side: int | None, resize: str) -> dict[str, list[np.ndarray]]:

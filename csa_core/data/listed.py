@@ -282,7 +282,7 @@ def _find(line: Line, root: Path, path: Path) -> tuple[str, os.stat_result]:
         with suppress(OSError, ValueError):  # a NUL within
             found = (root / each).stat()
             if not stat.S_ISREG(found.st_mode):
-                raise UserError(f"{where}: {root / each} is no file; name an image")
+                raise UserError(f"{where}: {root / each} is not a file; name an image")
             return each, found
     hint = "is data.root right?"
     if any("\udc80" <= letter <= "\udcff" for letter in name):

@@ -72,7 +72,7 @@ def text_of(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is no text; save the list as UTF-8") from None
+        raise UserError(f"{path}: is not text; save the list as UTF-8") from None
 
 
 def _columns(text: str) -> tuple[str, int, int] | None:
@@ -96,7 +96,7 @@ def _parts(line: str, text: str, columns: tuple[str, int, int] | None, where: st
     elif (match := LINE.fullmatch(text)) and match["path"]:
         return _unquoted(match["path"]), int(match["label"])
     elif other := OTHER.fullmatch(text):
-        raise UserError(f"{where}: '{text[:60]}': '{other['separator']}' is no separator; {EXPECTED}")
+        raise UserError(f"{where}: '{text[:60]}': '{other['separator']}' is not a separator; {EXPECTED}")
     raise UserError(f"{where}: '{text[:60]}' has no label; {EXPECTED}, and a number from 0 as label")
 
 

@@ -56,7 +56,9 @@ def select(dataset: Dataset, name: str) -> Dataset:
         chosen.append(same.pop(0))
     selected = _selected(dataset, chosen)
     if selected.digest != stated:
-        raise UserError(f"{path}: its training images are here, but the test images are others than it was made with")
+        raise UserError(
+            f"{path}: its training images are here, but the test images are not those that it was made with"
+        )
     return selected
 
 
@@ -112,5 +114,5 @@ def _read(path: Path) -> tuple[str, list[tuple[int, tuple[str, str]]]]:
                 raise UserError(f"{path}: line {number}: expected a class and {LENGTH} hexadecimal digits")
             lines.append((number, (class_name, pixels)))
     if not stated or not lines:
-        raise UserError(f"{path}: is no selection; make one with `python -m csa_core selection`")
+        raise UserError(f"{path}: is not a selection; make one with `python -m csa_core selection`")
     return stated, lines

@@ -28,7 +28,9 @@ def load_source(data: DataConfig) -> Dataset | listed.ImageList:
         dataset = SOURCES[data.source](data).check(f"data.source {data.source}")
         return select(dataset, data.selection) if data.selection is not None else dataset
     except OSError as error:
-        raise UserError(f"{error.filename or data.root}: cannot be read ({error.strerror}); see to it") from None
+        raise UserError(
+            f"{error.filename or data.root}: cannot be read ({error.strerror}); check the file and its permissions"
+        ) from None
 
 
 def read_dataset(path: Path, data: DataConfig) -> Dataset | listed.ImageList:

@@ -41,7 +41,7 @@ class CsaConfig(VsKeys, FocalKeys):
     mix: Mix = ("uniform", 0.0, 1.0)
     """Distribution of the mixing weight (lambda), [uniform, a, b] or [beta, a, b]."""
     activation_map: Literal["gradcam", "cam", "box"] = "gradcam"
-    """How the object is found; box: not at all, a random box stands for it (CutMix's, as CMO pastes it)."""
+    """How the object is found; box: not at all, and a random box takes its place, drawn as in CutMix and CMO."""
     mask_exponent: Annotated[float, Field(gt=0)] = 2.0
     """Background mask = (1 - activation map) ** this."""
     mask_forward: Literal["shared", "eval"] = "shared"

@@ -39,7 +39,7 @@ class StagedConfig(_FirstStageKeys):  # type: ignore[misc]
 
     borrowed = frozenset(_KEYS)
     first_stage: Literal["ce", "class_balanced", "logit_adjustment", "mixup", "csa"] = "ce"
-    """Method of the finished run that it starts from, which the keys of that method describe."""
+    """Method of the finished run that it starts from; the keys of that method describe it."""
 
     @model_validator(mode="after")
     def _first_stage_is_sound(self) -> Self:

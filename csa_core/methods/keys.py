@@ -33,7 +33,7 @@ class FocalKeys(Supervised):
     """Of the focal loss."""
 
     focal_exponent: Annotated[float, Field(ge=0)] = 1.0
-    """Focal loss: how much less images count that the network is sure of; 0 is cross-entropy (g)."""
+    """Focal loss: how strongly it discounts images that the network is sure of; 0 is cross-entropy (g)."""
 
 
 class VsKeys(LogitAdjustmentKeys):
@@ -81,7 +81,7 @@ class ReweightingKeys(DeferredKeys):
     """Of class weights in the loss."""
 
     reweighting: Literal["none", "always", "deferred"] = "none"
-    """Weigh classes by their effective number: never, in all epochs, or from deferred_until on (DRW)."""
+    """Weight classes by their effective number: never, in all epochs, or from deferred_until on (DRW)."""
     effective_number_beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     """Weight of class c = (1 - this) / (1 - this ** n_c), scaled to a mean of 1; near 1 it is 1 / n_c (beta)."""
 

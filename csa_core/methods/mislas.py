@@ -33,7 +33,7 @@ class CalibrationConfig(Strict):
     head_lr_factor: Annotated[float, Field(gt=0)] = 0.2
     """The head learns at this times that rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 2e-4
-    """Weight decay of SGD, on what trains."""
+    """Weight decay of SGD, on the weights that are trained."""
     smooth_head: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """Share of its label that the largest class gives to the others; classes between follow a sine."""
     smooth_tail: Annotated[float, Field(ge=0, lt=1)] = 0.1

@@ -45,7 +45,7 @@ class LogitAdjustedConfig(PostHocConfig):
 
     method: Literal["post_hoc_adjustment"] = "post_hoc_adjustment"
     post_hoc_strength: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the log prior that is taken off the logits (tau)."""
+    """Weight of the log prior that is subtracted from the logits (tau)."""
 
 
 class TauNormalisedConfig(PostHocConfig):

@@ -24,7 +24,7 @@ class RemixConfig(MixupKeys):
     remix_ratio: Annotated[float, Field(gt=1)] = 3.0
     """How many times larger the one class must be than the other for its label to yield (kappa)."""
     remix_limit: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Below what share of the pixels the label of the larger class counts nothing (tau)."""
+    """Share of the pixels below which the label of the larger class does not count (tau)."""
 
 
 class Remix(Mixup):

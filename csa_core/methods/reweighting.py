@@ -23,7 +23,7 @@ class ReweightingConfig(ReweightingKeys):
 
     method: Literal["reweighting"] = "reweighting"
     reweighting: Literal["always", "deferred"] = "always"
-    """Weigh classes by their effective number in all epochs, or from deferred_until on (DRW)."""
+    """Weight classes by their effective number in all epochs, or from deferred_until on (DRW)."""
 
 
 class Reweighting(CrossEntropy):

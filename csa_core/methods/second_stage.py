@@ -32,7 +32,7 @@ class StageConfig(Strict):
     lr_drops: tuple[Annotated[int, Field(ge=1)], ...] = (10, 20)
     """Epochs after which the learning rate is divided by 10."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay of SGD, on what trains."""
+    """Weight decay of SGD, on the weights that are trained."""
 
     @model_validator(mode="after")
     def _drops_fit(self) -> Self:

@@ -60,8 +60,8 @@ def test_the_working_folder_itself_may_hold_the_results(tmp_path: Path, monkeypa
     [
         ("results", "a{b}", "results: 'a{b}' has one of {}<>"),
         ("state", "a<b>", "state: 'a<b>' has one of"),
-        ("results", "/etc/passwd", "results: /etc/passwd is no folder"),
-        ("state", "/etc/passwd/x", "state: .*cannot be used|is no folder"),
+        ("results", "/etc/passwd", "results: /etc/passwd is not a folder"),
+        ("state", "/etc/passwd/x", "state: .*cannot be used|is not a folder"),
         ("results", "x" * 300, "cannot be used .File name too long"),
     ],
 )

@@ -167,7 +167,7 @@ def test_a_pipe_in_a_list_is_not_waited_for(image_lists: Path, tmp_path: Path) -
     path = tmp_path / "train/n1000/0.JPEG"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(UserError, match=r"train.txt: line \d+: .*0.JPEG is no file; name an image"):
+    with pytest.raises(UserError, match=r"train.txt: line \d+: .*0.JPEG is not a file; name an image"):
         read_lists(DataConfig(**listed(tmp_path)["data"]))  # type: ignore[arg-type]
 
 

@@ -44,7 +44,7 @@ def test_an_own_table_is_a_table_with_a_picture(mine: Path) -> None:
 
 
 def test_what_is_no_table_is_named(mine: Path) -> None:
-    with pytest.raises(UserError, match=r"config.yaml: tables: 'none/\*.yaml' is of no file"):
+    with pytest.raises(UserError, match=r"config.yaml: tables: 'none/\*.yaml' matches no file"):
         plan(tables=["none/*.yaml"])
     with pytest.raises(UserError, match=r"mine/Exponents2.yaml: there is a table of the name 'Exponents2' already"):
         plan(tables=["mine/*.yaml", "mine/Exponents2.yaml"])

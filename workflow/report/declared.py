@@ -40,7 +40,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         is_pair = equals and not Path(given).exists()
         over = {key: parse_yaml(value, f"--config {given}")} if is_pair else load_yaml(given)
         if not isinstance(over, dict | None):
-            raise UserError(f"{given}: is no mapping of keys to values; see config.yaml")
+            raise UserError(f"{given}: is not a mapping of keys to values; see config.yaml")
         config = _overlaid(config, over or {})
     return Plan(config, spell_out=())
 

@@ -197,13 +197,13 @@ def test_names_with_blanks_commas_and_other_letters(tmp_path: Path) -> None:
 
 
 BAD_LINES = {
-    "a/0.png|0": "line 3: 'a/0.png|0': '|' is no separator; write 'path label', with a space, a tab, a comma or",
-    "a/0.png:0": "line 3: 'a/0.png:0': ':' is no separator",
+    "a/0.png|0": "line 3: 'a/0.png|0': '|' is not a separator; write 'path label', with a space, a tab, a comma or",
+    "a/0.png:0": "line 3: 'a/0.png:0': ':' is not a separator",
     "0 a/0.png": "line 3: '0 a/0.png' has no label; write 'path label'",
     "a/0.png 0.0": "line 3: 'a/0.png 0.0' has no label",
     "a/0.png cat": "line 3: 'a/0.png cat' has no label; write 'path label', with a space, a tab, a comma or a "
     "semicolon between, and a number from 0 as label",
-    "a 0": "/a is no file; name an image",
+    "a 0": "/a is not a file; name an image",
     "a/gone.png 0": "a/gone.png: no such file; is data.root right?",
     "b/../../x.png 0": "b/../../x.png leads out of data.root",
 }
@@ -305,7 +305,7 @@ def test_a_class_name_that_cannot_be_shown_is_refused(source: str, name: bytes, 
         for part in ("train", "test"):
             path = root / f"{part}.txt"
             path.write_bytes(path.read_bytes().replace(b"b/", name + b"/"))
-    with pytest.raises(UserError, match="is no UTF-8 text, or holds a control character; rename it") as error:
+    with pytest.raises(UserError, match="is not UTF-8 text, or holds a control character; rename it") as error:
         folder(root) if source == "folder" else load_lists(root)
     assert one_line(error).isascii() and one_line(error).isprintable()
 

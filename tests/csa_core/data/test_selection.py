@@ -100,8 +100,8 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "one image twice": (lambda lines: [*lines[:3], lines[2], *lines[4:]], "line 4: no image of class a has the pixels"),
     "a word": (lambda lines: [*lines[:3], "nonsense", *lines[4:]], "line 4: expected a class and 16 hexadecimal"),
     "short digest": (lambda lines: [*lines[:3], "a 0123", *lines[4:]], "line 4: expected a class and 16 hexadecimal"),
-    "no header": (lambda lines: lines[2:], "is no selection; make one with"),
-    "no images": (lambda lines: lines[:2], "is no selection; make one with"),
+    "no header": (lambda lines: lines[2:], "is not a selection; make one with"),
+    "no images": (lambda lines: lines[:2], "is not a selection; make one with"),
     "an image less": (lambda lines: lines[:-1], "its training images are here, but"),
 }
 
@@ -122,7 +122,7 @@ def test_changed_images_are_one_line(dataset: Dataset, selection: Path) -> None:
     first = int(make_split(dataset, TAILED).indices[0])
     with pytest.raises(UserError, match=r"line 3: no image of class a has the pixels [0-9a-f]{16}; name the original"):
         select(changed(dataset, "train", first), str(selection))
-    with pytest.raises(UserError, match="but the test images are others than it was made with"):
+    with pytest.raises(UserError, match="but the test images are not those that it was made with"):
         select(changed(dataset, "test", 5), str(selection))
     unused = int(np.setdiff1d(np.arange(120), make_split(dataset, TAILED).indices)[0])
     assert select(changed(dataset, "train", unused), str(selection)), "it is not in the selection"
