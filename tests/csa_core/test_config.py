@@ -63,9 +63,9 @@ def test_a_run_keeps_the_identity_that_its_results_carry(method: str) -> None:
 
 def test_a_later_key_is_of_the_identity_where_it_is_not_as_before() -> None:
     for key, before in LATER.items():
-        of_data, kinds = key.removeprefix("data."), [m.Config for m in METHODS.values()]
-        kinds = [DataConfig] if of_data != key else kinds
-        defaults = [kind.model_fields[of_data].default for kind in kinds if of_data in kind.model_fields]
+        name, kinds = key.removeprefix("data."), [m.Config.model_fields for m in METHODS.values()]
+        kinds = [DataConfig.model_fields] if name != key else kinds
+        defaults = [fields[name].default for fields in kinds if name in fields]
         assert defaults and set(defaults) == {before}, "else old results would be taken for new ones"
     assert parse({"bank_start": "batch"}, "x").digest() != CsaConfig().digest()
 
