@@ -204,7 +204,7 @@ def test_a_target_gives_the_choice(tmp_path: Path) -> None:
     done = made.snakemake("results/table2.choices.csv")
     assert "Nothing to be done" in done.stderr, done.stderr
     done = made.snakemake("check")
-    assert done.returncode == 0 and "validation: 8 images of 3 classes are held out" in done.stdout + done.stderr
+    assert done.returncode == 0 and "note: 8 validation images of 3 of 3 classes are held" in done.stdout + done.stderr
     # Another part held out is another sweep.
     protocol = yaml.safe_load(made.read("tiny.yaml"))
     protocol["data"]["validation_seed"] = 1

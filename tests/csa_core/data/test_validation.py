@@ -311,5 +311,5 @@ def test_the_check_says_what_is_held_out(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "train/bee/1.webp").unlink()
     (tmp_path / "train/bee/2.jpg").unlink()
     done = cli("check", "-", stdin=f"data: {{source: folder, root: {tmp_path}, validation: 0.3}}")
-    assert done.returncode == 0 and "validation: 1 images of 1 classes are held out of training" in done.stdout
+    assert done.returncode == 0 and "note: 1 validation images of 1 of 2 classes are held out" in done.stderr
     assert "note: 1 of 2 classes have no validation images ('bee')" in done.stderr
