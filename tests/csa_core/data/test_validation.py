@@ -1,9 +1,11 @@
 """Validation images: how many of each class, that nothing is trained on them, and what is refused."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from csa_core.methods import parse
 from csa_core.store import read_json
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
-from tests.conftest import Cli, tiny
+from tests.conftest import Cli, listed, tiny
 from tests.csa_core.data.test_own_images import append, data_of_lists, fresh, write_lists
 from tests.helpers.images import folder, folder_of_images
 
@@ -145,6 +147,44 @@ def test_metrics_and_history_hold_both_accuracies(dataset: Dataset, tmp_path: Pa
         assert float(row[f"validation_accuracy_{head}"]) == scores[1]["accuracy"]["all"]
         assert float(row[f"validation_balanced_{head}"]) == scores[1]["balanced"]
     assert metrics["validation"].keys() == metrics["heads"].keys()
+    events = (out / "events.out.tfevents.csa").read_bytes()
+    assert b"accuracy/validation_uniform" in events and b"balanced/validation_resampling" in events
+
+
+def test_commands_on_finished_runs_show_it(dataset: Dataset, tmp_path: Path, cli: Cli) -> None:
+    out = fit(dataset, CONFIG, tmp_path / "run")
+    balanced = f"{100 * read_json(out / 'metrics.json')['validation']['resampling']['balanced']:.1f}"
+    dataset.write(tmp_path / "data.safetensors")
+    scored = cli("evaluate", out, "--data", tmp_path / "data.safetensors")
+    assert scored.returncode == 0 and "same as metrics.json" in scored.stdout, scored.stderr
+    assert f"mean over classes {balanced}" in scored.stdout
+    head, line = cli("ls", tmp_path).stdout.splitlines()
+    assert "Validation, balanced" in head and balanced in line.split()
+
+
+def test_a_list_is_validated_on_as_it_is_tested_on(image_lists: Path, tmp_path: Path) -> None:
+    """Once by a share, once by a list of the very images that it held out: the same weights and scores."""
+    fields: Any = listed(image_lists, epochs=1, lr_drops=[], plain_epochs=0, warmup_epochs=0)
+    shared = parse(fields | {"data": fields["data"] | {"validation": 0.2}}, "test")
+    dataset = load_source(shared.data)
+    split = make_split(dataset, shared.data)
+    assert isinstance(dataset, ImageList)
+    lines = (image_lists / "train.txt").read_text().splitlines(keepends=True)
+    held = {os.fsdecode(name) for name in dataset.train_paths[split.validation]}
+    for name, is_val in (("train", False), ("val", True)):
+        (tmp_path / f"{name}.txt").write_text("".join(x for x in lines if (x.split()[0] in held) == is_val))
+    places = {f"{part}_list": str(tmp_path / f"{part}.txt") for part in ("train", "val")}
+    given = parse(fields | {"data": fields["data"] | places}, "test")
+    found = []
+    for config in (shared, given):
+        data, out = load_source(config.data), tmp_path / config.digest()[:8]
+        train(config, data, make_split(data, config.data), Options(out, out / "state", CPU, "code"))
+        weights = safetensors.numpy.load_file(out / "weights.safetensors")
+        found.append(read_json(out / "metrics.json") | {"weights": {key: a.tobytes() for key, a in weights.items()}})
+    assert sum(found[0]["validation"]["uniform"]["images"]) == len(held) == len(split.validation)
+    assert found[0]["weights"] == found[1]["weights"] and found[0]["heads"] == found[1]["heads"]
+    for head, scores in found[0]["validation"].items():  # in another order, so that confidences may round otherwise
+        assert scores["confusion"] == found[1]["validation"][head]["confusion"]
 
 
 def test_without_validation_nothing_speaks_of_it(dataset: Dataset, tmp_path: Path) -> None:
