@@ -93,7 +93,8 @@ def _say_held_out(dataset: "Dataset | ImageList", kept: "Split") -> None:
     from csa_core.data.dataset import note_untested
 
     labels = dataset.train_labels[kept.validation]
-    print(f"validation: {len(labels):,} images of {len(set(labels.tolist()))} classes are held out of training")
+    classes = f"{len(set(labels.tolist()))} of {len(dataset.class_names)} classes"
+    say(f"note: {len(labels):,} validation images of {classes} are held out of training")
     note_untested(dataset.class_names, labels, "validation")
 
 
@@ -131,6 +132,8 @@ def train(args: argparse.Namespace) -> None:
 
     dataset, kept = _inputs(args, config.data)
     if rank() == 0:
+        if len(kept.validation) and not args.split:
+            _say_held_out(dataset, kept)
         _check_same_run(args.out, config, {"data": dataset.digest, "split": kept.digest})
     if not args.checkpoint_seconds >= 0:
         raise UserError(f"--checkpoint-seconds {args.checkpoint_seconds}: a number of seconds, 0 or more")

@@ -112,7 +112,8 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         return any(rule.name == path or rule.is_producer(path) for rule in rules)
 
     for target in targets:
-        if (target == "choices" or target.endswith("choices.csv")) and not plan.choosing:
+        is_choice = target == "choices" or Path(target).name == "choices.csv" or target.endswith(".choices.csv")
+        if is_choice and not plan.choosing:
             remedy = "there are no validation images; write data: {validation: 0.1} in the protocol or under overrides"
             why = "no table has a sweep of two values; see sweeps in config.yaml"
             raise UserError(f"target {target}: {why if plan.reference.config.data.validates else remedy}")

@@ -47,9 +47,9 @@ def choose(table: dict[str, Any], values: pd.DataFrame, facts: dict[str, Any]) -
 
 
 def _by_seed(values: pd.DataFrame, rows: list[int], column: str) -> pd.DataFrame:
-    """Return a column in percent, a line a row and a column a seed."""
+    """Return a column in percent, a line a row and a column a seed; NaN where there is none."""
     part = values[values["row"].isin(rows) & (values["column"] == column)]
-    return 100 * part.pivot(index="row", columns="seed", values="value")
+    return 100 * part.pivot(index="row", columns="seed", values="value").reindex(rows)
 
 
 def _line(

@@ -83,7 +83,6 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                     own = {"validation_all": groups["all"], CHOOSES: validated["balanced"]}
                     wrong_there = _wrong(groups | own, validated, metrics["groups"])
                     values |= own
-                    facts["validation_images"] = sum(validated["images"])
                 stated = {key: str(metrics["digests"][key]) for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 if row["reference"] or "recipe" not in facts:
@@ -93,6 +92,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 started_from = str(metrics["digests"]["parent"]) if parent else ""
                 wrong = _wrong(values, scores, metrics["groups"]) or _wrong_count(metrics.get("shifted_steps"))
                 wrong = wrong or (f"of its validation images: {wrong_there}" if wrong_there else "")
+                facts.setdefault("validation_images", sum(validated["images"]) if validated else 0)
                 facts.setdefault("images_of", {})[number] = stated["data"], stated["split"]
             if wrong:
                 raise UserError(f"{path}: {wrong}; {again}")
