@@ -40,7 +40,7 @@ def sweep(scores: dict[str, tuple[list[float], list[float]]], pool: int | None =
         "parents": [None] * 3,
         "digests": ["x"] * 3,
     }
-    rows = [row | {"label": label, "pool": pool, "reference": False, "run": f"demo/csa/t={label}"} for label in scores]
+    rows = [row | {"label": label, "pool": pool, "reference": False, "run": f"csa/t={label}"} for label in scores]
     return table(rows=rows, row_name="threshold")
 
 
@@ -111,8 +111,8 @@ def test_a_table_without_validation_is_as_it_was(results: Path) -> None:
 
 
 def test_counts_that_do_not_fit_are_refused(results: Path) -> None:
-    path = results / "results/runs/demo/csa/seed=1/metrics.json"
-    stored = metrics("demo/csa", 1, 0)
+    path = results / "results/demo/runs/csa/seed=1/metrics.json"
+    stored = metrics("csa", 1, 0)
     accuracy = {"all": 0.5, "many": None, "medium": None, "few": 0.9}
     counts = {"images": [1, 1], "correct": [1, 0]}
     stored["validation"] = {"single": {"accuracy": accuracy, "balanced": 0.5} | counts}
@@ -151,7 +151,7 @@ def check_choice(made: Folder, table: str, labels: list[str]) -> None:
     scores: dict[str, dict[str, float]] = {"validation": {}, "heads": {}}
     for label in labels:
         name = "csa" if label == "0.05" else f"csa/threshold={label}"
-        runs = [json.loads(made.read(f"results/runs/tiny/{name}/seed={seed}/metrics.json")) for seed in (1, 2)]
+        runs = [json.loads(made.read(f"results/tiny/runs/{name}/seed={seed}/metrics.json")) for seed in (1, 2)]
         assert all(run["class_counts"] == [15, 7, 3] for run in runs)
         of = [run["validation"]["resampling"] for run in runs]
         assert all(each["images"] == [5, 2, 1] for each in of)
