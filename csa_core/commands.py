@@ -66,11 +66,7 @@ def check(args: argparse.Namespace) -> None:
     dataset = _dataset(config.data, None)
     if config.data.validation:
         _say_held_out(dataset, make_split(dataset, config.data))
-    print(
-        "every image of the folder can be decoded"
-        if config.data.source == "folder"
-        else "every image of the lists can be decoded"
-    )
+    print(f"every image of the {'lists' if config.data.source == 'image_list' else 'folder'} can be decoded")
 
 
 def split(args: argparse.Namespace) -> None:

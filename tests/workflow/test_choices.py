@@ -23,6 +23,8 @@ from workflow.report import choices as choices_command
 from workflow.report import tables
 from workflow.report.choices import choose, sentences
 from workflow.snake import check_targets
+from workflow.standing import RunStatus
+from workflow.status import _cells
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 # By label: the validation accuracy and the test accuracy of three seeds.
@@ -230,3 +232,9 @@ def test_every_value_of_a_sweep_has_a_name_of_its_own() -> None:
     plain = Plan(CONFIG)
     assert plain.reference.name == plan.reference.name and plain.reference.digest != plan.reference.digest
     assert "validation" not in plain.reference.split and "validation" not in plain.reference.json
+
+
+def test_the_status_shows_it_beside_the_test_accuracy() -> None:
+    standing = RunStatus(Plan(CONFIG).reference, "running", epoch=3, left=9.0, process=("here", 1))
+    standing.train_accuracy, standing.test_accuracy, standing.validation_balanced = 0.5, 0.25, 0.125
+    assert _cells(standing)[2:5] == ["train 50.0%", "test 25.0%", "validation, balanced 12.5%"]
