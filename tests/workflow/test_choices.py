@@ -77,7 +77,11 @@ def test_the_best_mean_over_seeds_is_chosen_and_its_test_score_said() -> None:
         pytest.approx(65),
     )
     (text,) = sentences(found)
-    assert text.startswith("Chosen on the validation images, threshold: 0.2, with 60.0 ± 2.0 there, 0.0 [")
+    assert text.startswith(
+        "Chosen on the validation images, threshold: 0.2, with 60.0 ± 2.0 there, level with 0.3. Its"
+    )
+    ahead = SCORES | {"0.3": ([0.55, 0.56, 0.57], SCORES["0.3"][1])}
+    assert ", 4.0 [−2.6, +10.6] ahead of 0.3. Its" in sentences(choose(sweep(ahead), frame(ahead), facts()))[0]
     assert f"Its test score, All: 62.0 (95 % interval over seeds {100 * low:.1f} to {100 * high:.1f})." in text
     assert text.endswith("The best test score is that of 0.1, 65.0: not to be used, for the test set chose it.")
 

@@ -76,7 +76,9 @@ def sentences(choices: pd.DataFrame) -> list[str]:
             shown(line[name]) for name in ("validation_percent", "test_percent", "best_on_test_not_to_be_used_percent")
         )
         spread = f" ± {sd}" if (sd := shown(line["validation_sd_percent"])) else ""
-        lead = f"{shown(line['lead_percent'])} {interval(line['lead_low_percent'], line['lead_high_percent'])}".strip()
+        points = shown(line["lead_percent"])
+        lead = f"{points} {interval(line['lead_low_percent'], line['lead_high_percent'])}".strip() + " ahead of"
+        lead = "level with" if points == "0.0" else lead
         low, high = shown(line["test_low_percent"]), shown(line["test_high_percent"])
         between = f" (95 % interval over seeds {low} to {high})" if low else ""
         best_name = line["best_on_test_not_to_be_used"]
@@ -87,7 +89,7 @@ def sentences(choices: pd.DataFrame) -> list[str]:
         )
         texts.append(
             f"Chosen on the validation images, {line['row_name']}: {line['chosen']}, with {validation}{spread} there, "
-            f"{lead} ahead of {line['second']}. Its test score, All: {test}{between}. {other}"
+            f"{lead} {line['second']}. Its test score, All: {test}{between}. {other}"
         )
     return texts
 
