@@ -4,8 +4,9 @@ Snakemake remembers what it made itself, in `.snakemake` of one working folder. 
 checkouts, or outlived that folder are compared here, where they are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from csa_core.files import read_bytes
 from csa_core.store import digest, read_header, read_json
 from workflow.naming import Run
 from workflow.plan import Plan
+from workflow.report.all_claims import together
 
 
 def stale_run(plan: Plan, run: Run) -> bool:
@@ -37,6 +39,28 @@ def stale_figure(plan: Plan, figure: str, table: str) -> bool:
     return _differs(lambda: drawn_from(plan, table).encode() in read_bytes(path))
 
 
+def stale_claims(plan: Plan) -> bool:
+    """Whether a list of claims is there that is not that of the tables."""
+    tables = [Path(f"{plan.results}/{table}.claims.csv") for table in plan.usual]
+    return _differs(lambda: read_bytes(Path(plan.results, "claims.csv")) == together(tables).encode())
+
+
+def stale_page(plan: Plan) -> bool:
+    """Whether a page is there that shows other tables, figures or runs."""
+    results = Path(plan.results)
+    tables = [results / f"{table}.json" for table in plan.usual]
+    figures = [*(results / f"figures/{figure}.svg" for figure in plan.figures), results / "figures/contexts.png"]
+    figures.append(results / "figures/mistakes.safetensors")
+    return _differs(lambda: page_made_from(tables, figures).encode() in read_bytes(results / "report.html"))
+
+
+def stale_gallery(plan: Plan, title: str) -> bool:
+    """Whether a picture of contexts is there that was drawn of others, or says something else."""
+    figures = Path(plan.results, "figures")
+    contexts, drawn = figures / "contexts.safetensors", figures / "contexts.svg"
+    return _differs(lambda: gallery_made_from(contexts, title).encode() in read_bytes(drawn))
+
+
 def stale_images(plan: Plan, name: str) -> bool:
     """Whether `contexts` or `mistakes` are there of another run than the reference."""
     path = Path(f"{plan.results}/figures/{name}.safetensors")
@@ -58,6 +82,25 @@ def made_from(plan: Plan, data: str) -> str:
 def drawn_from(plan: Plan, table: str, is_partial: bool = False) -> str:
     """Return a digest of what a table, and a figure of it, is drawn from: its declaration, its runs and the code."""
     return digest([plan.drawing(table), _report_code(), plan.finished(table) if is_partial else ""])
+
+
+def page_made_from(tables: Iterable[Path], figures: Iterable[Path]) -> str:
+    """Return a digest of what a page is made from: tables and their runs' provenance, figures, and the code.
+
+    Raises:
+        Missing: one of them is not there.
+        KeyError: a table of another kind.
+    """
+    tables, figures = sorted(tables), sorted(figures)
+    rows = [(path.parent, row) for path in tables for row in read_json(path)["rows"]]
+    runs = sorted({(folder / run[1]).with_name("provenance.json") for folder, row in rows for run in row[1]})
+    files = [*tables, *figures, *runs]
+    return digest([[path.name, sha256(read_bytes(path)).hexdigest()] for path in files] + [_report_code()])
+
+
+def gallery_made_from(contexts: Path, title: str) -> str:
+    """Return a digest of what the picture of contexts is drawn from."""
+    return digest([read_header(contexts)["sha256"], title, _report_code()])
 
 
 @cache

@@ -95,7 +95,7 @@ def _draw(args: argparse.Namespace) -> None:
 def draw(folder: Path) -> dict[str, str]:
     """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
     # Seconds to import, and `take` needs none of it.
-    from workflow.report import claims, figures, page, tables
+    from workflow.report import all_claims, figures, page, tables
 
     plan = plan_of(folder)
     blocks, judged, tables_drawn, figures_drawn = {}, [], [], []
@@ -115,7 +115,7 @@ def draw(folder: Path) -> dict[str, str]:
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
     if not judged:
         raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")
-    claims.main([*judged, "--out", str(folder / "claims.csv")])
+    all_claims.main([*judged, "--out", str(folder / "claims.csv")])
     if jsons := [str(folder / f"{name}.json") for name in tables_drawn]:
         page.main([*jsons, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
     print(f"{folder / 'report.html'}: {len(tables_drawn)} tables, {len(figures_drawn)} figures, claims")

@@ -61,6 +61,22 @@ class Asked:
         self._again(f"{self._plan.results}/figures/contexts.safetensors", fresh.stale_images, "contexts")
         return self._plan.reference.weights
 
+    def gallery(self, title: str) -> str:
+        """Return the contexts that are drawn under a title."""
+        figures = f"{self._plan.results}/figures"
+        self._again(f"{figures}/contexts.png", fresh.stale_gallery, title)
+        return f"{figures}/contexts.safetensors"
+
+    def claims(self, wildcards: Any) -> list[str]:
+        """Return the claims of each table, which stand in one list."""
+        self._again(f"{self._plan.results}/claims.csv", fresh.stale_claims)
+        return [f"{self._plan.results}/{table}.claims.csv" for table in self._plan.usual]
+
+    def page(self, wildcards: Any) -> list[str]:
+        """Return the tables that the page shows."""
+        self._again(f"{self._plan.results}/report.html", fresh.stale_page)
+        return [f"{self._plan.results}/{table}.json" for table in self._plan.usual]
+
     def mistakes(self, wildcards: Any) -> str:
         """Return the predictions whose mistakes are shown."""
         self._again(f"{self._plan.results}/figures/mistakes.safetensors", fresh.stale_images, "mistakes")

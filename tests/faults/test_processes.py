@@ -140,7 +140,7 @@ COMMANDS = {
     "workflow.schema": ("--help",),
     "workflow.report.tables": ("table2", "--out", "table2"),
     "workflow.report.figures": ("figure1", "--out", "figure1"),
-    "workflow.report.claims": ("nothere.csv", "--out", "claims.csv"),
+    "workflow.report.all_claims": ("nothere.csv", "--out", "claims.csv"),
     "workflow.report.page": ("nothere.json", "--out", "report.html"),
 }
 

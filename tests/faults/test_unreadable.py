@@ -57,7 +57,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 # What is read, by name; the state that it lies in, or the reader of the file.
 FILES = {
-    "epoch-000004.safetensors": "interrupted",
+    "epoch-000005.safetensors": "interrupted",
     "epoch-*.safetensors": "interrupted",
     "finished.json": "finished",
     **dict.fromkeys(store.RESULTS, "finished"),
@@ -120,7 +120,7 @@ def test_no_memory_to_read_is_no_damage(
         raise MemoryError
 
     monkeypatch.setattr("csa_core.store.tensors_digest", full)
-    with pytest.raises(UserError, match=r"epoch-000004.safetensors: cannot be read .not enough memory"):
+    with pytest.raises(UserError, match=r"epoch-000005.safetensors: cannot be read .not enough memory"):
         fit(tmp_path, dataset, split)
     assert before.items() <= content(tmp_path).items()
 

@@ -63,7 +63,7 @@ def test_published_values_have_a_column_with_their_source(results: Path) -> None
     declared["rows"][1]["published"] = "38.3 (BoT)"
     values, facts = collect(declared)
     shown = markdown(declared, tidy(declared, values), facts)
-    assert "All, published by others" in shown and "38.3 (BoT)" in shown and "of other schedules" in shown
+    assert "All, published by others" in shown and "38.3 (BoT)" in shown and "with other schedules" in shown
     plain = table()
     assert "published" not in " ".join(cells(plain, tidy(plain, collect(plain)[0])))
 

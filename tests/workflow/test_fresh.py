@@ -1,23 +1,29 @@
 """What lies in the results and is of another plan is told by what it carries, without `.snakemake`."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from PIL import Image
 
 from csa_core import store
 from csa_core.errors import Unreadable
 from tests.conftest import TINY
 from tests.helpers.errno_injection import failing
-from tests.helpers.workflows import SWEEPS
+from tests.helpers.workflows import SWEEPS, table
+from tests.workflow.test_page import spoil
 from workflow import fresh
 from workflow.plan import Plan
+from workflow.report import all_claims, page
 from workflow.report.style import save
+from workflow.report.tables import write
 
 TABLES = ("table2", "table4", "baselines")
 
@@ -35,10 +41,10 @@ def made(tmp_path: Path) -> Path:
     for run in plan.all_runs():
         own = {"config": run.digest, "code": plan.code_of(run.config.method)} | digests
         store.write_json(Path(run.folder, "metrics.json"), store.sealed({"digests": own}))
-    for table in TABLES:
-        store.write_json(tmp_path / f"results/tiny/{table}.json", {"drawn_from": fresh.drawn_from(plan, table)})
-    for figure, table in (("curves-table4", "table4"), ("figure1", "figure1")):
-        save(Figure(), str(tmp_path / "results/tiny/figures" / figure), fresh.drawn_from(plan, table))
+    for name in TABLES:
+        store.write_json(tmp_path / f"results/tiny/{name}.json", {"drawn_from": fresh.drawn_from(plan, name)})
+    for figure, name in (("curves-table4", "table4"), ("figure1", "figure1")):
+        save(Figure(), str(tmp_path / "results/tiny/figures" / figure), fresh.drawn_from(plan, name))
     for name in ("contexts", "mistakes"):
         store.write_tensors(tmp_path / f"results/tiny/figures/{name}.safetensors", {}, {"run": plan.reference.digest})
     return tmp_path
@@ -150,3 +156,43 @@ def test_a_folder_whose_images_changed_is_read_again(tmp_path: Path) -> None:
     assert not fresh.stale_data(plan_of(tmp_path), name)
     shutil.copy(tmp_path / "train/a/0.png", tmp_path / "train/a/1.png")
     assert fresh.stale_data(plan_of(tmp_path), name)
+
+
+def test_a_list_of_claims_is_that_of_its_tables_or_stale(tmp_path: Path) -> None:
+    plan: Any = SimpleNamespace(results=str(tmp_path), usual=["table1", "table2"])
+    heads = "table,section,claim"
+    (tmp_path / "table1.claims.csv").write_text(f"{heads}\ntable1,C.2,b\n")
+    (tmp_path / "table2.claims.csv").write_text(f"{heads}\ntable2,C.1,a\n")
+    files = [str(tmp_path / f"{name}.claims.csv") for name in plan.usual]
+    assert not fresh.stale_claims(plan), "what is not there is not out of date"
+    assert all_claims.main([*files, "--out", str(tmp_path / "claims.csv")]) == 0
+    assert (tmp_path / "claims.csv").read_text() == f"{heads}\ntable2,C.1,a\ntable1,C.2,b\n"
+    assert not fresh.stale_claims(plan)
+    (tmp_path / "table1.claims.csv").write_text(f"{heads}\ntable1,C.2,another\n")
+    os.utime(tmp_path / "table1.claims.csv", (1, 1))  # copied with an old time
+    assert fresh.stale_claims(plan)
+
+
+@pytest.mark.parametrize("changed", ["table0.json", "figures/contexts.png", "runs/ce/seed=2/provenance.json", "code"])
+def test_a_page_is_of_its_tables_figures_and_runs_or_stale(
+    changed: str, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(results, lambda path, content: None)
+    folder = results / "results/demo"
+    write(table(), str(folder / "table0"))
+    (folder / "figures").mkdir()
+    Image.new("RGB", (1, 1)).save(folder / "figures/contexts.png")
+    meta: dict[str, Any] = {"method": "csa", "seed": 1, "true": [], "predicted": [], "confidence": []}
+    store.write_tensors(
+        folder / "figures/mistakes.safetensors", {"images": np.zeros((0, 1, 1, 3), dtype=np.uint8)}, meta
+    )
+    words = [str(folder / "table0.json"), "--figures", str(folder / "figures/contexts.png")]
+    words += ["--mistakes", str(folder / "figures/mistakes.safetensors"), "--out", str(folder / "report.html")]
+    plan: Any = SimpleNamespace(results=str(folder), usual=["table0"], figures=[])
+    assert page.main(words) == 0 and not fresh.stale_page(plan)
+    if changed == "code":
+        monkeypatch.setattr(fresh, "_report_code", lambda: "another")
+    else:
+        (folder / changed).write_bytes((folder / changed).read_bytes().replace(b"}", b" }", 1) + b"\n")
+        os.utime(folder / changed, (1, 1))
+    assert fresh.stale_page(plan)

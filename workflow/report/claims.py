@@ -12,16 +12,12 @@ its rows (*pooled*, see `workflow.report.estimates`). Only directions are judged
 "a lot", and each claim by itself, without a correction over all claims.
 """
 
-import argparse
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from csa_core import store
 from workflow.report.chance import remarks, rows_of
 from workflow.report.estimates import Estimate, holm, paired, pooled
 from workflow.report.power import ALPHA, POWER, seeds_needed
@@ -188,19 +184,3 @@ def _pooled(terms: Terms, pools: Pools, layouts: Layouts) -> Estimate | None:
         weights[name] += sign
     estimate = pooled(layout.to_numpy(), weights.to_numpy())
     return None if math.isnan(estimate.error) else estimate
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m workflow.report.claims TABLE.claims.csv ... --out claims.csv`: one list of all claims."""
-    parser = argparse.ArgumentParser("python -m workflow.report.claims", description=__doc__.split("\n\n")[0])
-    parser.add_argument("claims", nargs="+", metavar="TABLE.claims.csv", help="claims judged with each table")
-    parser.add_argument("--out", type=Path, required=True, help="file to write")
-    args = parser.parse_args(argv)
-    parts = [pd.read_csv(path, dtype={"section": str, "note": str}) for path in args.claims]
-    together = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    store.write_bytes(args.out, together.sort_values("section", kind="stable").to_csv(index=False).encode())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from csa_core import store
 from csa_core.errors import UserError, say
+from workflow.fresh import gallery_made_from
 from workflow.report.numbers import shown
 from workflow.report.style import class_title, plain, save, use_fonts, use_style
 
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             figure = draw(tensors, meta, args.title)
         except KeyError as missing:
             raise UserError(f"{args.contexts}: holds no contexts ({missing}); make it with csa_core") from None
-        save(figure, args.out)
+        save(figure, args.out, gallery_made_from(args.contexts, args.title))
     except UserError as error:
         say(f"gallery: {error}")
         return 2

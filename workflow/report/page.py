@@ -22,6 +22,7 @@ from PIL import Image
 
 from csa_core import store
 from csa_core.errors import UserError, say, untrusted
+from workflow.fresh import page_made_from
 from workflow.report.numbers import shown
 from workflow.report.recipe import recipe
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         tables = [store.read_json(path) for path in args.tables]
         mistakes = mistakes_in(args.mistakes) if args.mistakes else {}
-        write(tables, [_read(path) for path in args.figures], mistakes, args.tables[0].parent, args.out)
+        made_from = page_made_from(args.tables, [*args.figures, *([args.mistakes] if args.mistakes else [])])
+        write(tables, [_read(path) for path in args.figures], mistakes, args.tables[0].parent, args.out, made_from)
     except UserError as error:
         say(f"page: {error}")
         return 2
@@ -55,7 +57,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(
-    tables: list[dict[str, Any]], figures: list[dict[str, Any]], mistakes: dict[str, Any], results: Path, out: Path
+    tables: list[dict[str, Any]],
+    figures: list[dict[str, Any]],
+    mistakes: dict[str, Any],
+    results: Path,
+    out: Path,
+    made_from: str = "",
 ) -> None:
     """Write the page.
 
@@ -64,14 +71,20 @@ def write(
         mistakes: what `mistakes_in` returns; nothing where there are none to show.
         results: below which the runs lie.
         out: file to write.
+        made_from: digest of what it is made from, as `workflow.fresh.page_made_from` returns it.
     """
     order = in_order(table["name"] for table in tables)
     tables.sort(key=lambda table: order.index(table["name"]))
-    store.write_bytes(out, render(tables, figures, mistakes, results, out).encode())
+    store.write_bytes(out, render(tables, figures, mistakes, results, out, made_from).encode())
 
 
 def render(
-    tables: list[dict[str, Any]], figures: list[dict[str, Any]], mistakes: dict[str, Any], results: Path, out: Path
+    tables: list[dict[str, Any]],
+    figures: list[dict[str, Any]],
+    mistakes: dict[str, Any],
+    results: Path,
+    out: Path,
+    made_from: str,
 ) -> str:
     """Return the page as HTML."""
     claims = sorted((claim for table in tables for claim in table["claims"]), key=lambda claim: claim["section"])
@@ -90,6 +103,7 @@ def render(
         .get_template("page.html.j2")
         .render(
             page=tables[0],
+            made_from=made_from,
             tables=tables,
             figures=figures,
             mistakes=mistakes,

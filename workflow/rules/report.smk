@@ -100,9 +100,12 @@ rule contexts:
         " --device {resources.device} {resources.workers} --out {output:q} > {log:q} 2>&1"
 
 
+GALLERY = f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed}); λ set from 0.5 to 1"
+
+
 rule gallery:
     input:
-        contexts="<results>/figures/contexts.safetensors",
+        contexts=lambda w: ASKED.gallery(GALLERY),
         code=REPORT_CODE,
     output:
         png=report("<results>/figures/contexts.png", category="Figures", caption="../captions/contexts.rst"),
@@ -110,7 +113,7 @@ rule gallery:
     log:
         "<results>/logs/figures/contexts.log",
     params:
-        title=f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed}); λ set from 0.5 to 1",
+        title=GALLERY,
         prefix=lambda w, output: output.png.removesuffix(".png"),
     message:
         "Gallery of contexts"
@@ -140,7 +143,7 @@ rule mistakes:
 
 rule claims:
     input:
-        claims=expand("<results>/{table}.claims.csv", table=PLAN.usual),
+        claims=ASKED.claims,
         code=REPORT_CODE,
     output:
         report("<results>/claims.csv", category="Claims", caption="../captions/claims.rst"),
@@ -149,7 +152,7 @@ rule claims:
     message:
         "Claims {output}"
     shell:
-        "python -m workflow.report.claims {input.claims:q} --out {output:q} > {log:q} 2>&1"
+        "python -m workflow.report.all_claims {input.claims:q} --out {output:q} > {log:q} 2>&1"
 
 
 # With validation images alone: the value that they choose of each sweep, and its test score.
@@ -169,7 +172,7 @@ rule choices:
 
 rule page:
     input:
-        tables=expand("<results>/{table}.json", table=PLAN.usual),
+        tables=ASKED.page,
         figures=expand("<results>/figures/{figure}.svg", figure=PLAN.figures),
         contexts="<results>/figures/contexts.png",
         mistakes="<results>/figures/mistakes.safetensors",
