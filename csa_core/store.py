@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import safetensors.numpy
@@ -135,11 +135,30 @@ def read_header(path: Path) -> dict[str, Any]:
         Damaged: not such a file.
     """
     with open_regular(path) as file, untrusted(f"{path}: damaged or not ours; delete it and make it again"):
-        length = int.from_bytes(file.read(8), "little")
-        if length > MOST_TEXT:
-            raise ValueError(length)
-        header = json.loads(json.loads(file.read(length))["__metadata__"]["csa"])
+        header = json.loads(_entries(file)[0]["__metadata__"]["csa"])
         return {"meta": dict(header["meta"]), "sha256": str(header["sha256"]), "made_from": header.get("made_from")}
+
+
+def read_tensor(path: Path, name: str) -> np.ndarray:
+    """Read one array of what `write_tensors` wrote, unchecked and without the others.
+
+    Raises:
+        Unreadable: missing, or not to be read.
+        Damaged: not such a file, or without such an array.
+    """
+    with open_regular(path) as file, untrusted(f"{path}: holds no {name}; delete it and make it again"):
+        entries, start = _entries(file)
+        first, last = entries[name]["data_offsets"]
+        file.seek(start + first)
+        return np.frombuffer(file.read(last - first), TYPES[entries[name]["dtype"]]).reshape(entries[name]["shape"])
+
+
+def _entries(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """Return what stands at the beginning of a safetensors file, and where its arrays begin."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > MOST_TEXT:
+        raise ValueError(length)
+    return json.loads(file.read(length)), 8 + length
 
 
 # The types that we may write, by their names in the format.

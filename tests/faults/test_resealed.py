@@ -14,6 +14,7 @@ from csa_core.data.listed import read_lists
 from csa_core.data.sources import read_dataset
 from csa_core.data.split import Split, make_split, read_split, write_split
 from csa_core.errors import UserError
+from csa_core.evaluation.scores import pack, score
 from tests.conftest import listed
 from tests.helpers.workflows import metrics, table
 from workflow.report.collect import collect
@@ -110,6 +111,10 @@ SCORES: dict[str, tuple[dict[str, Any], str]] = {
     "other than its counts": ({"correct": [9, 1], "images": [10, 10]}, "accuracy of all is 0.8, its counts say 0.5"),
     "groups": ({"correct": [10, 6], "images": [10, 10]}, "accuracy of few is 0.4, its counts say 0.8"),
     "more right than there are": ({"correct": [12, 4], "images": [10, 10]}, "counts of correct images"),
+    "a mean over classes": (
+        {"accuracy": {"few": 0.8}, "correct": [10, 6], "images": [10, 10], "balanced": 0.8, "worst_class": 0.7},
+        "worst_class is 0.7, its counts say 0.6",
+    ),
     "no counts": ({"correct": "many", "images": [10, 10]}, "lacks what table row"),
     "other classes": ({"correct": [8] * 3, "images": [10] * 3}, "lacks what table row"),
 }
@@ -127,4 +132,70 @@ def test_a_table_of_what_cannot_be(case: str, tmp_path: Path) -> None:
     value["heads"]["single"].update({key: part for key, part in changes.items() if key != "accuracy"})
     store.write_json(tmp_path / "runs/ce/seed=2/metrics.json", store.sealed(value))
     with pytest.raises(UserError, match=match):
+        collect(shown)
+
+
+LABELS = np.repeat([0, 1], 10)
+NAMED = np.r_[np.zeros(9, int), np.ones(11, int)]
+"""Which class a network names each image as: one of the first class is mistaken."""
+HONEST = {head: np.eye(2, dtype=np.float32)[NAMED] for head in ("uniform", "resampling")}
+
+
+def published(folder: Path, logits: np.ndarray, head: str = "uniform") -> dict[str, Any]:
+    """Write a run of two heads with its predictions and data set, and metrics that state scores of some logits."""
+    data = folder / "data/demo/dataset.safetensors"
+    store.write_tensors(data, {"test_labels": LABELS, "test_images": np.zeros((20, 1))}, {})
+    shown = table(results=str(folder / "demo"), seeds=[2])
+    shown["rows"] = [shown["rows"][1] | {"digests": ["ce-2"], "parents": [None], "data": "demo", "head": head}]
+    value = metrics("ce", 2, 1)
+    value["digests"] |= {"data": store.read_header(data)["sha256"]}
+    value["groups"] = ["few", "few"]
+    value["heads"] = {name: score(logits, LABELS, value["groups"]) for name in (*HONEST, "ensemble")}
+    run = folder / "demo/runs/ce/seed=2"
+    store.write_tensors(run / "predictions.safetensors", HONEST, {"digests": value["digests"]})
+    store.write_json(run / "metrics.json", store.sealed(value))
+    return shown
+
+
+@pytest.mark.parametrize("head", ["uniform", "ensemble"])
+@pytest.mark.parametrize("there", ["all", "without the data set", "another data set", "as published"])
+def test_metrics_that_are_sound_in_themselves_and_not_those_of_the_predictions(
+    there: str, head: str, tmp_path: Path
+) -> None:
+    def there_is(shown: dict[str, Any]) -> dict[str, Any]:
+        data, run = tmp_path / "data/demo/dataset.safetensors", tmp_path / "demo/runs/ce/seed=2"
+        if there == "without the data set":
+            data.unlink()
+        elif there == "another data set":
+            store.write_tensors(data, {"test_labels": LABELS[::-1]}, {})
+        elif there == "as published":
+            (run / "predictions.safetensors").unlink()
+        return shown
+
+    values, _ = collect(there_is(published(tmp_path, HONEST["uniform"], head)))
+    assert values.set_index("column").loc["all", "value"] == 0.95
+    perfect = there_is(published(tmp_path, np.eye(2, dtype=np.float32)[LABELS], head))
+    if there == "as published":  # nothing is left to say otherwise
+        assert len(collect(perfect)[0])
+        return
+    with pytest.raises(UserError, match=rf"its counts of {head} are not those of its predictions; delete .* again"):
+        collect(perfect)
+
+
+def test_predictions_of_another_run(tmp_path: Path) -> None:
+    shown = published(tmp_path, HONEST["uniform"])
+    run = tmp_path / "demo/runs/ce/seed=2"
+    stated = store.read_sealed(run / "metrics.json")["digests"]
+    store.write_tensors(run / "predictions.safetensors", HONEST, {"digests": stated | {"config": "ce-3"}})
+    with pytest.raises(UserError, match="its predictions are of another run"):
+        collect(shown)
+
+
+def test_confusion_counts_of_other_classes(tmp_path: Path) -> None:
+    shown = published(tmp_path, HONEST["uniform"])
+    path = tmp_path / "demo/runs/ce/seed=2/metrics.json"
+    value = store.read_sealed(path)
+    value["heads"]["uniform"]["confusion"] = pack(np.array([[10, 0], [0, 10]]))
+    store.write_json(path, store.sealed(value))
+    with pytest.raises(UserError, match="its confusion counts are not those of its classes"):
         collect(shown)

@@ -12,17 +12,18 @@ import pytest
 from matplotlib import pyplot
 
 from csa_core.errors import UserError
-from csa_core.evaluation.scores import pack
+from csa_core.evaluation.scores import pack, score
 from csa_core.store import read_sealed, sealed, write_tensors
 from tests.conftest import ROOT
 from tests.helpers.workflows import table
 from workflow import publish
 from workflow.report import figures, page
-from workflow.report.by_class import class_names, unpack
+from workflow.report.by_class import class_names
 from workflow.report.classes import class_bars, confusion, per_class
 from workflow.report.collect import collect, folder_of
 from workflow.report.curves import curves
 from workflow.report.points import points
+from workflow.report.recount import unpack
 from workflow.report.style import use_style
 from workflow.report.tables import drawn
 
@@ -33,14 +34,11 @@ CONFUSION = np.array([[9, 1, 0, 0], [0, 8, 2, 0], [0, 0, 5, 5], [10, 0, 0, 0]])
 @pytest.fixture
 def scored(results: Path) -> Path:
     """Runs of four classes, with counts and histories."""
-    images, correct = CONFUSION.sum(1), CONFUSION.diagonal()
+    labels, predicted = (np.repeat(each, CONFUSION.ravel()) for each in np.indices((4, 4)).reshape(2, -1))
+    groups = ["many", "many", "few", "few"]
     for path in results.rglob("metrics.json"):
-        content = read_sealed(path) | {"class_counts": COUNTS, "groups": ["many", "many", "few", "few"]}
-        recalls = correct / images
-        accuracy = {"all": float(correct.sum() / images.sum()), "many": recalls[:2].mean(), "medium": None}
-        accuracy["few"] = recalls[2:].mean()
-        scores = content["heads"]["single"] | {"accuracy": accuracy, "confusion": pack(CONFUSION)}
-        content["heads"]["single"] = scores | {"images": images.tolist(), "correct": correct.tolist()}
+        content = read_sealed(path) | {"class_counts": COUNTS, "groups": groups}
+        content["heads"]["single"] = score(np.eye(4)[predicted], labels, groups)
         path.write_text(json.dumps(sealed(content)))
         history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "test_accuracy_single": [0.4, 0.5]})
         history.to_csv(path.with_name("history.csv"), index=False)

@@ -14,9 +14,10 @@ from scipy import stats
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
-from workflow.report.collect import GROUPS, MEASURES, collect
+from workflow.report.collect import MEASURES, collect
 from workflow.report.curves import curves
 from workflow.report.points import points
+from workflow.report.recount import GROUPS
 from workflow.report.summary import paired_interval, summarise
 from workflow.report.tables import markdown, tidy, write
 from workflow.report.wording import heading

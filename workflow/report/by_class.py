@@ -1,7 +1,5 @@
 """What runs say of single classes: names, accuracies, and which is taken for which."""
 
-import base64
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import csa_core
-from csa_core.errors import Damaged, Missing, UserError, untrusted
+from csa_core.errors import Damaged, Missing, UserError
 from csa_core.files import read_text
 from csa_core.store import read_header, read_sealed
 from workflow.report.collect import folder_of
@@ -57,20 +55,6 @@ def worst_classes(table: dict[str, Any], values: pd.DataFrame) -> str:
         more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
         texts.append(f"{', '.join(worst[:NAMED])}{more} ({name})")
     return f"Worst classes, by their mean over seeds: {'; '.join(texts)}."
-
-
-def unpack(text: str, classes: int, path: Path) -> np.ndarray:
-    """Return the counts (K, K) of `csa_core.evaluation.scores.pack`.
-
-    Raises:
-        UserError: they are not there, or not of so many classes.
-    """
-    size = 4 * classes**2
-    with untrusted(f"{path}: holds no confusion counts of {classes} classes; delete it and run snakemake again"):
-        content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
-        if len(content) != size:
-            raise ValueError
-        return np.frombuffer(content, "<i4").reshape(classes, classes)
 
 
 def class_names(table: dict[str, Any], values: pd.DataFrame) -> dict[int, str]:

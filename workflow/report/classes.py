@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from csa_core.store import read_sealed
-from workflow.report.by_class import class_names, recalls, runs_of, unpack
+from workflow.report.by_class import class_names, recalls, runs_of
 from workflow.report.collect import folder_of
 from workflow.report.drawing import axes_of, face, key, legend_above, means, percent_axis, style_of
 from workflow.report.numbers import shown
+from workflow.report.recount import unpack
 from workflow.report.style import MARKERS, WIDTH, class_title, inches, plain, text_size
 
 NAMED = 20  # classes of which each is drawn; more are a cloud

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from csa_core.errors import UserError, untrusted
 from csa_core.store import canonical, read_sealed
 from workflow.report.chance import guessing
+from workflow.report.recount import GROUPS, wrong_predictions, wrong_scores
 from workflow.rows import name_of
 
-GROUPS = ("all", "many", "medium", "few")
 MEASURES = ("balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece")
 CHOOSES = "validation_balanced"  # what values are chosen by: validation images are as long-tailed as the training set
 VALIDATION = ("validation_all", CHOOSES)
@@ -81,7 +80,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 if validated:
                     groups = {name: validated["accuracy"][name] for name in GROUPS}
                     own = {"validation_all": groups["all"], CHOOSES: validated["balanced"]}
-                    wrong_there = _wrong(groups | own, validated, metrics["groups"])
+                    wrong_there = wrong_scores(groups | own, validated, metrics["groups"], path)
                     values |= own
                 stated = {key: str(metrics["digests"][key]) for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
@@ -90,7 +89,10 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
                 started_from = str(metrics["digests"]["parent"]) if parent else ""
-                wrong = _wrong(values, scores, metrics["groups"]) or _wrong_count(metrics.get("shifted_steps"))
+                wrong = wrong_scores(values, scores, metrics["groups"], path)
+                wrong = wrong or _wrong_count(metrics.get("shifted_steps"))
+                data = Path(table["results"]).parent / "data" / str(row.get("data")) / "dataset.safetensors"
+                wrong = wrong or wrong_predictions(path.parent, data, metrics, head)
                 wrong = wrong or (f"of its validation images: {wrong_there}" if wrong_there else "")
                 facts.setdefault("validation_images", sum(validated["images"]) if validated else 0)
                 facts.setdefault("images_of", {})[number] = stated["data"], stated["split"]
@@ -133,29 +135,6 @@ def is_finished(table: dict[str, Any]) -> Iterator[bool]:
     for row in table["rows"]:
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
             yield _is_of(folder_of(table, row, seed) / "metrics.json", {"config": config, "code": row["code"]})
-
-
-def _wrong(values: dict[str, Any], scores: dict[str, Any], groups: list[str]) -> str:
-    """Say what is wrong with the measures of a head, if anything: a seal shows who wrote them, not that they are true.
-
-    Accuracies are made again from the counts by class, where these are there.
-    """
-    for name, value in values.items():
-        if value is not None and not (isinstance(value, float | int) and 0 <= value <= 1):
-            return f"{name} is {value!r}, no fraction from 0 to 1"
-    if "correct" not in scores:
-        return ""
-    correct, images = (np.asarray(scores[key], dtype=np.int64) for key in ("correct", "images"))
-    if not ((correct >= 0) & (correct <= images)).all() or not images.any():
-        return "its counts of correct images are no counts of images"
-    counted = {"all": correct.sum() / images.sum()}
-    for group in GROUPS[1:]:
-        if (inside := np.array([name == group for name in groups]) & (images > 0)).any():
-            counted[group] = (correct[inside] / images[inside]).mean()
-    for name, value in counted.items():
-        if values[name] is None or abs(values[name] - value) > 1e-9:
-            return f"accuracy of {name} is {values[name]!r}, its counts say {value:.6g}"
-    return ""
 
 
 def _wrong_count(value: Any) -> str:
