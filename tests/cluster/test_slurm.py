@@ -20,7 +20,7 @@ import yaml
 from csa_core.train.monitor.events import EVENTS
 from tests.cluster.slurm import Cluster, missing
 from tests.conftest import ROOT, TINY
-from tests.helpers.patience import PATIENCE
+from tests.helpers.patience import PATIENCE, wait_until
 
 pytestmark = [
     pytest.mark.slurm,
@@ -143,7 +143,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
     """Four runs of a second: their configuration, and what a local run makes of it."""
     path = tmp_path_factory.mktemp("tiny")
     (path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    config = {"protocol": str(path / "tiny.yaml"), "seeds": [1, 2], "sweeps": {"threshold": [0.05, 0.5]}}
+    config = {"protocol": str(path / "tiny.yaml"), "seeds": [1, 2], "sweeps": {"threshold": [0.05, 0.06]}}
     return config, contents(local(folder(path / "local", config)))
 
 
@@ -254,6 +254,25 @@ def test_this_cluster_keeps_no_accounts_of_jobs(cluster: Cluster) -> None:
     """As of the clusters that the guide speaks of: what the plugin asks by default is answered by an error."""
     for words in ("sacct -X --clusters all", "squeue --clusters=all", "scancel --clusters=all 1"):
         assert subprocess.run(words.split(), env=cluster.env, capture_output=True).returncode != 0, words
+
+
+def test_without_accounts_sacct_never_says_that_a_job_has_ended(
+    cluster: Cluster, tiny: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
+) -> None:
+    """The trap that the guide names; should a later plugin do without it, the guide is shorter."""
+    path = folder(tmp_path, tiny[0])
+    by_sacct = ["sacct" if word == "squeue" else word for word in ON_SLURM]
+    with (path / "said").open("wb") as said:
+        words = command(LONG, *by_sacct, seconds=0)[4:]
+        process = subprocess.Popen(words, cwd=path, env=cluster.env, stdout=said, stderr=said)
+    try:
+        jobs = ("squeue", "--noheader", "--states=COMPLETED", "--format=%Z")
+        wait_until(lambda: str(path) in cluster(*jobs).splitlines(), "the end of the job")
+        time.sleep(20)  # it asks every two seconds to begin with
+        assert process.poll() is None and (path / LONG).exists()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def test_an_interrupted_snakemake_cancels_its_jobs_and_continues(
