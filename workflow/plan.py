@@ -153,6 +153,7 @@ class Plan:
         return row.declaration(self.code_of(row.method)) | {
             "parent": parent.name if parent else None,
             "data": row.runs[0].data,
+            "split": row.runs[0].split,
         }
 
     @cache  # noqa: B019

@@ -172,6 +172,7 @@ def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
     tables = [f"{results}/{name}{end}" for end in TABLE for name in plan.tables]
     runs = [f"{run.folder}/metrics.json" for run in plan.all_runs()]
     files = [*tables, *figures, f"{results}/claims.csv", f"{results}/choices.csv", f"{results}/report.html", *runs]
+    files += [f"{plan.results}/figures/mistakes.safetensors"]
     files = figures + files if "figure" in Path(target).parent.name else files
     for part in (lambda path: path, lambda path: Path(path).name, lambda path: Path(path).name.partition(".")[0]):
         by_part = {part(each).lower(): each for each in reversed(files)}

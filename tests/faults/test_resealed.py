@@ -182,6 +182,34 @@ def test_metrics_that_are_sound_in_themselves_and_not_those_of_the_predictions(
         collect(perfect)
 
 
+@pytest.mark.parametrize("there", ["held out", "of a folder", "another split", "without a split"])
+def test_validation_scores_that_are_not_those_of_the_predictions(there: str, tmp_path: Path) -> None:
+    """Labels of images held out of training are in the split, class by class, and others in the data set."""
+    shown = published(tmp_path, HONEST["uniform"])
+    run, data = tmp_path / "demo/runs/ce/seed=2", tmp_path / "data/demo/dataset.safetensors"
+    if there == "of a folder":
+        store.write_tensors(data, {"test_labels": LABELS, "val_labels": LABELS}, {})
+    held = {"sha256": "s", "validation": {"cat": list(range(10)), "dog": list(range(10, 20))}}
+    if there != "without a split":
+        store.write_json(tmp_path / "data/demo/half.json", held)
+    shown["rows"][0]["split"] = "half"
+    value = store.read_sealed(run / "metrics.json")
+    value["digests"] |= {"data": store.read_header(data)["sha256"], "split": "t" if there == "another split" else "s"}
+    value["config"]["data"] |= {} if there == "of a folder" else {"validation": 0.1}
+    kept = HONEST | {f"validation/{head}": logits for head, logits in HONEST.items()}
+    store.write_tensors(run / "predictions.safetensors", kept, {"digests": value["digests"]})
+
+    def states(logits: np.ndarray) -> dict[str, Any]:
+        value["validation"] = {head: score(logits, LABELS, value["groups"]) for head in HONEST}
+        store.write_json(run / "metrics.json", store.sealed(value))
+        return shown
+
+    values, _ = collect(states(HONEST["uniform"]))
+    assert values.set_index("column").loc["validation_all", "value"] == 0.95
+    with pytest.raises(UserError, match="its counts of validation/uniform are not those of its predictions"):
+        collect(states(np.eye(2, dtype=np.float32)[LABELS]))
+
+
 def test_predictions_of_another_run(tmp_path: Path) -> None:
     shown = published(tmp_path, HONEST["uniform"])
     run = tmp_path / "demo/runs/ce/seed=2"

@@ -57,7 +57,7 @@ def test_killed_once_it_ends_with_the_same_table(image_lists: Path, tmp_path: Pa
     assert killed.read(RUN) == whole.read(RUN) and killed.read(TABLE) == whole.read(TABLE)
     metrics = json.loads(killed.read(RUN))
     assert metrics["config"]["ranks"] == 2 and metrics["class_counts"] == [40, 26, 18, 12, 9, 6, 5, 4]
-    drawn = ("results/figures/contexts.png", "results/figures/mistakes.safetensors")
+    drawn = ("results/figures/contexts.png", "results/lists/figures/mistakes.safetensors")
     assert snakemake(whole, *drawn).returncode == 0, "contexts and mistakes of images from lists"
     # Lists that are as they were are not read again; a changed one is.
     assert snakemake(killed, TABLE).returncode == 0 and killed.jobs(TABLE) == {}

@@ -91,8 +91,9 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 started_from = str(metrics["digests"]["parent"]) if parent else ""
                 wrong = wrong_scores(values, scores, metrics["groups"], path)
                 wrong = wrong or _wrong_count(metrics.get("shifted_steps"))
-                data = Path(table["results"]).parent / "data" / str(row.get("data")) / "dataset.safetensors"
-                wrong = wrong or wrong_predictions(path.parent, data, metrics, head)
+                made = Path(table["results"]).parent / "data" / str(row.get("data"))
+                data, split = made / "dataset.safetensors", made / f"{row.get('split')}.json"
+                wrong = wrong or wrong_predictions(path.parent, data, split, metrics, head)
                 wrong = wrong or (f"of its validation images: {wrong_there}" if wrong_there else "")
                 facts.setdefault("validation_images", sum(validated["images"]) if validated else 0)
                 facts.setdefault("images_of", {})[number] = stated["data"], stated["split"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from csa_core.errors import Missing, untrusted
-from csa_core.store import read_header, read_tensor, read_tensors
+from csa_core.store import read_header, read_json, read_tensor, read_tensors
 
 GROUPS = ("all", "many", "medium", "few")
 MOST = 2**28
@@ -43,12 +43,13 @@ def wrong_scores(values: dict[str, Any], scores: Scores, groups: list[str], path
     return ""
 
 
-def wrong_predictions(folder: Path, data: Path, metrics: dict[str, Any], head: str) -> str:
+def wrong_predictions(folder: Path, data: Path, split: Path, metrics: dict[str, Any], head: str) -> str:
     """Say where the counts of a head are not those of the predictions that are kept with a run, if they are.
 
     Args:
         folder: of the run; published ones keep no predictions.
-        data: the data set's file, which has the labels. Without it, how often each class is named is compared.
+        data, split: the files of the data set and of the split, which have the labels: of validation images that are
+            held out of training the split, else the data set. Without them, how often each class is named is compared.
     """
     path = folder / "predictions.safetensors"
     try:
@@ -60,13 +61,14 @@ def wrong_predictions(folder: Path, data: Path, metrics: dict[str, Any], head: s
     with untrusted(f"{path}: holds no predictions; delete it and run snakemake again"):
         if label["digests"] != metrics["digests"]:
             return "its predictions are of another run"
-        for prefix, labels, scores in (("", "test_labels", "heads"), ("validation/", "val_labels", "validation")):
+        for prefix, scores in (("", "heads"), ("validation/", "validation")):
             stated = metrics.get(scores, {}).get(head, {})
             heads = {name: z for name, z in logits.items() if name.rpartition("/")[0] == prefix.rstrip("/")}
             if "correct" in stated and heads:
                 own = f"{prefix}{head}"
                 scored = heads[own] if own in heads else np.mean(list(heads.values()), axis=0)  # the ensemble
-                if not _is_counted(scored.argmax(1), _labels(data, labels, label["digests"]["data"]), stated, path):
+                labels = _labels(data, split, metrics, scores)
+                if not _is_counted(scored.argmax(1), labels, stated, path):
                     return f"its counts of {own} are not those of its predictions"
     return ""
 
@@ -99,10 +101,16 @@ def _measures(correct: np.ndarray, images: np.ndarray, groups: list[str]) -> dic
     return counted
 
 
-def _labels(data: Path, name: str, digest: str) -> np.ndarray | None:
-    """Return the labels of a data set's file, if it is there and the one that the run states."""
+def _labels(data: Path, split: Path, metrics: dict[str, Any], scores: str) -> np.ndarray | None:
+    """Return the labels of test or validation images from the file that has them, if it is the one the run states."""
+    is_held_out = scores == "validation" and metrics["config"]["data"].get("validation")
     try:
-        return read_tensor(data, name) if read_header(data)["sha256"] == digest else None
+        if is_held_out:
+            content = read_json(split)
+            parts = content["validation"].values() if content["sha256"] == metrics["digests"]["split"] else None
+            return parts and np.repeat(np.arange(len(parts)), [len(part) for part in parts])  # class by class
+        name = "val_labels" if scores == "validation" else "test_labels"
+        return read_tensor(data, name) if read_header(data)["sha256"] == metrics["digests"]["data"] else None
     except Missing:
         return None
 
