@@ -45,9 +45,9 @@ test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debi
 	    apt-get install --quiet --yes --no-install-recommends slurm-wlm slurmctld slurmd slurm-client munge; }
 	$(BIN)/python -m pytest -m slurm tests/cluster
 
-coverage: $(DEV) ## which lines and branches no test runs, by package; twice as long as the tests
+coverage: $(DEV) ## which lines and branches `make test` does not run, by package; half as long again as the tests
 	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest --numprocesses auto --dist load -m "not slow and not slurm"
+	-$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o .coverage.json
 	$(BIN)/python -m tests.coverage .coverage.json
