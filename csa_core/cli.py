@@ -6,17 +6,19 @@ Configuration is read and checked before torch is imported, so a mistake is answ
 import argparse
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import textwrap
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from csa_core import __version__, commands, finished
 from csa_core.config import COMPILE_CHOICES
-from csa_core.errors import UserError, say, settle
+from csa_core.errors import UserError, likely, nearest, say, settle
+from csa_core.methods import KEYS
 from csa_core.train import launch
 
 EXAMPLES = """
@@ -38,7 +40,9 @@ class Interrupted(BaseException):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, 2 for bad input, 128 + signal when interrupted."""
-    args = _parser().parse_args(argv)
+    args, others = _parser().parse_known_args(argv)
+    if others:
+        args.parser.refuse(others[0])
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     sys.unraisablehook = _swallowed
@@ -121,9 +125,31 @@ def _swallowed(lost: "sys.UnraisableHookArgs") -> None:
     return None
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, the nearest right word where there is one, and end with 2."""
+        if found := re.fullmatch(r"(.*)invalid choice: '(.*)' \(choose from (.*)\)", message):
+            message = f"{found[1]}unknown name '{found[2]}', {nearest(found[2], re.findall('[a-z_]+', found[3]))}"
+        _say(f"{message} ({self.prog} --help shows what can be given)")
+        sys.exit(2)
+
+    def refuse(self, word: str) -> NoReturn:
+        """Say what a word that the command does not know may be meant as, and end with 2."""
+        name = word.partition("=")[0]
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        key = name.lstrip("-").replace("-", "_")
+        if not name.startswith("-"):
+            self.error(f"'{word}' is one argument too many")
+        if "--set" in options and key and (meant := likely(key, KEYS)) and not likely(name, options):
+            self.error(f"{name}: no such option; '{meant}' is a key of the run: --set {meant}=VALUE")
+        self.error(f"{name}: no such option, {nearest(name, options)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "csa" if Path(sys.argv[0]).name == "csa" else "python -m csa_core",
         description="Context-shift augmentation for long-tail learning.",
         epilog=EXAMPLES,
@@ -136,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(
             name, help=text.splitlines()[0], description=textwrap.dedent(text), formatter_class=raw
         )
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub)
         if config:
             sub.add_argument("config", metavar="RUN.yaml", help="configuration of the run; - reads it from stdin")
             sub.add_argument(
@@ -331,7 +357,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
-    """Return a path; `~` is expanded here where the shell has left it, as in --out=~/mine."""
+    """Return a path; `~` is expanded here where the shell has left it, as in --out=~/mine.
+
+    Raises:
+        ArgumentTypeError: it is empty, as of a variable of the shell that is not set.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file or folder")
     return Path(os.path.expanduser(text))  # noqa: PTH111 - leaves the home of nobody as it is
 
 

@@ -34,8 +34,9 @@ def data(args: argparse.Namespace) -> None:
     """Load the data set of a run, check it and write it as one file."""
     from csa_core.data.sources import load_source
 
-    check_kind(args.out, ".safetensors")
-    dataset = load_source(_config(args).data)
+    config = _config(args)
+    check_out(args.out, ".safetensors", *_inputs_of(args, config.data))
+    dataset = load_source(config.data)
     dataset.write(args.out, args.made_from)
     counts = [f"{len(dataset.train_labels):,} train"]
     counts += [f"{len(val.test_labels):,} validation"] if (val := dataset.validation) is not None else []
@@ -73,8 +74,8 @@ def split(args: argparse.Namespace) -> None:
     """Make the long-tailed split of a run and write its indices."""
     from csa_core.data.split import make_split, write_split
 
-    check_kind(args.out, ".json")
     config = _config(args)
+    check_out(args.out, ".json", *_inputs_of(args, config.data))
     dataset = _dataset(config.data, args.data)
     kept = make_split(dataset, config.data)
     write_split(args.out, kept, dataset, config.data)
@@ -100,8 +101,8 @@ def selection(args: argparse.Namespace) -> None:
     from csa_core.data.selection import write_selection
     from csa_core.data.split import make_split
 
-    check_kind(args.out, ".txt")
     config = _config(args)
+    check_out(args.out, ".txt", *_inputs_of(args, config.data))
     dataset = _dataset(config.data, args.data)
     if not isinstance(dataset, Dataset):
         raise UserError("selection: works on images in memory; an image_list names its images already")
@@ -170,7 +171,7 @@ def contexts(args: argparse.Namespace) -> None:
     """Write what context shift does in a trained run, on a few images."""
     if args.images < 1:
         raise UserError(f"--images {args.images}: 1 or more")
-    check_kind(args.out, ".safetensors", "; `python -m workflow.report.gallery` draws it")
+    check_out(args.out, ".safetensors", args.data, more="; `python -m workflow.report.gallery` draws it")
     method, network = trained(args)
     from csa_core.methods.gallery import show_contexts
 
@@ -182,7 +183,7 @@ def mistakes(args: argparse.Namespace) -> None:
     """Write the test images that a run gets most confidently wrong."""
     if args.images < 1:
         raise UserError(f"--images {args.images}: 1 or more")
-    check_kind(args.out, ".safetensors")
+    check_out(args.out, ".safetensors", args.data)
     path = args.folder / "predictions.safetensors"
     logits, label, _ = store.read_tensors(path)
     from csa_core.evaluation.mistakes import pictures, worst_mistakes
@@ -220,10 +221,25 @@ def keys(args: argparse.Namespace) -> None:
             print(f"{f'{name}: {canonical(part.default)}':<42} {whose}{part.description}")
 
 
-def check_kind(out: Path, suffix: str, more: str = "") -> None:
-    """See that a file is not called what it will not be."""
+def check_out(out: Path, suffix: str, *read: Path | str | None, more: str = "") -> None:
+    """See that a file is not called what it will not be, and takes the place of nothing that is read or of a run.
+
+    Args:
+        suffix: of the kind that is written.
+        read: what the command reads; None is nothing.
+        more: what a message says of another kind.
+    """
     if out.suffix.lower() in OTHER_KINDS - {suffix}:
         raise UserError(f"--out {out}: no {out.suffix} file is written; name it {out.with_suffix(suffix)}{more}")
+    if any(path is not None and out.exists() and os.path.realpath(path) == os.path.realpath(out) for path in read):
+        raise UserError(f"--out {out}: is read by this very command; name another file")
+    if out.name in (*store.RESULTS, "provenance.json") and out.exists():
+        raise UserError(f"--out {out}: is a result of the run in {out.parent}; name another file")
+
+
+def _inputs_of(args: argparse.Namespace, data: DataConfig) -> list[Path | str | None]:
+    """Return the files that a command on a configuration reads."""
+    return [args.config, getattr(args, "data", None), data.train_list, data.test_list, data.val_list, data.selection]
 
 
 def _check_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> None:

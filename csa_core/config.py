@@ -119,6 +119,12 @@ class DataConfig(Strict):
                 f"subset: conventional is for profile exponential and source {' or '.join(ARCHIVES)}, not for "
                 f"{self.profile} and {self.source}: it needs the original order of the images; use subset: by_seed"
             )
+        for key in ("imbalance_ratio", "max_class_count"):
+            if self.profile == "as_is" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"profile: as_is takes the classes as they are and does not read {key}: {getattr(self, key):g}; "
+                    "remove it, or use profile: exponential or step"
+                )
         if self.resize != _USUAL_RESIZE["folder"] and self.source == "folder" and self.image_size is None:
             raise ValueError(f"resize: {self.resize} needs image_size, the side of the square")
         return self
@@ -137,6 +143,10 @@ class DataConfig(Strict):
                 )
             if self.profile == "selection":
                 raise ValueError(f"{key} is not for profile selection, which names all images; use validation: 0.1")
+        if self.val_folder and (self.val_folder == ".." or Path(self.val_folder).name != self.val_folder):
+            raise ValueError(
+                f"val_folder: {self.val_folder} is a path; give the name of a folder beside train and test"
+            )
         if self.val_folder in ("train", "test"):
             raise ValueError(f"val_folder: {self.val_folder} is no folder of its own; name another one, as val")
         return self
@@ -491,13 +501,21 @@ _UniqueKeyLoader.add_implicit_resolver(
 
 def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where: str) -> NoReturn:
     """Turn pydantic's first complaint into one line with the dotted key and the remedy."""
+    # Of a key that may be a word or something else, each is tried, and named within it: the word is not what is said.
+    errors = error.errors(include_url=False)
+    errors = [each for each in errors if not str(each["loc"][-1:]).startswith('("literal[')] or errors
     # A misspelt key is said before the one that is missing because of it.
-    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"] if not re.match(r"(literal|list|function-after)\[", str(part)))
     value, kind = first["input"], first["type"]
     if kind == "extra_forbidden":
-        valid = _keys_beside(model, first["loc"])
-        message = f"unknown key '{key}': {nearest(str(first['loc'][-1]), valid)}"
+        valid, name = _keys_beside(model, first["loc"]), str(first["loc"][-1])
+        outer, _, inner = name.partition(".")
+        if inner and outer in valid:
+            hint = f"a key within a key is written as {outer}: {{{inner}: {_shown(value)}}}"
+        else:
+            hint = nearest(name, valid)
+        message = f"unknown key '{key}': {hint}"
     elif kind == "literal_error" and isinstance(value, str):
         names = re.findall(r"'([^']+)'", first["ctx"]["expected"])
         message = f"{key}: unknown name '{value}', {nearest(value, names)}"
@@ -505,6 +523,8 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
         hint = nearest(str(value), examples)
         every = f" (one of {', '.join(examples)})" if hint.startswith("did") else ""
         message = f"{key}: unknown name '{value}', {hint}{every}"
+    elif kind == "string_pattern_mismatch":
+        message = f"{key}: {_shown(value)} cannot be used; write it with letters, digits and . _ + - alone"
     elif kind == "value_error":
         message = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     else:
@@ -513,11 +533,13 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
             message += ": YAML reads yes, no, on and off as true and false; write it in quotes"
         elif kind == "string_type" and isinstance(value, int | float):
             message += ": YAML reads that as a number; write it in quotes"
+        if kind in ("list_type", "tuple_type") and isinstance(value, int | float | str):
+            message += f"; write a list, as [{value}]"
         if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d{1,3}", value, re.I):
             whole = kind.startswith("int") and float(value).is_integer()
             number = str(int(float(value))) if whole else _yaml_number(value)
             message += f": YAML reads that as text, write {number}"
-    more = error.error_count() - 1
+    more = len(errors) - 1
     raise UserError(f"{where}: {message}" + (f" (and {more} more)" if more else "")) from None
 
 

@@ -105,6 +105,8 @@ SYNONYMS = {
     "balance_ratio": ("gamma", "sampling_ratio"),
     "bank_batches": ("bank_size", "queue", "queue_size", "q", "v", "bank"),
     "mask_exponent": ("beta", "exponent"),
+    "norm_exponent": ("tau",),
+    "post_hoc_strength": ("tau",),
     "logit_adjustment_strength": ("tau",),
     "pretraining.sam_radius": ("rho",),
     "pretraining.density_exponent": ("alpha",),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from csa_core import compare, store
-from csa_core.commands import check_kind, device_of, trained
+from csa_core.commands import check_out, device_of, trained
 from csa_core.errors import UserError, cell, printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.top < 1:
         raise UserError(f"--top {args.top}: 1 or more")
     if args.out:
-        check_kind(args.out, ".csv")
+        check_out(args.out, ".csv", *args.images)
     run = _load(args)
     found = run.predict(args.images, args.head, args.top)
     if args.out is None:
@@ -36,11 +36,12 @@ def predict(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a run as a file that other programs load."""
-    check_kind(args.out, FORMATS[args.format])
+    check_out(args.out, FORMATS[args.format], args.folder, args.data)
     described = args.out.with_suffix(".json")
     if described == args.out:
         name = args.out.with_suffix(FORMATS[args.format])
         raise UserError(f"--out {args.out}: that is the name of its description; name the model {name}")
+    check_out(described, ".json")
     from csa_core.export import export as write
 
     write(_load(args, complete=True), args.format, args.out)

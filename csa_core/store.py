@@ -75,7 +75,7 @@ def read_json(path: Path) -> Any:
         Damaged: no JSON, or NaN or infinity in it.
     """
     content = read_bytes(path, MOST_TEXT)
-    with untrusted(f"{path}: is not JSON; delete it and make it again"):
+    with untrusted(f"{path}: is not JSON; name another file, or make it again"):
         return json.loads(content, parse_constant=_refuse)
 
 
@@ -118,7 +118,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any], str]:
         Damaged: not such a file, or its content does not match its digest.
     """
     content = read_bytes(path)
-    with untrusted(f"{path}: damaged or not ours; delete it and make it again"):
+    with untrusted(f"{path}: damaged or not ours; name another file, or make it again"):
         tensors, header = _parsed(content)
         meta, stated = header["meta"], header["sha256"]
         found = tensors_digest(tensors, meta)
@@ -134,7 +134,7 @@ def read_header(path: Path) -> dict[str, Any]:
         Unreadable: missing, or not to be read.
         Damaged: not such a file.
     """
-    with open_regular(path) as file, untrusted(f"{path}: damaged or not ours; delete it and make it again"):
+    with open_regular(path) as file, untrusted(f"{path}: damaged or not ours; name another file, or make it again"):
         header = json.loads(_entries(file)[0]["__metadata__"]["csa"])
         return {"meta": dict(header["meta"]), "sha256": str(header["sha256"]), "made_from": header.get("made_from")}
 

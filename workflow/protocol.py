@@ -21,13 +21,17 @@ def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
         UserError: no such protocol, or one by which not every method can be trained.
     """
     path = _file_of(config.protocol)
-    fields = load_yaml(path) or {}
+    fields = load_yaml(path)
+    fields = {} if fields is None else fields
     if isinstance(fields, dict):
+        for key in fields.keys() & (WorkflowConfig.model_fields.keys() - Protocol.model_fields.keys()):
+            raise UserError(f"{path}: {key} is a key of config.yaml; move it there")
         own = validate(Protocol, {key: fields.pop(key) for key in Protocol.model_fields if key in fields}, str(path))
     _check_every_method(fields, str(path))
-    for key in ("method", "seed"):
-        if key in fields or key in config.overrides:
-            raise UserError(f"{path}: {key} cannot be set by a protocol; tables and config.yaml name it")
+    for key, instead in (("method", "rows of tables name it"), ("seed", "seeds in config.yaml are for that")):
+        for where, given in ((str(path), fields), ("config.yaml: overrides", config.overrides)):
+            if key in given:
+                raise UserError(f"{where}: {key} cannot be set for all runs; {instead}")
     for key in config.overrides.keys() & WorkflowConfig.model_fields.keys():
         raise UserError(f"config.yaml: overrides: {key} is a key of config.yaml itself; move it out of overrides")
     for key, value in config.overrides.items():

@@ -123,9 +123,10 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         UserError: naming the nearest target.
     """
     rules = list(rules)
+    named = [rule.name for rule in rules if not rule.wildcard_names]  # others are asked for by what they make
 
     def is_made(path: str) -> bool:
-        return any(rule.name == path or rule.is_producer(path) for rule in rules)
+        return path in named or any(rule.is_producer(path) for rule in rules)
 
     for target in targets:
         is_choice = target == "choices" or Path(target).name == "choices.csv" or target.endswith(".choices.csv")
@@ -145,7 +146,7 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         for folder in (Path(path), Path(path).parent):  # of a run, whose results are asked for by one name
             if is_made(f"{folder}/metrics.json"):
                 raise UserError(f"target {target}: nothing makes it, did you mean '{folder}/metrics.json'?")
-        raise UserError(f"target {target}: {nearest_target(target, plan, [rule.name for rule in rules])}")
+        raise UserError(f"target {target}: {nearest_target(target, plan, named)}")
 
 
 def shown_names(plan: Plan) -> str:

@@ -1,6 +1,5 @@
 """A data set in memory: uint8 images, labels and class names, for training, for test and, if asked for, to validate."""
 
-import sys
 import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import numpy as np
 
 from csa_core import store
 from csa_core.data.same import pixels_key
-from csa_core.errors import UserError, untrusted
+from csa_core.errors import UserError, say, untrusted
 
 UNSHOWABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no UTF-8, separators of lines
 
@@ -157,7 +156,7 @@ def note_untested(names: Sequence[str], labels: np.ndarray, part: str = "test") 
     if len(empty := np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)):
         some = ", ".join(f"'{names[k]}'" for k in empty[:3]) + (", ..." if len(empty) > 3 else "")
         what = f"{len(empty)} of {len(names)} classes have no {part} images ({some})"
-        print(f"note: {what}; means over classes are of the others", file=sys.stderr)
+        say(f"note: {what}; means over classes are of the others")
 
 
 def _size(images: np.ndarray) -> str:

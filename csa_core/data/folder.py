@@ -18,7 +18,7 @@ from csa_core.data.same import Part, check_same, pixels_key
 from csa_core.errors import UserError, nearest, say, several
 from csa_core.layout import PARTS, below
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"}
 VALIDATION = {"val", "valid", "validation"}
 NEAR = {"train": {"training", "trn"}, "test": {"testing", "tst", "eval", "dev", *VALIDATION}}
 
@@ -92,7 +92,15 @@ def _classes(root: Path, part: str, parts: Sequence[str]) -> dict[str, Path]:
     for path in below(folder):
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path}: leads to no folder; mend or remove the link")
-    return {unicodedata.normalize("NFC", path.name): path for path in below(folder) if path.is_dir()}
+    classes: dict[str, Path] = {}
+    for path in below(folder):
+        name = unicodedata.normalize("NFC", path.name)
+        if path.is_dir() and classes.setdefault(name, path) != path:
+            raise UserError(f"{folder}: two folders are called '{name}', their accents written in two ways; join them")
+    beside = [path.name for path in below(folder) if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    if classes and beside:
+        say(f"note: {folder}: {several(beside)} in no folder of a class, and not read")
+    return classes
 
 
 def _near(root: Path, part: str, parts: Sequence[str]) -> str:
@@ -100,6 +108,8 @@ def _near(root: Path, part: str, parts: Sequence[str]) -> str:
     if not root.is_dir():
         return ""
     folders = [path for path in below(root) if path.is_dir()]
+    if root.name in PARTS and (root.absolute().parent / part).is_dir():
+        return f"; set data.root to {root.absolute().parent}"
     for path in folders:
         if path.name not in parts and path.name.lower() in {part.lower(), *NEAR.get(part, VALIDATION)}:
             return f"; rename '{path.name}' to '{part}'" + ("" if part in NEAR else ", or name it in data.val_folder")
@@ -115,7 +125,10 @@ def _files(folders: dict[str, Path], name: str) -> list[Path]:
 
 def _check_suffixes(root: Path, paths: Sequence[Path]) -> None:
     """See that all files of the classes are images, by their names."""
-    others = [str(path.relative_to(root)) for path in paths if path.suffix.lower() not in SUFFIXES or path.is_dir()]
+    found = [path for path in paths if path.suffix.lower() not in SUFFIXES or path.is_dir()]
+    others = [str(path.relative_to(root)) for path in found]
+    if found and all(path.is_dir() for path in found):
+        raise UserError(f"{root}: folders within a class: {several(others)}; move their images into the class's folder")
     if others:
         raise UserError(f"{root}: not a PNG, JPEG or WebP image: {several(others)}; remove or convert them")
 

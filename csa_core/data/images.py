@@ -5,6 +5,7 @@ transparent parts are laid on white, photos are turned as their camera says (EXI
 taken, and colour profiles are not applied. 16 bits a channel are refused: how they map to 8 is not ours to guess.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,16 @@ RESIZED = {
     "crop": "data.resize: crop takes their middle (stretch changes their proportions, pad adds black)",
     "pad": "data.resize: pad adds black (stretch changes their proportions, crop takes their middle)",
 }
+OTHERS = {
+    "a GIF": re.compile(rb"GIF8"),
+    "a TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "a BMP": re.compile(rb"BM.{12}", re.DOTALL),
+    "a JPEG 2000": re.compile(rb"\0\0\0\x0cjP  "),
+    "an AVIF": re.compile(rb".{4}ftypavi", re.DOTALL),
+    "a HEIC": re.compile(rb".{4}ftyp(hei|hev|mif|msf)", re.DOTALL),
+    "an HTML page": re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE),
+}
+"""What else people have under the name of an image, and how it starts."""
 UNDECODABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError, struct.error)
 
 
@@ -34,6 +45,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         UserError: missing, no image, damaged, or of more than 8 bits a channel.
     """
     try:
+        start = b""
         with open_regular(path) as file:
             start = file.read(PNG_DEPTH + 1)
             if start.startswith(PNG) and start[PNG_DEPTH:] == b"\x10":
@@ -44,9 +56,19 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Missing:
         raise UserError(f"{path}: no such file; replace it or take it out") from None
     except UNDECODABLE as error:
-        strerror = getattr(error, "strerror", None)
-        reason = f"cannot be read ({strerror})" if strerror else "cannot be decoded"
-        raise UserError(f"{path}: {reason}; replace it or take it out") from None
+        raise UserError(f"{path}: {_reason(error, start)}; replace it or take it out") from None
+
+
+def _reason(error: Exception, start: bytes) -> str:
+    """Return why a file that starts so cannot be decoded."""
+    if strerror := getattr(error, "strerror", None):
+        return f"cannot be read ({strerror})"
+    if isinstance(error, Image.DecompressionBombError):
+        return "has too many pixels"
+    if not start:
+        return "is empty"
+    kind = next((kind for kind, form in OTHERS.items() if form.match(start)), None)
+    return f"is {kind}, whatever its name says, and not a PNG, JPEG or WebP" if kind else "cannot be decoded"
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

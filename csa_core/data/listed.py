@@ -1,6 +1,7 @@
 """Data sets too large for memory: list files with a line `path label` for each image, as ImageNet-LT's."""
 
 import os
+import re
 import stat
 from collections.abc import Hashable
 from contextlib import suppress
@@ -277,17 +278,40 @@ def _find(line: Line, root: Path, path: Path) -> tuple[str, os.stat_result]:
     if Path(name).is_absolute():
         name = os.path.relpath(name, root.absolute())
     if name.split("/")[0] == "..":
-        raise UserError(f"{where}: {line.path} leads out of data.root; write paths below it")
+        hint = _meant(line.path.lstrip("/"), root) if Path(line.path).is_absolute() else None
+        raise UserError(f"{where}: {_short(line.path)} leads out of data.root; {hint or 'write paths below it'}")
+    reason = "no such file"
     for each in (name, name.replace("\\", "/")):  # as Windows writes it
-        with suppress(OSError, ValueError):  # a NUL within
+        try:
             found = (root / each).stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise UserError(f"{where}: {root / each} is not a file; name an image")
-            return each, found
-    hint = "is data.root right?"
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL within
+            continue
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{where}: {root / each} is not a file; name an image")
+        return each, found
+    raise UserError(f"{where}: {root / _short(name)}: {reason}; {_meant(name, root) or 'is data.root right?'}")
+
+
+def _meant(name: str, root: Path) -> str | None:
+    """Return what is to be done about a path of a list that leads to no file; None where nobody can tell."""
     if any("\udc80" <= letter <= "\udcff" for letter in name):
-        hint = "the line is no UTF-8; save the list as UTF-8"
-    raise UserError(f"{where}: {root / name}: no such file; {hint}")
+        return "the line is no UTF-8; save the list as UTF-8"
+    with suppress(OSError, ValueError):
+        for piece in re.split(r"[\s,;]+", name):
+            if piece != name and (root / piece).is_file():
+                return f"'{piece}' is there, but the line holds more than a path and a label"
+        parts = name.replace("\\", "/").split("/")
+        for rest in ("/".join(parts[n:]) for n in range(len(parts))):
+            if (root / rest).is_file():
+                return f"write '{rest}', the path below data.root"
+    return None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-50:]}"
 
 
 def _class_names(paths: np.ndarray, labels: np.ndarray, order: np.ndarray) -> tuple[str, ...]:

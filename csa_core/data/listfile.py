@@ -18,10 +18,12 @@ from csa_core.files import read_bytes
 MOST_LIST = 2**29
 """Bytes of the longest list; ImageNet's has 60 million."""
 PATH_WORDS = {"path", "paths", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"}
-LABEL_WORDS = {"label", "labels", "class", "class_id", "classid", "target", "category", "category_id", "y"}
+LABEL_WORDS = {"label", "labels", "class", "class_label", "class_id", "classid", "target", "category", "y"}
+LABEL_WORDS |= {"category_id"}
 LINE = re.compile(r"(?P<path>.*?)(?:\s*[,;]\s*|\s+)(?P<quote>[\"']?)(?P<label>\d{1,9})(?P=quote)", re.DOTALL)
 OTHER = re.compile(r".*?\w(?P<separator>[^\w\s.,;/\\\"'-]+)\s*\d+")
 EXPECTED = "write 'path label', with a space, a tab, a comma or a semicolon between"
+HEADED = EXPECTED.replace("label'", "label', or first a line that names the columns (path,label)")
 
 
 class Line(NamedTuple):
@@ -49,7 +51,7 @@ def read_lines(path: Path) -> Iterator[Line]:
             continue
         is_first = False
         where = f"{path}: line {number}"
-        name, label = _parts(line, text, columns, where)
+        name, label = _parts(line, text, columns, where, EXPECTED if number > 1 else HEADED)
         yield Line(number, name, label)
 
 
@@ -77,8 +79,8 @@ def text_of(path: Path) -> str:
 
 def _columns(text: str) -> tuple[str, int, int] | None:
     """Return separator and places of path and label, where a line names the columns."""
-    for separator in ("\t", ";", ",", " "):
-        words = [word.strip().strip("\"'").lower() for word in text.split(separator)]
+    for separator in ("\t", ";", ",", *([] if re.search("[\t;,]", text) else " ")):
+        words = [re.sub(r"[\s-]+", "_", word.strip().strip("\"'").lower()) for word in text.split(separator)]
         of_path = [i for i, word in enumerate(words) if word in PATH_WORDS]
         of_label = [i for i, word in enumerate(words) if word in LABEL_WORDS]
         if of_path and of_label:
@@ -86,7 +88,7 @@ def _columns(text: str) -> tuple[str, int, int] | None:
     return None
 
 
-def _parts(line: str, text: str, columns: tuple[str, int, int] | None, where: str) -> tuple[str, int]:
+def _parts(line: str, text: str, columns: tuple[str, int, int] | None, where: str, expected: str) -> tuple[str, int]:
     """Return path and label of a line."""
     if columns:
         separator, of_path, of_label = columns
@@ -96,8 +98,8 @@ def _parts(line: str, text: str, columns: tuple[str, int, int] | None, where: st
     elif (match := LINE.fullmatch(text)) and match["path"]:
         return _unquoted(match["path"]), int(match["label"])
     elif other := OTHER.fullmatch(text):
-        raise UserError(f"{where}: '{text[:60]}': '{other['separator']}' is not a separator; {EXPECTED}")
-    raise UserError(f"{where}: '{text[:60]}' has no label; {EXPECTED}, and a number from 0 as label")
+        raise UserError(f"{where}: '{text[:60]}': '{other['separator']}' is not a separator; {expected}")
+    raise UserError(f"{where}: '{text[:60]}' has no label; {expected}, and a number from 0 as label")
 
 
 def _is_number(text: str) -> bool:

@@ -43,6 +43,8 @@ METHODS: dict[str, type[Method]] = {
     "tau_normalisation": TauNormalised,
 }
 DEFAULT = "csa"
+KEYS = sorted({key for method in METHODS.values() for key in method.Config.model_fields})
+"""The keys of runs of all methods."""
 
 
 def parse(fields: Any, where: str) -> RunConfig:

@@ -6,7 +6,6 @@ filled again at no cost. Where a run continues from, in this order: its finished
 sound checkpoint, the start.
 """
 
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
 from csa_core.data.ranks import decided_by_first_rank, rank, ranks, share_buffers, sum_over_ranks, wait
 from csa_core.data.split import Split, apart, group_of_class
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from csa_core.evaluation.scores import score
 from csa_core.methods import METHODS
 from csa_core.methods.base import Stats
@@ -103,7 +102,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
                     history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds, unsaved)
                     finish(run, folder, digests, history, seconds)
         elif rank() == 0:
-            print(f"csa_core: finished before: the results are taken from {folder}", file=sys.stderr)
+            say(f"csa_core: finished before: the results are taken from {folder}")
         if rank() == 0:
             _publish(folder, out)
         wait()

@@ -69,6 +69,29 @@ BAD = {
         ["train", "RUN", "--out", "OUT", "--expect-code", "--code-version", "abc"],
         "code has changed since the workflow",
     ),
+    "an option that is a key": (["train", "RUN", "--out", "OUT", "--lr", "0.1"], "--lr: no such option; 'lr' is a key"),
+    "a key by another name": (["split", "RUN", "--out", "OUT", "--learning-rate=0.1"], "the run: --set lr=VALUE"),
+    "a misspelt option": (
+        ["train", "RUN", "--out", "OUT", "--treads", "1"],
+        "no such option, did you mean '--threads'?",
+    ),
+    "a misspelt command": (["trian", "RUN"], "argument COMMAND: unknown name 'trian', did you mean 'train'?"),
+    "a wrong choice": (
+        ["train", "RUN", "--out", "OUT", "--compile", "true"],
+        "unknown name 'true', valid: auto, no, yes",
+    ),
+    "no number": (["train", "RUN", "--out", "OUT", "--threads", "two"], "argument --threads: invalid int value: 'two'"),
+    "nothing to write to": (["train", "RUN"], "the following arguments are required: --out"),
+    "an empty name": (["train", "RUN", "--out", ""], "argument --out: is empty; name a file or folder"),
+    "one run too many": (["diff", "a", "b", "c"], "'c' is one argument too many"),
+    "image before run": (
+        ["predict", "RUN", "OUT"],
+        "run.yaml: damaged or not ours; name another file, or make it again",
+    ),
+    "no split": (
+        ["train", "RUN", "--out", "OUT", "--split", "RUN"],
+        "is not JSON; name another file, or make it again",
+    ),
     "output in the way": (["split", "RUN", "--out", "RUN/split.json"], "split.json: cannot be written"),
 }
 

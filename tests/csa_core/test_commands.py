@@ -106,3 +106,29 @@ def test_the_check_says_what_is_the_same(tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert main(["check", str(run), "--workers", "0"]) == 2
     assert "1 of 13 test images are training images, pixel by pixel" in capsys.readouterr().err
+
+
+def test_what_is_read_and_what_a_run_holds_is_not_written_over(
+    photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = photos
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    image = tmp_path / "photos/test/ant/0.png"
+    selection = tmp_path / "selection.txt"
+    assert main(["selection", str(run), "--out", str(selection)]) == 0
+    (tmp_path / "here").symlink_to(tmp_path)
+    over = {
+        "weights.safetensors": ["export", str(out), "--format", "safetensors"],
+        "predictions.safetensors": ["mistakes", str(out)],
+        "history.csv": ["predict", str(out), str(image)],
+        "metrics.json": ["split", str(run)],
+        "metrics.onnx": ["export", str(out), "--format", "onnx"],
+    }
+    for name, words in over.items():
+        capsys.readouterr()
+        assert main([*words, "--out", str(out / name)]) == 2
+        assert f"is a result of the run in {out}; name another file" in capsys.readouterr().err
+    data = ["--set", f"data.selection={selection}", "--set", "data.profile=selection"]
+    assert main(["selection", str(run), *data, "--out", f"{tmp_path}/here/selection.txt"]) == 2
+    assert "is read by this very command; name another file" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before

@@ -24,7 +24,11 @@ PATTERNS = {
     "train": r"results/demo/runs/[a-z_]+(/[^/]+)?/seed=\d+/metrics.json",
 }
 RULES = [
-    SimpleNamespace(name=name, is_producer=lambda path, form=form: re.fullmatch(form, path) is not None)
+    SimpleNamespace(
+        name=name,
+        is_producer=lambda path, form=form: re.fullmatch(form, path) is not None,
+        wildcard_names={"name"} if form.startswith("results") else set(),
+    )
     for name, form in PATTERNS.items()
 ]
 BOMB = "[" + ", ".join(["&a [x, x]", *(f"&{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefgh"))]) + "]"
@@ -42,6 +46,8 @@ NEAREST = {
     "report.html": "results/report.html",
     "results/claim.csv": "results/claims.csv",
     "estimat": "estimate",
+    "table99": "results/table7.csv",
+    "figures": "results/figure2.csv",
     "results/demo/runs/csa/threshold=0.35/seed=7": "results/demo/runs/csa/threshold=0.35/seed=7/metrics.json",
     "results/demo/runs/csa/seed=7/weights.pt": "results/demo/runs/csa/seed=7/metrics.json",
 }

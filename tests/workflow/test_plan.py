@@ -203,7 +203,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sweeps": SWEEPS | {"threshold": [2.0]}}, "threshold: input should be less than or equal to 1"),
     ({"overrides": {"epoch": 3}}, "config.yaml: overrides: unknown key 'epoch': did you mean 'epochs'?"),
     ({"overrides": {"data": {"sauce": "demo"}}}, "unknown key 'data.sauce'"),
-    ({"overrides": {"seed": 3}}, "seed cannot be set by a protocol"),
+    ({"overrides": {"seed": 3}}, "config.yaml: overrides: seed cannot be set for all runs; seeds in config.yaml are"),
+    ({"gpus": 0}, "config.yaml: gpus: input should be a valid array, got 0; write a list, as [0]"),
+    ({"seeds": 3}, "config.yaml: seeds: input should be a valid array, got 3; write a list, as [3]"),
+    ({"code_version": "a b"}, "code_version: 'a b' cannot be used; write it with letters, digits and . _ + - alone"),
     ({"overrides": {"epochs": 20}}, "a drop after epoch 27 never comes in 20 epochs"),
     ({"overrides": {"warmup_epochs": 30}}, "the head that predicts would never be trained"),
     ({"device": "gpu"}, "device: unknown name 'gpu', did you mean 'cuda'? (one of auto, cpu, cuda, cuda:0, mps)"),
@@ -223,7 +226,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"sweeps": CONFIG["sweeps"] | {"treshold": [0.5]}},
         "sweeps.treshold: no table has this sweep, did you mean 'threshold'? (a row with `sweep: treshold` in a file",
     ),
-    ({"code_version": ""}, "code_version: string should match pattern"),
+    ({"code_version": ""}, "code_version: '' cannot be used; write it with letters"),
     ({"sweeps": SWEEPS | {"threshold": [float("nan")]}}, "NaN and infinity are not allowed"),
     ({"seeds": [2**64]}, "seeds.0: input should be less than 4294967296"),
     ({"threads": 0}, "threads: input should be greater than or equal to 1"),
@@ -246,6 +249,12 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
     assert run.folder == "results/mine/runs/csa/seed=1" and (run.data, run.split) == ("folder-cats-32px", "as_is")
     path.write_text("modell: resnet20")
     with pytest.raises(UserError, match="mine.yaml: unknown key 'modell': did you mean 'model'"):
+        plan(protocol=str(path))
+    path.write_text("seeds: [1]")
+    with pytest.raises(UserError, match="mine.yaml: seeds is a key of config.yaml; move it there"):
+        plan(protocol=str(path))
+    path.write_text("[]")
+    with pytest.raises(UserError, match="mine.yaml: expected a mapping of keys to values"):
         plan(protocol=str(path))
 
 

@@ -197,6 +197,7 @@ def test_names_with_blanks_commas_and_other_letters(tmp_path: Path) -> None:
 
 
 BAD_LINES = {
+    "a/loop.png 0": "a/loop.png: cannot be read (Too many levels of symbolic links)",
     "a/0.png|0": "line 3: 'a/0.png|0': '|' is not a separator; write 'path label', with a space, a tab, a comma or",
     "a/0.png:0": "line 3: 'a/0.png:0': ':' is not a separator",
     "0 a/0.png": "line 3: '0 a/0.png' has no label; write 'path label'",
@@ -204,6 +205,12 @@ BAD_LINES = {
     "a/0.png cat": "line 3: 'a/0.png cat' has no label; write 'path label', with a space, a tab, a comma or a "
     "semicolon between, and a number from 0 as label",
     "a 0": "/a is not a file; name an image",
+    "a/0.png 0 1": "a/0.png 0: no such file; 'a/0.png' is there, but the line holds more than a path and a label",
+    "7,a/0.png,0": "7,a/0.png: no such file; 'a/0.png' is there, but the line holds more than a path and a label",
+    "photos/a/0.png 0": "no such file; write 'a/0.png', the path below data.root",
+    "/photos/a/0.png 0": "/photos/a/0.png leads out of data.root; write 'a/0.png', the path below data.root",
+    f"{'x' * 310} 0": f"{'x' * 200}...{'x' * 50}: cannot be read (File name too long); is data.root right?",
+    f"{'x/' * 9000}0.png 0": "...",
     "a/gone.png 0": "a/gone.png: no such file; is data.root right?",
     "b/../../x.png 0": "b/../../x.png leads out of data.root",
 }
@@ -212,6 +219,7 @@ BAD_LINES = {
 @pytest.mark.parametrize("line", BAD_LINES)
 def test_a_line_that_cannot_be_read_says_why(line: str, tmp_path: Path) -> None:
     write_lists(tmp_path)
+    (tmp_path / "a/loop.png").symlink_to("loop.png")
     lines = LINES.splitlines()
     (tmp_path / "train.txt").write_text("\n".join([*lines[:2], line, *lines[2:]]))
     with pytest.raises(UserError) as error:
@@ -327,3 +335,54 @@ def test_a_home_folder_is_expanded(source: str, tmp_path: Path, monkeypatch: pyt
         write_lists(tmp_path / "photos")
         assert data_of_lists(Path("~/photos")).train_list == str(tmp_path / "photos/train.txt")
         assert load_lists(Path("~/photos")).class_names == ("a", "b")
+
+
+def test_a_first_line_without_a_label_says_how_to_name_columns(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    rows = "a/0.png,0\na/1.png,0\nb/0.png,1\n"
+    (tmp_path / "train.txt").write_text("Image Path,Class Label\n" + rows)
+    assert len(load_lists(tmp_path).train_paths) == 3
+    (tmp_path / "train.txt").write_text("Bild,Klasse\n" + rows)
+    with pytest.raises(UserError, match=r"'Bild,Klasse' has no label; .*a line that names the columns \(path,label\)"):
+        load_lists(tmp_path)
+
+
+def test_no_class_and_no_image_of_a_folder_is_left_out_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder_of_images(tmp_path)
+    fresh(tmp_path / "train/beside.png")
+    folder(tmp_path)
+    assert f"note: {tmp_path}/train: beside.png in no folder of a class, and not read" in capfd.readouterr().err
+    for name in ("caf\u00e9", "cafe\u0301"):
+        (tmp_path / "train" / name).mkdir()
+        fresh(tmp_path / "train" / name / "0.png")
+    with pytest.raises(UserError, match="two folders are called 'caf\u00e9', their accents written in two ways"):
+        folder(tmp_path)
+
+
+def test_folders_of_folders_say_where_images_belong(tmp_path: Path) -> None:
+    folder_of_images(tmp_path)
+    (tmp_path / "train/ant/small").mkdir()
+    with pytest.raises(UserError, match="folders within a class: train/ant/small; move their images into the class's"):
+        folder(tmp_path)
+    with pytest.raises(UserError, match=f"train/train: no such folder; .*; set data.root to {tmp_path}$"):
+        folder(tmp_path / "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC, whatever its name says"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "is an AVIF, whatever its name says"),
+        (b"II*\0" + b"\0" * 30, "is a TIFF, whatever its name says"),
+        (b"<!DOCTYPE html><title>404</title>", "is an HTML page, whatever its name says"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
+    ],
+)
+def test_what_is_no_image_says_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
+    folder_of_images(tmp_path)
+    (tmp_path / "train/ant/2.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=f"train/ant/2.jpg: {said}.*; replace it or take it out$"):
+        folder(tmp_path)

@@ -92,7 +92,7 @@ BAD = {
     ),
     "a GIF called PNG": (
         lambda root: Image.new("P", (10, 10)).save(root / "train/ant/0.png", format="GIF"),
-        "0.png: cannot be decoded",
+        "0.png: is a GIF, whatever its name says",
     ),
     "another file": (
         lambda root: (root / "train/ant/notes.txt").write_text("x"),
