@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from csa_core import store
-from csa_core.config import flat
+from csa_core.config import LATER, flat
 from csa_core.errors import UserError, untrusted
 
 GROUPS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
+ABSENT = "-"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def listing(folder: Path) -> Iterator[str]:
     val = ["Validation, balanced"] if any(run.validation for run in runs) else []
     rows = [["run", "method", "changes", "seed", *GROUPS.values(), *val, "hours"]]
     for run in runs:
-        changes = [f"{key}={_text(value)}" for key, value in run.config.items() if usual[run.method, key] != value]
+        own = run.config | {key: ABSENT for key in LATER if (run.method, key) in usual and key not in run.config}
+        changes = [f"{key}={_text(value)}" for key, value in own.items() if usual[run.method, key] != value]
         named = [str(run.folder.relative_to(folder)), run.method, " ".join(changes), str(run.seed)]
         validated = [run.validation.get(run.predicts, {}).get("balanced", "")] if val else []
         rows.append([*named, *run.scores[run.predicts].values(), *validated, run.hours])
@@ -82,7 +84,7 @@ def differing(one: Path, other: Path) -> Iterator[str]:
     for title, (left, right) in parts.items():
         found = [key for key in left | right if left.get(key) != right.get(key)]
         rows += [[title, "", ""]] * bool(found)
-        rows += [[f"  {key}", *(_text(side[key]) if key in side else "-" for side in (left, right))] for key in found]
+        rows += [[f"  {key}", *(_text(side.get(key, ABSENT)) for side in (left, right))] for key in found]
     if len(rows) == 1:
         yield "no difference: configuration, digests and accuracies are the same"
     else:
@@ -124,10 +126,15 @@ def _read(folder: Path) -> Finished:
 
 
 def _usual(runs: list[Finished]) -> dict[tuple[str, str], Any]:
-    """Return, by method and key, the value that most runs have; of equally many the first one's."""
+    """Return, by method and key, the value that most runs have; of equally many the first one's.
+
+    A key that came later is not in the configuration of runs that do as was done before it.
+    """
     values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    there = {(run.method, key) for run in runs for key in run.config}
     for run in runs:
-        for key, value in run.config.items():
+        absent = {key: ABSENT for key in LATER if (run.method, key) in there}
+        for key, value in (absent | run.config).items():
             values[run.method, key].append(value)
     return {key: max(found, key=found.count) for key, found in values.items()}
 

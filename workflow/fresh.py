@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from csa_core.errors import Damaged, Missing
 from csa_core.files import read_bytes
@@ -16,6 +15,7 @@ from csa_core.store import digest, read_header, read_json
 from workflow.naming import Run
 from workflow.plan import Plan
 from workflow.report.all_claims import together
+from workflow.sources import stated_digest
 
 
 def stale_run(plan: Plan, run: Run) -> bool:
@@ -43,6 +43,13 @@ def stale_claims(plan: Plan) -> bool:
     """Whether a list of claims is there that is not that of the tables."""
     tables = [Path(f"{plan.results}/{table}.claims.csv") for table in plan.usual]
     return _differs(lambda: read_bytes(Path(plan.results, "claims.csv")) == together(tables).encode())
+
+
+def stale_choices(plan: Plan) -> bool:
+    """Whether a list of choices is there that is not that of the tables."""
+    tables = [Path(f"{plan.results}/{table}.choices.csv") for table in plan.choosing]
+    chosen = Path(plan.results, "choices.csv")
+    return _differs(lambda: read_bytes(chosen) == together(tables, "choices", order="table").encode())
 
 
 def stale_page(plan: Plan) -> bool:
@@ -111,12 +118,7 @@ def _report_code() -> str:
 
 @cache
 def _stated(path: str) -> str:
-    """Return the SHA-256 that a data set or split states; empty where there is none."""
-    read: Callable[[Path], Any] = read_json if path.endswith(".json") else read_header
-    try:
-        return str(read(Path(path))["sha256"])
-    except (Missing, Damaged, KeyError, TypeError):
-        return ""
+    return stated_digest(Path(path))
 
 
 def _differs(is_same: Callable[[], bool]) -> bool:

@@ -167,6 +167,12 @@ class Recipe:
         """Return the run of a configuration, named by what it changes and reads."""
         changed, read = self._changed(config), flat(config.identity())
         name = "+".join(f"{key}={text_of(changed[key])}" for key in sorted(changed.keys() & read.keys()))
+        if "/" in name:
+            key = next(key for key in sorted(changed) if "/" in text_of(changed[key]))
+            raise UserError(
+                f"{config.method} with {key}={text_of(changed[key])}: a run's folder is named by what it changes, and "
+                "/ leads into another; name a file or folder without /, or set it for the whole protocol"
+            )
         return Run("/".join(part for part in (config.method, name) if part), config, self.results)
 
     @cache  # noqa: B019

@@ -3,7 +3,7 @@
 It knows nothing of torch and trains nothing. The names of runs are `workflow.naming`'s.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, cached_property
@@ -19,7 +19,7 @@ from workflow.declarations import WorkflowConfig, load_own_tables, load_tables
 from workflow.naming import Run
 from workflow.protocol import check_keys, folder_of, paper_heading, read_protocol, tables_of
 from workflow.rows import PlannedRow, check_claims, check_sweeps, names_of_the_paper, planned_rows
-from workflow.sources import Sources, dataset_json, files_digest, split_json
+from workflow.sources import Sources, contents, dataset_json, files_digest, split_json
 
 # Further views of the runs of any table, as `curves-table5`; these are drawn without being asked for.
 VIEWS = ("curves", "per_class", "classes", "confusion", "bank", "pretraining")
@@ -112,11 +112,21 @@ class Plan:
 
     @property
     def choosing(self) -> list[str]:
-        """Names of those of them that have a sweep, if there are validation images to choose its value by."""
-        if not self.reference.config.data.validates:
-            return []
-        sweeps = {name: Counter(row.pool for row in self.rows(name) if row.pool is not None) for name in self.usual}
-        return [name for name, counts in sweeps.items() if max(counts.values(), default=0) > 1]
+        """Names of those of them that have a sweep whose value validation images can choose."""
+        return [name for name in self.usual if self.chooses(name)]
+
+    def chooses(self, table: str) -> bool:
+        """Whether a table has a sweep of several values, all with validation images, and with the same."""
+        pools: dict[int, list[Run]] = defaultdict(list)
+        for row in self.rows(table):
+            if row.pool is not None:
+                pools[row.pool].append(row.runs[0])
+        return any(
+            len(runs) > 1
+            and all(run.config.data.validates for run in runs)
+            and len({(run.data, run.split) for run in runs}) == 1
+            for runs in pools.values()
+        )
 
     @property
     def extra(self) -> list[str]:
@@ -162,9 +172,9 @@ class Plan:
         return digest([self.declaration(table) for table in tables])
 
     def finished(self, table: str) -> str:
-        """Return which runs of a table are there, so that a partial table knows when it is out of date."""
-        paths = [Path(run.folder, "metrics.json") for run in self.runs_of(table)]
-        return digest([str(path) for path in paths if path.exists()])
+        """Return which results a table's runs have, so that a partial table knows when it is out of date."""
+        paths = {run.folder: Path(run.folder, "metrics.json") for run in self.runs_of(table)}
+        return digest(contents(paths, Path(self.state, "cache", f"metrics-{table}.json")))
 
     @property
     def figures(self) -> list[str]:

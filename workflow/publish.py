@@ -67,17 +67,34 @@ def plan_of(folder: Path) -> Plan:
 
 
 def _take(args: argparse.Namespace) -> None:
-    plan = plan_of(args.folder)
+    plan, others = plan_of(args.folder), 0
     for path in sorted((args.results / plan.protocol / "runs").rglob("metrics.json")):
-        metrics = store.read_sealed(path)
-        target = args.folder / path.parent.relative_to(args.results / plan.protocol)
-        is_of_this = metrics["digests"]["code"] == plan.code_of(metrics["config"]["method"])
-        if not is_of_this or (target / "metrics.json").exists():
+        run = path.parent.relative_to(args.results / plan.protocol / "runs")
+        target = args.folder / "runs" / run
+        is_of_this = _is_of(plan, run, path)
+        others += not is_of_this
+        if not is_of_this or _is_of(plan, run, target / "metrics.json"):
             continue
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             shutil.copyfile(path.parent / name, target / name)
         print(target.relative_to(args.folder))
+    if others:
+        say(f"note: {others} runs of another configuration or code are not taken; see {args.folder / 'config.yaml'}")
+
+
+def _is_of(plan: Plan, run: Path, path: Path) -> bool:
+    """Whether there are metrics, and of the run that the plan has at this place, in configuration and code."""
+    seed = run.name.removeprefix("seed=")
+    if not (path.exists() and seed.isdecimal()):
+        return False
+    digests = store.read_sealed(path)["digests"]
+    try:
+        planned = plan.recipe.run_at(run.parent.as_posix(), seed)
+    except UserError:
+        return False
+    wanted = {"config": planned.digest, "code": plan.code_of(planned.config.method)}
+    return bool(wanted.items() <= digests.items())
 
 
 def _draw(args: argparse.Namespace) -> None:
@@ -96,11 +113,12 @@ def draw(folder: Path) -> dict[str, str]:
     """Draw everything that a folder has runs for; return the blocks that pages may show, by name."""
     # Seconds to import, and `take` needs none of it.
     from workflow.report import all_claims, figures, page, tables
+    from workflow.report.collect import is_finished
 
     plan = plan_of(folder)
     blocks, judged, tables_drawn, figures_drawn = {}, [], [], []
     for name in plan.tables:
-        if not any(Path(run.folder, "metrics.json").exists() for run in plan.runs_of(name)):
+        if not any(is_finished(plan.declaration(name))):
             continue
         tables.write(plan.declaration(name), str(folder / name), partial=True)
         judged.append(str(folder / f"{name}.claims.csv"))

@@ -72,6 +72,11 @@ class Asked:
         self._again(f"{self._plan.results}/claims.csv", fresh.stale_claims)
         return [f"{self._plan.results}/{table}.claims.csv" for table in self._plan.usual]
 
+    def choices(self, wildcards: Any) -> list[str]:
+        """Return the choices of each table, which stand in one list."""
+        self._again(f"{self._plan.results}/choices.csv", fresh.stale_choices)
+        return [f"{self._plan.results}/{table}.choices.csv" for table in self._plan.choosing]
+
     def page(self, wildcards: Any) -> list[str]:
         """Return the tables that the page shows."""
         self._again(f"{self._plan.results}/report.html", fresh.stale_page)
@@ -100,6 +105,7 @@ class Asked:
 
 def _drawn_tables(plan: Plan) -> list[str]:
     found = [path for top in (Path(plan.shared), PUBLISHED) for path in sorted(top.glob("*/[!.]*.json"))]
+    found = [path for path in found if path.with_name("runs").is_dir()]  # a protocol's, and no link to one
     if len(folders := {str(path.parent) for path in found}) < 2:
         there = f"of {folders.pop()} alone" if folders else "of no protocol"
         raise UserError(
@@ -130,9 +136,10 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
 
     for target in targets:
         is_choice = target == "choices" or Path(target).name == "choices.csv" or target.endswith(".choices.csv")
-        if is_choice and not plan.choosing:
+        of_table = Path(target).name.removesuffix(".choices.csv")
+        if is_choice and not (plan.choosing or (of_table in plan.tables and plan.chooses(of_table))):
             remedy = "there are no validation images; write data: {validation: 0.1} in the protocol or under overrides"
-            why = "no table has a sweep of two values; see sweeps in config.yaml"
+            why = "no table has a sweep of two values on the same images; see sweeps in config.yaml"
             raise UserError(f"target {target}: {why if plan.reference.config.data.validates else remedy}")
         path = target if Path(target).is_absolute() else os.path.relpath(target)
         if is_made(path):

@@ -3,14 +3,14 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from csa_core.errors import UserError, nearest
+from csa_core.errors import Damaged, Missing, UserError, nearest
 from csa_core.layout import PARTS, image_files
-from csa_core.store import canonical, digest, read_json, write_json
+from csa_core.store import canonical, digest, read_header, read_json, write_json
 from workflow.naming import Run
 
 READS = {
@@ -34,8 +34,15 @@ class Sources:
             self.add(run)
 
     def add(self, run: Run) -> None:
-        """Add what one more run uses."""
-        self._datasets.setdefault(run.data, run)
+        """Add what one more run uses.
+
+        Raises:
+            UserError: other images have the name of its data set.
+        """
+        first = self._datasets.setdefault(run.data, run)
+        if first.config.data != run.config.data and _images(first) != _images(run):
+            others = f"{first.name} and {run.name} use other images under one name, {run.data}"
+            raise UserError(f"data: {others}; rename a file or folder, endings do not count")
         self._splits.setdefault((run.data, run.split), run)
 
     def splits(self) -> list[str]:
@@ -62,6 +69,11 @@ class Sources:
             names = [name for of, name in self._splits if of == data]
             raise UserError(f"target {self.folder}/{data}/{split}.json: no run uses it, {nearest(split, names)}")
         return self._splits[data, split]
+
+
+def _images(run: Run) -> str:
+    """Return what tells the images of runs apart: a selection names the same ones in any source."""
+    return run.config.data.selection or dataset_json(run)
 
 
 def dataset_json(run: Run, with_places: bool = True) -> str:
@@ -124,6 +136,15 @@ def contents(files: dict[str, Path], cache: Path) -> dict[str, str]:
         with suppress(UserError):  # read again the next time
             write_json(cache, kept, lasting=False)
     return found
+
+
+def stated_digest(path: Path) -> str:
+    """Return the SHA-256 that the file of a data set or split states; empty where there is none."""
+    read: Callable[[Path], Any] = read_json if path.suffix == ".json" else read_header
+    try:
+        return str(read(path)["sha256"])
+    except (Missing, Damaged, KeyError, TypeError):
+        return ""
 
 
 def split_json(run: Run) -> str:

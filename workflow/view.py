@@ -70,8 +70,8 @@ def _files(folder: Path) -> Iterator[Path]:
 def _protocol(place: Path, results: Path) -> str | None:
     """Return the protocol that a file at the top is of, None where it is a file of another kind."""
     if place.is_symlink():
-        name = Path(os.path.relpath(place.parent / place.readlink(), results)).parts[0]
-        return name if leads_to(place, results / name) else None
+        name = Path(os.path.relpath(place.parent / place.readlink(), results)).parts[:1]  # none: it leads to the top
+        return name[0] if name and leads_to(place, results / name[0]) else None
     if place.suffix == ".html" and (found := OF_PROTOCOL.search(place.read_bytes())):
         return html.unescape(found[1].decode(errors="replace"))
     return None

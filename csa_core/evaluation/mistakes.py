@@ -35,4 +35,6 @@ def pictures(dataset: Dataset | ImageList, numbers: np.ndarray) -> np.ndarray:
     from csa_core.data.decode import evaluated
 
     paths = [dataset.root / os.fsdecode(path) for path in dataset.test_paths[numbers]]
-    return np.stack([evaluated(path, dataset.side) for path in paths]) if paths else np.zeros((0, 1, 1, 3), np.uint8)
+    if not paths:
+        return np.zeros((0, 1, 1, 3), np.uint8)
+    return np.stack([evaluated(path, dataset.side, dataset.resize) for path in paths])

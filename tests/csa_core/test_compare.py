@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from csa_core.data.dataset import Dataset
-from csa_core.data.split import Split
+from csa_core.data.split import Split, make_split
 from csa_core.store import read_json
-from tests.conftest import Cli, tiny
+from tests.conftest import TINY, Cli, tiny
 from tests.helpers.runs import fit
 
 SHORT: dict[str, Any] = {"epochs": 1, "lr_drops": [], "lr_warmup_epochs": 0, "evaluate_every": 0}
@@ -92,3 +92,12 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(folder: Path, cli: Cli
     done = cli("ls", tmp_path)
     _, listed, damaged = done.stdout.splitlines()
     assert listed.split()[:2] == ["a", "class_balanced"] and "b/metrics.json: content does not match" in damaged
+
+
+def test_a_key_that_one_run_alone_has_is_a_change(dataset: Dataset, split: Split, tmp_path: Path, cli: Cli) -> None:
+    """Of those that other runs' configurations leave out, as they do what was done before there was the key."""
+    for name, held_out in (("one", 0.0), ("two", 0.0), ("held", 0.25)):
+        config = tiny(**SHORT, method="ce", data=TINY["data"] | {"validation": held_out})  # type: ignore[operator]
+        fit(config, dataset, make_split(dataset, config.data), tmp_path / name)
+    lines = {line.split()[0]: line.split()[2] for line in cli("ls", tmp_path).stdout.splitlines()[1:]}
+    assert lines == {"held/out": "data.validation=0.25", "one/out": "1", "two/out": "1"}

@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_of_equal_ones_the_first_is_chosen() -> None:
     scores = {"0.1": SCORES["0.2"], "0.2": SCORES["0.2"]}
     found = choose(sweep(scores), frame(scores), facts())
     assert found["chosen"].tolist() == ["0.1"]
+    assert sentences(found)[0].endswith("The test set would have chosen the same.")
+
+
+def test_a_choice_that_is_as_good_as_the_best_on_the_test_set_is_the_test_set_s_too() -> None:
+    scores = {"0.1": ([0.1, 0.1, 0.1], SCORES["0.2"][1]), "0.2": SCORES["0.2"]}
+    found = choose(sweep(scores), frame(scores), facts())
+    assert found["chosen"].tolist() == ["0.2"]
     assert sentences(found)[0].endswith("The test set would have chosen the same.")
 
 
@@ -242,3 +250,27 @@ def test_the_status_shows_it_beside_the_test_accuracy() -> None:
     standing = RunStatus(Plan(CONFIG).reference, "running", epoch=3, left=9.0, process=("here", 1))
     standing.train_accuracy, standing.test_accuracy, standing.validation_balanced = 0.5, 0.25, 0.125
     assert _cells(standing)[2:5] == ["train 50.0%", "test 25.0%", "validation, balanced 12.5%"]
+
+
+def test_a_table_chooses_by_the_images_of_its_own_runs(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(TINY | {"tables": {"table2": {"data.validation": 0.2}}}))
+    plan = Plan(CONFIG | {"protocol": str(tmp_path / "own.yaml")})
+    assert plan.choosing == ["table2"]
+    one = {key: values[:1] for key, values in CONFIG["sweeps"].items()}
+    config = CONFIG | {"overrides": {"data": {"validation": 0.2}}, "tables": [str(tmp_path / "extra.yaml")]}
+    for key, values, can in (("mask_exponent", [1, 2], True), ("data.imbalance_ratio", [10, 50], False)):
+        own = {
+            "title": "t",
+            "source": "s",
+            "row_name": "r",
+            "rows": [{"label": "{value}", "sweep": key}],
+            "extra": True,
+        }
+        (tmp_path / "extra.yaml").write_text(yaml.safe_dump(own))
+        plan = Plan(config | {"sweeps": one | {key: values}})
+        assert plan.chooses("extra") is can and not plan.choosing
+        if can:
+            check_targets(["results/extra.choices.csv"], [SimpleNamespace(name="results/extra.choices.csv")], plan)
+        else:
+            with pytest.raises(UserError, match="no table has a sweep of two values on the same images"):
+                check_targets(["results/extra.choices.csv"], [], plan)

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -110,3 +112,18 @@ def test_one_protocol_alone_is_nothing_to_compare(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(snake, "PUBLISHED", tmp_path / "none")
     with pytest.raises(UserError, match="tables of no protocol are drawn; draw another's"):
         snake._drawn_tables(Plan(Folder(tmp_path).config | {"results": str(tmp_path / "results")}, spell_out=()))
+
+
+def test_what_leads_to_a_protocol_and_files_of_a_person_are_no_protocol(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snake, "PUBLISHED", results / "nowhere")
+    drawn(results / "results/demo", "demo")
+    drawn(results / "results/partial", "demo")
+    store.write_json(results / "results/photos/annotations.json", {})
+    plan: Any = SimpleNamespace(shared="results")
+    with pytest.raises(UserError, match="tables of results/demo alone are drawn"):
+        snake._drawn_tables(plan)
+    (results / "results/other/runs").mkdir(parents=True)
+    drawn(results / "results/other", "other")
+    assert snake._drawn_tables(plan) == ["results/demo/table0.json", "results/other/table0.json"]

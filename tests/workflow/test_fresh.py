@@ -21,7 +21,7 @@ from tests.helpers.workflows import SWEEPS, table
 from tests.workflow.test_page import spoil
 from workflow import fresh
 from workflow.plan import Plan
-from workflow.report import all_claims, page
+from workflow.report import all_claims, choices, page
 from workflow.report.style import save
 from workflow.report.tables import write
 
@@ -196,3 +196,26 @@ def test_a_page_is_of_its_tables_figures_and_runs_or_stale(
         (folder / changed).write_bytes((folder / changed).read_bytes().replace(b"}", b" }", 1) + b"\n")
         os.utime(folder / changed, (1, 1))
     assert fresh.stale_page(plan)
+
+
+def test_a_list_of_choices_is_that_of_its_tables_or_stale(tmp_path: Path) -> None:
+    heads = "table,row_name,chosen"
+    for name in ("table2", "table3"):
+        (tmp_path / f"{name}.choices.csv").write_text(f"{heads}\n{name},δ,0.1\n")
+    plan: Any = SimpleNamespace(results=str(tmp_path), choosing=["table2", "table3"])
+    assert not fresh.stale_choices(plan), "what is not there is not out of date"
+    files = [str(tmp_path / f"{name}.choices.csv") for name in plan.choosing]
+    assert choices.main([*files, "--out", str(tmp_path / "choices.csv")]) == 0
+    assert not fresh.stale_choices(plan)
+    plan.choosing = ["table2"]  # a sweep has one value now
+    assert fresh.stale_choices(plan)
+    assert choices.main([str(tmp_path / "nothere.csv"), "--out", str(tmp_path / "choices.csv")]) == 2
+
+
+def test_a_partial_table_is_stale_once_a_run_at_its_place_is_trained_again(made: Path) -> None:
+    plan = plan_of(made)
+    path = made / "results/tiny/partial/table2.json"
+    store.write_json(path, {"drawn_from": fresh.drawn_from(plan, "table2", is_partial=True)})
+    assert not fresh.stale_table(plan_of(made), "table2", "partial/")
+    rewritten(Path(plan.runs_of("table2")[0].folder, "metrics.json"), lambda value: value.update(more=1))
+    assert fresh.stale_table(plan_of(made), "table2", "partial/")

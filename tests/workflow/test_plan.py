@@ -385,3 +385,28 @@ def test_a_selection_whose_file_changes_is_read_again(tmp_path: Path) -> None:
     before = asked()
     mine.write_text("another")
     assert before and asked() != before
+
+
+def own_table(folder: Path, *changes: dict[str, Any], **row: Any) -> dict[str, Any]:
+    """Write a table whose rows change so; return what config.yaml says of it."""
+    rows = [{"label": f"row {number}", "changes": each} | row for number, each in enumerate(changes)]
+    (folder / "own.yaml").write_text(yaml.safe_dump({"title": "t", "source": "s", "row_name": "r", "rows": rows}))
+    return {"tables": [str(folder / "own.yaml")]}
+
+
+def test_other_images_never_pass_under_one_name(tmp_path: Path) -> None:
+    photos = {"data": {"source": "folder", "root": "photos", "image_size": 32}}
+    for key, one, other in (("data.val_folder", "val.1", "val.2"), ("data.selection", "a.txt", "a.lst")):
+        profile = {"data.profile": "selection"} if key == "data.selection" else {}
+        tables = own_table(tmp_path, {key: one} | profile, {key: other} | profile)
+        with pytest.raises(UserError, match="use other images under one name, .*; rename a file or folder"):
+            plan(overrides=photos, **tables).splits()
+    tables = own_table(tmp_path, {"data.val_folder": "val.1"}, {"data.resize": "pad"}, {"data.validation": 0.2})
+    assert len(plan(overrides=photos, **tables).splits()) == 4
+
+
+def test_a_change_that_no_folder_can_be_named_by_is_refused(tmp_path: Path) -> None:
+    photos = {"data": {"source": "folder", "root": "photos", "image_size": 32}}
+    with pytest.raises(UserError, match=r"csa with data.val_folder=b/val: .* name a file or folder without /, or set"):
+        plan(overrides=photos, **own_table(tmp_path, {"data.val_folder": "b/val"}))
+    plan(overrides={"data": photos["data"] | {"val_folder": "b/val"}})

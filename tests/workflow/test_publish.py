@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from csa_core import store
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.train.loop import Options, train
@@ -74,6 +75,28 @@ def test_a_block_that_nothing_is_drawn_for_is_named(
     page.write_text("<!-- published: tiny tabel1 -->\n<!-- end -->\n")
     assert publish.main(["draw", str(published), "--pages", str(page)]) == 2
     assert "'tiny tabel1': nothing of that name is published" in capsys.readouterr().err
+
+
+def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, results = tmp_path / "tiny", published.parent / "results"
+    shutil.copytree(published, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"overrides": {"lr": 0.05}}))
+    assert publish.main(["draw", str(folder), "--pages"]) == 2
+    assert f"{folder}: holds no finished run" in capsys.readouterr().err
+    assert publish.main(["take", str(folder), str(results)]) == 0
+    said = capsys.readouterr()
+    assert not said.out and "runs of another configuration or code are not taken" in said.err
+    # What was published of it before makes room.
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    path = next(iter(sorted(folder.rglob("metrics.json"))))
+    of_this = path.read_bytes()
+    stored = store.read_sealed(path)
+    store.write_json(path, store.sealed(stored | {"digests": stored["digests"] | {"config": "another"}}))
+    assert publish.main(["take", str(folder), str(results)]) == 0
+    assert capsys.readouterr().out.split() == [str(path.parent.relative_to(folder))] and path.read_bytes() == of_this
 
 
 def test_the_pages_show_what_the_repository_publishes(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from matplotlib.pyplot import close
 from scipy import stats
 
+from csa_core import store
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
-from workflow.report.collect import MEASURES, collect
+from workflow.report.collect import MEASURES, collect, is_finished
 from workflow.report.curves import curves
 from workflow.report.points import points
 from workflow.report.recount import GROUPS
@@ -365,3 +366,20 @@ def test_a_figure_says_how_many_seeds_it_draws(results: Path) -> None:
     for seed in (2, 3):
         shutil.rmtree(results / f"results/demo/runs/csa/seed={seed}")
     assert said() == "1 seed"
+
+
+def test_a_partial_table_leaves_out_runs_of_images_that_were_there_before(results: Path) -> None:
+    """While a sweep trains anew on a folder with an image more, its old results lie in their places."""
+    made = results / "results/data/photos"
+    rows = [row | {"data": "photos", "split": "as_is"} for row in table()["rows"]]
+    store.write_json(made / "as_is.json", {"sha256": "other" * 8})
+    with pytest.raises(UserError, match="none of its runs is finished"):
+        collect(table(rows=rows), partial=True)
+    assert not any(is_finished(table(rows=rows)))
+    path = results / "results/demo/runs/csa/seed=1/metrics.json"
+    stored = store.read_json(path)
+    stored.pop("sha256")
+    stored["digests"]["split"] = "other" * 8
+    path.write_text(json.dumps(store.sealed(stored)))
+    values, facts = collect(table(rows=rows), partial=True)
+    assert set(zip(values["run"], values["seed"], strict=True)) == {("csa", 1)} and len(facts["missing"]) == 5

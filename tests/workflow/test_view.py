@@ -106,3 +106,11 @@ def test_without_links_the_file_to_read_is_named(
     assert view.main([str(folder)]) == 2
     assert "read that file instead" in capsys.readouterr().err
     assert not list(tmp_path.glob(".view-*"))
+
+
+@pytest.mark.parametrize("target", [".", "..", "demo"])
+def test_a_persons_link_to_a_folder_stays(target: str, tmp_path: Path) -> None:
+    folder = made(tmp_path / "results", "demo", "table1.csv")
+    (tmp_path / "results/latest").symlink_to(target)
+    view.show(folder)
+    assert (tmp_path / "results/latest").readlink() == Path(target)

@@ -27,18 +27,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def together(paths: Iterable[Path]) -> str:
-    """Return the lines of several files of claims as one CSV, in the order of the paper's sections.
+def together(paths: Iterable[Path], what: str = "claims", order: str = "section") -> str:
+    """Return the lines of several files as one CSV: claims in the order of the paper's sections.
+
+    Args:
+        what: the files hold, in words.
+        order: column by which lines are sorted.
 
     Raises:
-        UserError: a file is missing, or holds no claims.
+        UserError: a file is missing, or holds something else.
     """
     fields, lines = [""], []
     for path in paths:
-        with untrusted(f"{path}: holds no claims; delete it and run snakemake again"):
+        with untrusted(f"{path}: holds no {what}; delete it and run snakemake again"):
             fields, *rows = csv.reader(io.StringIO(read_text(path)))
-            section = fields.index("section")
-            lines += [(row[section], row) for row in rows]
+            place = fields.index(order)
+            lines += [(row[place], row) for row in rows]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [fields, *(row for _, row in sorted(lines, key=lambda line: line[0]))]

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from csa_core import store
+from csa_core.errors import UserError, say
+from workflow.report.all_claims import together
 from workflow.report.collect import CHOOSES
 from workflow.report.numbers import interval, shown
 from workflow.report.summary import paired_interval
@@ -61,10 +63,11 @@ def _line(
     lead = paired_interval((validated.loc[best] - validated.loc[second]).to_numpy())
     test = paired_interval(tested.loc[best].to_numpy())  # of the scores themselves
     on_test = tested.mean(axis=1)
+    best_on_test = best if on_test[best] == on_test.max() else on_test.idxmax()
     found = [table["name"], table["row_name"], names[best], table["rows"][best]["run"], validated.shape[1]]
     found += [means[best], validated.loc[best].std() if validated.shape[1] > 1 else np.nan]
     found += [names[second], *lead.values(), *test.values(), *(group.loc[best].mean() for group in groups)]
-    found += [names[on_test.idxmax()], on_test.max()]
+    found += [names[best_on_test], on_test.max()]
     return dict(zip(COLUMNS, found, strict=True))
 
 
@@ -100,9 +103,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("choices", nargs="+", metavar="TABLE.choices.csv", help="choices made with each table")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args(argv)
-    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in args.choices]
-    together = pd.concat(parts, ignore_index=True)
-    store.write_bytes(args.out, together.to_csv(index=False).encode())
+    try:
+        store.write_bytes(args.out, together(args.choices, "choices", order="table").encode())
+    except UserError as error:
+        say(f"choices: {error}")
+        return 2
     return 0
 
 

@@ -13,6 +13,7 @@ from csa_core.store import canonical, read_sealed
 from workflow.report.chance import guessing
 from workflow.report.recount import GROUPS, wrong_predictions, wrong_scores
 from workflow.rows import name_of
+from workflow.sources import stated_digest
 
 MEASURES = ("balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece")
 CHOOSES = "validation_balanced"  # what values are chosen by: validation images are as long-tailed as the training set
@@ -60,11 +61,12 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
     computed: dict[str, dict[str, Any]] = {}
     if len(set(table["seeds"])) < len(table["seeds"]):
         raise UserError(f"{table['name']}: seeds {table['seeds']} names a seed twice; name each once")
+    images = _images_there(table) if partial else []
     for number, row in enumerate(table["rows"]):
-        code = row["code"]
+        code, made = row["code"], _images_of(table, row)
         for seed, config, parent in zip(table["seeds"], row["digests"], row["parents"], strict=True):
             path = folder_of(table, row, seed) / "metrics.json"
-            if partial and not _is_of(path, {"config": config, "code": code}):
+            if partial and not _is_of(path, {"config": config, "code": code} | images[number]):
                 missing[str(path.parent)] = None
                 continue
             metrics = read_sealed(path)
@@ -91,9 +93,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 started_from = str(metrics["digests"]["parent"]) if parent else ""
                 wrong = wrong_scores(values, scores, metrics["groups"], path)
                 wrong = wrong or _wrong_count(metrics.get("shifted_steps"))
-                made = Path(table["results"]).parent / "data" / str(row.get("data"))
-                data, split = made / "dataset.safetensors", made / f"{row.get('split')}.json"
-                wrong = wrong or wrong_predictions(path.parent, data, split, metrics, head)
+                wrong = wrong or wrong_predictions(path.parent, made["data"], made["split"], metrics, head)
                 wrong = wrong or (f"of its validation images: {wrong_there}" if wrong_there else "")
                 facts.setdefault("validation_images", sum(validated["images"]) if validated else 0)
                 facts.setdefault("images_of", {})[number] = stated["data"], stated["split"]
@@ -132,10 +132,24 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
 
 
 def is_finished(table: dict[str, Any]) -> Iterator[bool]:
-    """Yield whether each run of a table is there and of its configuration and code."""
-    for row in table["rows"]:
+    """Yield whether each run of a table is there and of its configuration, its code and the images that are there."""
+    for row, same in zip(table["rows"], _images_there(table), strict=True):
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
-            yield _is_of(folder_of(table, row, seed) / "metrics.json", {"config": config, "code": row["code"]})
+            wanted = {"config": config, "code": row["code"]} | same
+            yield _is_of(folder_of(table, row, seed) / "metrics.json", wanted)
+
+
+def _images_of(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Path]:
+    """Return the files of a row's data set and split."""
+    folder = Path(table["results"]).parent / "data" / str(row.get("data"))
+    return {"data": folder / "dataset.safetensors", "split": folder / f"{row.get('split')}.json"}
+
+
+def _images_there(table: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the SHA-256 that data set and split of each row state; nothing of those that are not there."""
+    files = [_images_of(table, row) for row in table["rows"]]
+    known = {path: stated_digest(path) for path in {path for each in files for path in each.values()}}
+    return [{name: known[path] for name, path in each.items() if known[path]} for each in files]
 
 
 def _wrong_count(value: Any) -> str:

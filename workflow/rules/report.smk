@@ -158,7 +158,7 @@ rule claims:
 # With validation images alone: the value that they choose of each sweep, and its test score.
 rule choices:
     input:
-        choices=expand("<results>/{table}.choices.csv", table=PLAN.choosing),
+        choices=ASKED.choices,
         code=REPORT_CODE,
     output:
         "<results>/choices.csv",

@@ -35,13 +35,16 @@ def test_without_a_mistake_there_is_nothing(dataset: object) -> None:
     assert not numbers.size and len(pictures(dataset, numbers)) == 0  # type: ignore[arg-type]
 
 
-def test_pictures_of_a_list_are_what_is_evaluated(image_lists: Path) -> None:
-    data: DataConfig = parse(tiny_fields(**listed(image_lists)), "test").data
+@pytest.mark.parametrize("resize", ["crop", "stretch", "pad"])
+def test_pictures_of_a_list_are_what_is_evaluated(image_lists: Path, resize: str) -> None:
+    fields = listed(image_lists)
+    fields["data"] |= {"resize": resize}  # type: ignore[operator]
+    data: DataConfig = parse(tiny_fields(**fields), "test").data
     images = load_source(data)
     assert isinstance(images, ImageList)
     made = pictures(images, np.array([5, 0]))
     for pixels, number in zip(made, (5, 0), strict=True):
-        np.testing.assert_array_equal(pixels, evaluated(image_lists / images.test_paths[number].decode(), 32))
+        np.testing.assert_array_equal(pixels, evaluated(image_lists / images.test_paths[number].decode(), 32, resize))
     assert pictures(images, np.array([], dtype=np.int64)).shape[0] == 0
 
 
