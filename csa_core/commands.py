@@ -150,7 +150,7 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score the trained weights of a run anew, print the accuracies and compare them with its metrics."""
-    stored = store.read_sealed(args.folder / "metrics.json")
+    stored = store.read_sealed(_run_folder(args) / "metrics.json")
     if store.read_header(args.folder / "weights.safetensors")["meta"].get("digests") != stored.get("digests"):
         raise UserError(f"{args.folder}: its weights are of another run than its metrics; train it again")
     method, network = trained(args)
@@ -184,7 +184,7 @@ def mistakes(args: argparse.Namespace) -> None:
     if args.images < 1:
         raise UserError(f"--images {args.images}: 1 or more")
     check_out(args.out, ".safetensors", args.data)
-    path = args.folder / "predictions.safetensors"
+    path = _run_folder(args) / "predictions.safetensors"
     logits, label, _ = store.read_tensors(path)
     from csa_core.evaluation.mistakes import pictures, worst_mistakes
 
@@ -325,7 +325,7 @@ def device_of(args: argparse.Namespace, precision: str) -> Any:
 
 def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     """Return the method of a run's folder in its setting, and its network with the trained weights."""
-    path = args.folder / "weights.safetensors"
+    path = _run_folder(args) / "weights.safetensors"
     weights, label, _ = store.read_tensors(path)
     import torch
 
@@ -347,6 +347,12 @@ def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
     except RuntimeError:
         raise UserError(f"{path}: does not hold the weights of a {config.model}; train the run again") from None
     return method, place(network, device)
+
+
+def _run_folder(args: argparse.Namespace) -> Path:
+    if not args.folder.is_dir():
+        raise UserError(f"{args.folder}: is no folder; name the one that `csa train --out` filled")
+    return args.folder
 
 
 def _config_of(args: argparse.Namespace, label: dict[str, Any], path: Path) -> RunConfig:

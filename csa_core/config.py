@@ -499,6 +499,10 @@ _UniqueKeyLoader.add_implicit_resolver(
 )
 
 
+OF_THE_COMMAND = ("compile", "device", "out", "threads")
+"""Options of `csa train`: how and where a run is computed does not make it another run."""
+
+
 def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where: str) -> NoReturn:
     """Turn pydantic's first complaint into one line with the dotted key and the remedy."""
     # Of a key that may be a word or something else, each is tried, and named within it: the word is not what is said.
@@ -513,6 +517,8 @@ def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where:
         outer, _, inner = name.partition(".")
         if inner and outer in valid:
             hint = f"a key within a key is written as {outer}: {{{inner}: {_shown(value)}}}"
+        elif name in OF_THE_COMMAND and name not in valid:
+            hint = f"an option of the command: csa train --{name}"
         else:
             hint = nearest(name, valid)
         message = f"unknown key '{key}': {hint}"

@@ -57,12 +57,13 @@ def _check_pair(word: str) -> None:
     if not equals:
         raise UserError(f"--config {word}: is no KEY=VALUE; if it is a target, {LAST} --config seeds=[1]")
     if not KEY.fullmatch(key):
-        outer, *inner = key.split(".")
-        if inner and KEY.fullmatch(outer):
-            meant = "".join(f"{{{name}: " for name in inner) + value + "}" * len(inner)
-            raise UserError(f"--config {word}: a key within a key is written as --config '{outer}={meant}'")
         from workflow.declarations import WorkflowConfig
 
+        outer, *inner = key.split(".")
+        if inner and KEY.fullmatch(outer):
+            outer, *inner = (outer, *inner) if outer in WorkflowConfig.model_fields else ("overrides", outer, *inner)
+            meant = "".join(f"{{{name}: " for name in inner) + value + "}" * len(inner)
+            raise UserError(f"--config {word}: a key within a key is written as --config '{outer}={meant}'")
         raise UserError(f"--config {word}: '{key}' is no key, {nearest(key, WorkflowConfig.model_fields)}")
     if value[:1] in ("{", "[", "&"):
         parse_yaml(value, f"--config {key}")

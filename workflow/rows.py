@@ -142,7 +142,11 @@ def _spelt_out(
         raise UserError(f"config.yaml: sweeps.{row.sweep} is missing, {name} needs it; list its values there")
     for given in config.sweeps[row.sweep]:
         changes = fixed | {row.sweep: given}
-        fields = flat(recipe.run(row.method, changes, config.seeds[0]).config.model_dump(mode="json"))
+        try:
+            fields = flat(recipe.run(row.method, changes, config.seeds[0]).config.model_dump(mode="json"))
+        except UserError as error:
+            recipe.run(row.method, fixed, config.seeds[0])  # sound without the value
+            raise UserError(f"config.yaml: sweeps.{row.sweep}: {str(error).partition(': ')[2]}") from None
         if row.sweep not in fields:
             raise UserError(f"{name}: sweep {row.sweep} is not one key; {nearest(row.sweep, fields)}")
         yield fields[row.sweep], changes

@@ -141,19 +141,19 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
             remedy = "there are no validation images; write data: {validation: 0.1} in the protocol or under overrides"
             why = "no table has a sweep of two values on the same images; see sweeps in config.yaml"
             raise UserError(f"target {target}: {why if plan.reference.config.data.validates else remedy}")
-        path = target if Path(target).is_absolute() else os.path.relpath(target)
-        if is_made(path):
+        path = target if Path(target).is_absolute() else os.path.relpath(target or ".")
+        if target and is_made(path):
             continue
         if other := _other_protocol(path, plan):
             name = other if other in protocol_files() else f"FOLDER/{other}.yaml"
             hint = f"add --config protocol={name} behind it"
             raise UserError(f"target {target}: is of protocol {other}, and config.yaml says {plan.protocol}; {hint}")
-        if Path(target).exists():
-            continue
         for folder in (Path(path), Path(path).parent):  # of a run, whose results are asked for by one name
             if is_made(f"{folder}/metrics.json"):
                 raise UserError(f"target {target}: nothing makes it, did you mean '{folder}/metrics.json'?")
-        raise UserError(f"target {target}: {nearest_target(target, plan, named)}")
+        if target and Path(target).exists():
+            raise UserError(f"target {target}: lies there, and no rule makes it; leave it out")
+        raise UserError(f"target {target or repr(target)}: {nearest_target(target, plan, named)}")
 
 
 def shown_names(plan: Plan) -> str:

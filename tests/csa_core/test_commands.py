@@ -62,6 +62,8 @@ def test_ones_own_images_are_asked_for_by_their_option(
         said.startswith("csa_core: --root is missing: name the folder that holds train/<class>/")
         and "data.root" not in said
     )
+    assert main(["evaluate", str(out / "weights.safetensors")]) == 2
+    assert "weights.safetensors: is no folder; name the one that `csa train --out` filled" in capsys.readouterr().err
     assert main(["evaluate", str(out), "--root", str(tmp_path / "photos")]) == 0
     assert "same as metrics.json" in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ MALFORMED = {
     "data: {source: folder, profile: as_is, max_class_count: 9}": "does not read max_class_count: 9; remove it, or use",
     "data: {source: folder, val_folder: train/ant}": "val_folder: train/ant is a path; give the name of a folder besid",
     "data: {source: folder, val_folder: ..}": "val_folder: .. is a path",
+    "device: cuda": "unknown key 'device': an option of the command: csa train --device",
     "method: csaa": "method: unknown name 'csaa', did you mean 'csa'?",
     "model: resnet110": "model: unknown name 'resnet110'",
     "lr: '2e-1'": "lr: input should be a valid number, got '2e-1': YAML reads that as text, write 2.0e-1",

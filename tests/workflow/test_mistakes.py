@@ -80,11 +80,21 @@ def test_a_target_of_another_protocol_says_so(target: str, tmp_path: Path, monke
     check_targets(["results/table2.csv"], RULES, plan())
 
 
-@pytest.mark.parametrize("target", ["all", "results/table2.csv", "./results//table2.csv", "README.md"])
-def test_targets_that_are_made_or_there(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("README.md").write_text("there")
+@pytest.mark.parametrize("target", ["all", "results/table2.csv", "./results//table2.csv"])
+def test_targets_that_are_made(target: str) -> None:
     check_targets([target], RULES, plan())
+
+
+def test_what_lies_there_and_is_no_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").touch()
+    with pytest.raises(UserError, match=r"^target mine.yaml: lies there, and no rule makes it; leave it out$"):
+        check_targets(["mine.yaml"], RULES, plan())
+    Path("results/demo/runs/csa/seed=1").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"did you mean 'results/demo/runs/csa/seed=1/metrics.json'\?$"):
+        check_targets(["results/demo/runs/csa/seed=1"], RULES, plan())
+    with pytest.raises(UserError, match=r"^target '': nothing makes it; there are "):
+        check_targets([""], RULES, plan())
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
@@ -109,6 +119,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         (["all", "--config", "seeds=[1]", "seeds=[2]"], "--config: seeds is given 2 times"),
         (["--config", "overrides.lr=0.1"], "a key within a key is written as --config 'overrides={lr: 0.1}'"),
         (["--config", "overrides.data.root=x"], "is written as --config 'overrides={data: {root: x}}'"),
+        (["--config", "data.root=x"], "is written as --config 'overrides={data: {root: x}}'"),
         (["--config", "1seeds=2"], "--config 1seeds=2: '1seeds' is no key, did you mean 'seeds'?"),
         (["--config", "results/table2.csv"], "is no KEY=VALUE; if it is a target, targets come first"),
         (["--config", f"sweeps={BOMB}"], "--config sweeps: is not valid YAML: its aliases stand for more than"),

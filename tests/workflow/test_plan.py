@@ -200,7 +200,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seeds": [1.5]}, "seeds.0: input should be a valid integer"),
     ({"seeds": 3}, "seeds: input should be a valid array"),
     ({"sweeps": SWEEPS}, "sweeps.threshold is missing, table2 needs it"),
-    ({"sweeps": SWEEPS | {"threshold": [2.0]}}, "threshold: input should be less than or equal to 1"),
+    (
+        {"sweeps": SWEEPS | {"threshold": [2.0]}},
+        "config.yaml: sweeps.threshold: threshold: input should be less than or equal to 1",
+    ),
     ({"overrides": {"epoch": 3}}, "config.yaml: overrides: unknown key 'epoch': did you mean 'epochs'?"),
     ({"overrides": {"data": {"sauce": "demo"}}}, "unknown key 'data.sauce'"),
     ({"overrides": {"seed": 3}}, "config.yaml: overrides: seed cannot be set for all runs; seeds in config.yaml are"),
@@ -407,6 +410,7 @@ def test_other_images_never_pass_under_one_name(tmp_path: Path) -> None:
 
 def test_a_change_that_no_folder_can_be_named_by_is_refused(tmp_path: Path) -> None:
     photos = {"data": {"source": "folder", "root": "photos", "image_size": 32}}
-    with pytest.raises(UserError, match=r"csa with data.val_folder=b/val: .* name a file or folder without /, or set"):
-        plan(overrides=photos, **own_table(tmp_path, {"data.val_folder": "b/val"}))
-    plan(overrides={"data": photos["data"] | {"val_folder": "b/val"}})
+    chosen = {"data.profile": "selection", "data.selection": "lists/a.txt"}
+    with pytest.raises(UserError, match=r"data.selection=lists/a.txt: .* name a file or folder without /, or set"):
+        plan(overrides=photos, **own_table(tmp_path, chosen))
+    plan(overrides={"data": photos["data"] | {"profile": "selection", "selection": "lists/a.txt"}})
