@@ -119,12 +119,6 @@ class DataConfig(Strict):
                 f"subset: conventional is for profile exponential and source {' or '.join(ARCHIVES)}, not for "
                 f"{self.profile} and {self.source}: it needs the original order of the images; use subset: by_seed"
             )
-        for key in ("imbalance_ratio", "max_class_count"):
-            if self.profile == "as_is" and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(
-                    f"profile: as_is takes the classes as they are and does not read {key}: {getattr(self, key):g}; "
-                    "remove it, or use profile: exponential or step"
-                )
         if self.resize != _USUAL_RESIZE["folder"] and self.source == "folder" and self.image_size is None:
             raise ValueError(f"resize: {self.resize} needs image_size, the side of the square")
         return self

@@ -126,7 +126,7 @@ def test_torchscript_computes_what_the_run_computes(
     assert json.loads(more["description.json"]) == read_json(tmp_path / "m.json")
 
 
-@pytest.mark.parametrize("name", ["csa", "normalised"])
+@pytest.mark.parametrize("name", ["csa", pytest.param("normalised", marks=pytest.mark.long)])
 def test_onnx_computes_what_the_run_computes(
     name: str, runs: dict[str, Path], dataset: Dataset, cli: Cli, tmp_path: Path
 ) -> None:

@@ -104,7 +104,9 @@ sys.exit(cli.main(sys.argv[4:]))
 """
 
 
-@pytest.mark.parametrize("every", ["0", "1000"])  # seconds between checkpoints: a signal writes one, too
+@pytest.mark.parametrize(
+    "every", ["1000", pytest.param("0", marks=pytest.mark.long)]
+)  # seconds between checkpoints: a signal writes one, too
 @pytest.mark.parametrize(
     ("number", "epoch", "step", "where"),
     [
@@ -185,8 +187,8 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("every", ["0", "1000"])
-@pytest.mark.parametrize("function", ["make_metrics", "describe"])
+@pytest.mark.parametrize("every", ["1000", pytest.param("0", marks=pytest.mark.long)])
+@pytest.mark.parametrize("function", ["make_metrics", pytest.param("describe", marks=pytest.mark.long)])
 @pytest.mark.parametrize("method", ["csa", pytest.param("ce", marks=pytest.mark.long)])
 def test_a_signal_in_the_final_evaluation_loses_no_epoch(
     method: str, function: str, every: str, cli: Cli, tmp_path: Path

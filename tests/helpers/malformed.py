@@ -8,8 +8,6 @@ MALFORMED = {
     "data.imbalance_ratio: 3": "unknown key 'data.imbalance_ratio': a key within a key is written as data: {imbalance_",
     "{method: tau_normalisation, tau: 1}": "unknown key 'tau': did you mean 'norm_exponent'?",
     "{method: post_hoc_adjustment, tau: 1}": "unknown key 'tau': did you mean 'post_hoc_strength'?",
-    "data: {source: demo, profile: as_is, imbalance_ratio: 10}": "as_is takes the classes as they are and does not rea",
-    "data: {source: folder, profile: as_is, max_class_count: 9}": "does not read max_class_count: 9; remove it, or use",
     "data: {source: folder, val_folder: train/ant}": "val_folder: train/ant is a path; give the name of a folder besid",
     "data: {source: folder, val_folder: ..}": "val_folder: .. is a path",
     "device: cuda": "unknown key 'device': an option of the command: csa train --device",

@@ -270,7 +270,11 @@ def test_a_table_chooses_by_the_images_of_its_own_runs(tmp_path: Path) -> None:
         plan = Plan(config | {"sweeps": one | {key: values}})
         assert plan.chooses("extra") is can and not plan.choosing
         if can:
-            check_targets(["results/extra.choices.csv"], [SimpleNamespace(name="results/extra.choices.csv")], plan)
+            check_targets(
+                ["results/extra.choices.csv"],
+                [SimpleNamespace(name="results/extra.choices.csv", wildcard_names=set())],
+                plan,
+            )
         else:
             with pytest.raises(UserError, match="no table has a sweep of two values on the same images"):
                 check_targets(["results/extra.choices.csv"], [], plan)

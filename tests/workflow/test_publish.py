@@ -10,6 +10,7 @@ import yaml
 from csa_core import store
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
+from csa_core.errors import UserError
 from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, TINY
 from workflow import publish
@@ -68,13 +69,9 @@ def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path) -> N
     assert page.read_text() == text, "drawn again it is the same"
 
 
-def test_a_block_that_nothing_is_drawn_for_is_named(
-    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("<!-- published: tiny tabel1 -->\n<!-- end -->\n")
-    assert publish.main(["draw", str(published), "--pages", str(page)]) == 2
-    assert "'tiny tabel1': nothing of that name is published" in capsys.readouterr().err
+def test_a_block_that_nothing_is_drawn_for_is_named() -> None:
+    with pytest.raises(UserError, match="'tiny tabel1': nothing of that name is published; table1, claims"):
+        publish.refreshed("<!-- published: tiny tabel1 -->\n<!-- end -->\n", {"tiny": {"table1": "", "claims": ""}})
 
 
 def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(

@@ -34,6 +34,7 @@ def sweep(values: int, seeds: int) -> dict[str, Any]:
     return CONFIG | {"seeds": list(range(seeds)), "sweeps": CONFIG["sweeps"] | {"threshold": thresholds}}
 
 
+@pytest.mark.long
 def test_five_thousand_runs_have_a_name_each() -> None:
     plan = Plan(sweep(500, 10))
     runs = plan.all_runs()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ from tests.helpers.patience import wait_until
 from tests.helpers.workflows import RUN, SWEEPS, Folder
 from workflow.report import partial
 
+TABLES = ("results/table2.csv", "results/table4.csv")
+
+
+def whole(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that needs everything trained and drawn: these are long, and one worker makes it for all."""
+    return pytest.mark.long(pytest.mark.xdist_group("finished")(test))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Two tables of the tiny protocol, of four runs, trained for real."""
+    folder = Folder(tmp_path_factory.mktemp("trained"))
+    done = folder.snakemake(*TABLES)
+    assert done.returncode == 0, done.stderr
+    return folder
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
@@ -38,14 +55,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return folder
 
 
-def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
-    """Every cell of two tables, from the logits, labels and class counts, by other means."""
+def test_tables_follow_from_the_stored_predictions(trained: Folder) -> None:
+    check_tables(trained, {"table2": 2, "table4": 3})
+
+
+@whole
+def test_the_table_of_baselines_follows_from_the_stored_predictions(finished: Folder) -> None:
+    check_tables(finished, {"baselines": 6})
+
+
+def check_tables(finished: Folder, tables: dict[str, int]) -> None:
+    """Compare every cell of tables with the logits, labels and class counts, by other means; a table, its rows."""
     data = safetensors.numpy.load_file(finished.path / "results/data/demo/dataset.safetensors")
     (split,) = (finished.path / "results/data/demo").glob("exponential-*.json")
     counts = np.array([len(part) for part in json.loads(split.read_text())["indices"].values()])
     groups = {"all": counts > 0, "many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
     labels, checked = data["test_labels"], 0
-    for name in ("table2", "table4", "baselines"):
+    for name in tables:
         table = pd.read_csv(finished.path / f"results/{name}.csv", dtype={"label": str})
         for _, line in table[table["column"].isin(groups)].iterrows():
             inside = groups[line["column"]][labels]
@@ -61,9 +87,10 @@ def test_tables_follow_from_the_stored_predictions(finished: Folder) -> None:
             if inside.any():
                 assert line["sd_percent"] == pytest.approx(np.std(accuracy, ddof=1))
                 checked += 1
-    assert checked == (2 + 3 + 6) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
+    assert checked == sum(tables.values()) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
 
 
+@whole
 def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
     page = finished.read("results/report.html").decode()
     assert not re.search(r'(src|href)="(https?:)?//', page), "it must open without a network"
@@ -79,6 +106,7 @@ def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
     assert "without the context bank Q" in page and "cannot be told" in page
 
 
+@whole
 def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
     """Made again from the logits, by other means, and the pixels from the page itself."""
     page = finished.read("results/report.html").decode().partition('id="mistakes"')[2]
@@ -99,6 +127,7 @@ def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
         np.testing.assert_array_equal(pixels, data["test_images"][i])
 
 
+@whole
 def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Folder) -> None:
     done = run_inside(partial.main, ["--config", "mine.yaml"], finished.path)
     assert done.returncode == 0 and "11 of 11 tables and 9 figures" in done.stdout, done.stderr
@@ -106,6 +135,7 @@ def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Fol
     assert page.count("data:image/svg+xml;base64,") == 9 and page.count('<figure class="small">') == 12
 
 
+@whole
 def test_claims_come_with_verdicts(finished: Folder) -> None:
     claims = pd.read_csv(finished.path / "results/claims.csv").set_index("claim")
     assert len(claims) >= 19 and set(claims["verdict"]) <= {"supported", "cannot be told", "contradicted", "not run"}
@@ -113,6 +143,7 @@ def test_claims_come_with_verdicts(finished: Folder) -> None:
     assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 2
 
 
+@whole
 @pytest.mark.parametrize(
     "figure", ["curves-table4", "per_class-table4", "per_class-figure1", "bank-baselines", "classes-table4"]
 )
@@ -129,12 +160,14 @@ def test_views_of_the_runs_of_any_table(figure: str, finished: Folder) -> None:
         assert last.nunique() > 1 and table.xs("all", level="column").nunique() > 1
 
 
+@whole
 def test_a_view_that_has_nothing_to_show_says_so(finished: Folder) -> None:
     assert finished.snakemake("results/figures/table2.svg").returncode == 0, "each table has a picture"
     done = finished.snakemake("results/figures/pies-table2.png")
     assert done.returncode == 2 and "pies-table2: no such figure" in done.stderr
 
 
+@whole
 def test_snakemakes_own_report(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("--report", str(tmp_path / "report.html"))
     assert done.returncode == 0, done.stderr
@@ -142,6 +175,7 @@ def test_snakemakes_own_report(finished: Folder, tmp_path: Path) -> None:
     assert all(name in page for name in ("table2.csv", "figure1.svg", "contexts.png", "claims.csv"))
 
 
+@whole
 def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -> None:
     folder = finished.path / "results/figures"
     names = [
@@ -163,17 +197,22 @@ def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -
     assert line["mean"] == pytest.approx(table.loc[(0.05, "all"), "mean_percent"]), "both are the reference run"
 
 
-def test_a_second_call_does_nothing(finished: Folder) -> None:
-    before = finished.read("results/table2.csv")
-    assert finished.jobs() == {}
-    done = finished.snakemake()
+def test_a_second_call_does_nothing(trained: Folder) -> None:
+    before = trained.read("results/table2.csv")
+    assert trained.jobs(*TABLES) == {}
+    done = trained.snakemake(*TABLES)
     assert "Nothing to be done" in done.stdout + done.stderr
-    assert finished.read("results/table2.csv") == before
+    assert trained.read("results/table2.csv") == before
 
 
-def test_results_that_were_copied_are_compared_with_the_plan(finished: Folder, tmp_path: Path) -> None:
+@whole
+def test_a_second_call_for_everything_does_nothing(finished: Folder) -> None:
+    assert finished.jobs() == {}
+
+
+def test_results_that_were_copied_are_compared_with_the_plan(trained: Folder, tmp_path: Path) -> None:
     """Without `.snakemake`, as a clone has them: what fits is kept, and what does not is made again."""
-    shutil.copytree(finished.path / "results", tmp_path / "results")
+    shutil.copytree(trained.path / "results", tmp_path / "results")
     folder = Folder(tmp_path)
     assert folder.jobs("results/table4.csv", "results/table2.csv") == {}
     folder.write(overrides={"weight_decay": 0.001})
@@ -182,6 +221,7 @@ def test_results_that_were_copied_are_compared_with_the_plan(finished: Folder, t
     assert folder.jobs("results/table4.csv", "results/figures/curves-table4.svg") == {"table": 1, "figure": 1}
 
 
+@whole
 def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert finished.jobs("results/table2.csv", "--forcerun", "table") == {"table": 1}
     names = [
@@ -198,6 +238,7 @@ def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert [finished.read(f"results/{name}") for name in names] == before, "the same runs give the same bytes"
 
 
+@whole
 def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> None:
     runs = finished.path / "results/tiny/runs"
     for seed in (1, 2):
@@ -209,6 +250,7 @@ def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> No
     assert "simsiam" not in finished.read("results/tiny/logs/runs/ce/seed=1.log").decode()
 
 
+@whole
 def test_a_change_of_the_pretraining_trains_it_and_what_starts_from_it(finished: Folder) -> None:
     before = dict(finished.config)
     finished.write(overrides={"pretraining": {"density_exponent": 0.5}})
@@ -229,6 +271,7 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
     assert folder.jobs("results/table2.csv")["train"] == 3
 
 
+@whole
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("estimate")
     assert done.returncode == 0 and re.search(r"all +42 +42 +0 +0 s", done.stdout), done.stdout
@@ -250,38 +293,38 @@ def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) ->
         ({"device": "cpu", "compile": "no", "workers": 3, "gpus": [0], "state": "elsewhere"}, 0),
     ],
 )
-def test_a_changed_value_trains_the_runs_it_touches(changes: dict[str, Any], trains: int, finished: Folder) -> None:
-    before = dict(finished.config)
-    finished.write(**changes)
+def test_a_changed_value_trains_the_runs_it_touches(changes: dict[str, Any], trains: int, trained: Folder) -> None:
+    before = dict(trained.config)
+    trained.write(**changes)
     try:
-        assert finished.jobs("results/table2.csv").get("train", 0) == trains
+        assert trained.jobs("results/table2.csv").get("train", 0) == trains
     finally:
-        finished.config = before
-        finished.write()
+        trained.config = before
+        trained.write()
 
 
-def test_lists_and_mappings_of_the_command_line_have_their_numbers(finished: Folder) -> None:
+def test_lists_and_mappings_of_the_command_line_have_their_numbers(trained: Folder) -> None:
     words = ["results/table2.csv", "--config", "seeds=[1, 2, 3]"]
-    assert finished.jobs(*words)["train"] == 2
+    assert trained.jobs(*words)["train"] == 2
     words[2] = "overrides={weight_decay: 0.001, data: {split_seed: 1}}"
-    assert finished.jobs(*words)["train"] == 4
+    assert trained.jobs(*words)["train"] == 4
 
 
-def test_one_ablation_by_the_path_that_a_person_types(finished: Folder) -> None:
+def test_one_ablation_by_the_path_that_a_person_types(trained: Folder) -> None:
     target = "results/tiny/runs/csa/activation_map=cam+threshold=0.25/seed=7/metrics.json"
-    done = finished.snakemake(target)
+    done = trained.snakemake(target)
     assert done.returncode == 0, done.stderr
-    metrics = json.loads(finished.read(target))
+    metrics = json.loads(trained.read(target))
     assert metrics["config"]["activation_map"] == "cam" and metrics["config"]["seed"] == 7
 
 
-def test_a_deleted_run_comes_back_from_its_state_the_same(finished: Folder) -> None:
-    before = finished.read(RUN)
-    (finished.path / RUN).unlink()
-    done = finished.snakemake(RUN)
+def test_a_deleted_run_comes_back_from_its_state_the_same(trained: Folder) -> None:
+    before = trained.read(RUN)
+    (trained.path / RUN).unlink()
+    done = trained.snakemake(RUN)
     assert done.returncode == 0 and "Fetch from the state, finished before: csa, seed 1" in done.stderr
-    assert finished.read(RUN) == before
-    log = (finished.path / "results/tiny/logs/runs/csa/seed=1.log").read_text()
+    assert trained.read(RUN) == before
+    log = (trained.path / "results/tiny/logs/runs/csa/seed=1.log").read_text()
     assert "epoch" not in log, "it was trained again"
 
 
@@ -325,7 +368,7 @@ def test_missing_images_are_named_and_leave_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("results/data/*/dataset.safetensors"))
 
 
-@pytest.mark.long
+@whole
 def test_killed_with_everything_it_continues(finished: Folder, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its jobs in the middle; unlock; the same bytes in the end."""
     folder = Folder(tmp_path)

@@ -111,7 +111,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path: Path) -> N
     assert not list(out.glob("state/*/epoch-*")), "a finished run keeps no checkpoints"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_ends_it_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(out)

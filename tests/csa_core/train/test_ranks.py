@@ -131,6 +131,7 @@ def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: P
     assert sum(metrics["heads"]["uniform"]["images"]) == 48, "each test image once, whoever looked at it"
 
 
+@pytest.mark.long
 def test_a_signal_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
     process = start(write(TINY | {"ranks": 2, "epochs": 200}, tmp_path / "run.yaml"), tmp_path / "out")
     wait_until(lambda: list((tmp_path / "out").glob("state/*/epoch-*.safetensors")), "a checkpoint")
@@ -218,6 +219,7 @@ def test_torchrun_itself_may_start_the_ranks(tmp_path: Path) -> None:
     assert "ranks: torchrun started 2 processes, the run asks for 4; set ranks: 2" in done.stderr
 
 
+@pytest.mark.long
 def test_a_broken_image_met_by_a_rank_is_named(image_lists: Path, tmp_path: Path, cli: Cli) -> None:
     import shutil
 

@@ -65,7 +65,7 @@ def test_nothing_moves_where_something_was_not_finite() -> None:
     assert torch.equal(parameter, before) and torch.equal(optimizer.state[parameter]["momentum_buffer"], momentum)
 
 
-@pytest.mark.parametrize("method", ["csa", "simsiam"])
+@pytest.mark.parametrize("method", ["csa", pytest.param("simsiam", marks=pytest.mark.long)])
 def test_a_training_imports_no_compiler(method: str, tmp_path: Path) -> None:
     """It would cost each process a second or more."""
     pretraining = {"sam": "sam", "epochs": 1, "batch_size": 12, "projector_width": 16, "predictor_width": 4}
