@@ -46,11 +46,9 @@ test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debi
 	$(BIN)/python -m pytest -m slurm tests/cluster
 
 coverage: $(DEV) ## which lines and branches `make test` does not run, by package; half as long again as the tests
-	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage json --quiet -o .coverage.json
-	$(BIN)/python -m tests.coverage .coverage.json
+	-$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=
+	$(BIN)/coverage json --quiet -o .venv/coverage.json
+	$(BIN)/python -m tests.coverage .venv/coverage.json
 
 docs: $(DEV) ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
