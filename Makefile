@@ -32,7 +32,7 @@ test: lint ## linters, type checker and tests, about seven minutes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: $(DEV) ## the tests that take longest: every command of the documentation, runs killed and continued
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "long and not slurm"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "long and not slurm"
 
 test-faults: $(DEV) ## every fault as often as docs/reliability.md says, about 15 minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or long or not slow" tests/faults

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,6 @@ from tests.helpers.workflows import RUN, SWEEPS, Folder
 from workflow.report import partial
 
 TABLES = ("results/table2.csv", "results/table4.csv")
-
-
-def whole(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that needs everything trained and drawn: these are long, and one worker makes it for all."""
-    return pytest.mark.long(pytest.mark.xdist_group("finished")(test))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +53,7 @@ def test_tables_follow_from_the_stored_predictions(trained: Folder) -> None:
     check_tables(trained, {"table2": 2, "table4": 3})
 
 
-@whole
+@pytest.mark.long
 def test_the_table_of_baselines_follows_from_the_stored_predictions(finished: Folder) -> None:
     check_tables(finished, {"baselines": 6})
 
@@ -90,7 +84,7 @@ def check_tables(finished: Folder, tables: dict[str, int]) -> None:
     assert checked == sum(tables.values()) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
 
 
-@whole
+@pytest.mark.long
 def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
     page = finished.read("results/report.html").decode()
     assert not re.search(r'(src|href)="(https?:)?//', page), "it must open without a network"
@@ -106,7 +100,7 @@ def test_the_page_is_one_file_with_everything_in_it(finished: Folder) -> None:
     assert "without the context bank Q" in page and "cannot be told" in page
 
 
-@whole
+@pytest.mark.long
 def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
     """Made again from the logits, by other means, and the pixels from the page itself."""
     page = finished.read("results/report.html").decode().partition('id="mistakes"')[2]
@@ -127,7 +121,7 @@ def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
         np.testing.assert_array_equal(pixels, data["test_images"][i])
 
 
-@whole
+@pytest.mark.long
 def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Folder) -> None:
     done = run_inside(partial.main, ["--config", "mine.yaml"], finished.path)
     assert done.returncode == 0 and "11 of 11 tables and 9 figures" in done.stdout, done.stderr
@@ -135,7 +129,7 @@ def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Fol
     assert page.count("data:image/svg+xml;base64,") == 9 and page.count('<figure class="small">') == 12
 
 
-@whole
+@pytest.mark.long
 def test_claims_come_with_verdicts(finished: Folder) -> None:
     claims = pd.read_csv(finished.path / "results/claims.csv").set_index("claim")
     assert len(claims) >= 19 and set(claims["verdict"]) <= {"supported", "cannot be told", "contradicted", "not run"}
@@ -143,7 +137,7 @@ def test_claims_come_with_verdicts(finished: Folder) -> None:
     assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 2
 
 
-@whole
+@pytest.mark.long
 @pytest.mark.parametrize(
     "figure", ["curves-table4", "per_class-table4", "per_class-figure1", "bank-baselines", "classes-table4"]
 )
@@ -160,14 +154,14 @@ def test_views_of_the_runs_of_any_table(figure: str, finished: Folder) -> None:
         assert last.nunique() > 1 and table.xs("all", level="column").nunique() > 1
 
 
-@whole
+@pytest.mark.long
 def test_a_view_that_has_nothing_to_show_says_so(finished: Folder) -> None:
     assert finished.snakemake("results/figures/table2.svg").returncode == 0, "each table has a picture"
     done = finished.snakemake("results/figures/pies-table2.png")
     assert done.returncode == 2 and "pies-table2: no such figure" in done.stderr
 
 
-@whole
+@pytest.mark.long
 def test_snakemakes_own_report(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("--report", str(tmp_path / "report.html"))
     assert done.returncode == 0, done.stderr
@@ -175,7 +169,7 @@ def test_snakemakes_own_report(finished: Folder, tmp_path: Path) -> None:
     assert all(name in page for name in ("table2.csv", "figure1.svg", "contexts.png", "claims.csv"))
 
 
-@whole
+@pytest.mark.long
 def test_figures_are_drawn_in_each_format_with_their_numbers(finished: Folder) -> None:
     folder = finished.path / "results/figures"
     names = [
@@ -205,7 +199,7 @@ def test_a_second_call_does_nothing(trained: Folder) -> None:
     assert trained.read("results/table2.csv") == before
 
 
-@whole
+@pytest.mark.long
 def test_a_second_call_for_everything_does_nothing(finished: Folder) -> None:
     assert finished.jobs() == {}
 
@@ -221,7 +215,7 @@ def test_results_that_were_copied_are_compared_with_the_plan(trained: Folder, tm
     assert folder.jobs("results/table4.csv", "results/figures/curves-table4.svg") == {"table": 1, "figure": 1}
 
 
-@whole
+@pytest.mark.long
 def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert finished.jobs("results/table2.csv", "--forcerun", "table") == {"table": 1}
     names = [
@@ -238,7 +232,7 @@ def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert [finished.read(f"results/{name}") for name in names] == before, "the same runs give the same bytes"
 
 
-@whole
+@pytest.mark.long
 def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> None:
     runs = finished.path / "results/tiny/runs"
     for seed in (1, 2):
@@ -250,7 +244,7 @@ def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> No
     assert "simsiam" not in finished.read("results/tiny/logs/runs/ce/seed=1.log").decode()
 
 
-@whole
+@pytest.mark.long
 def test_a_change_of_the_pretraining_trains_it_and_what_starts_from_it(finished: Folder) -> None:
     before = dict(finished.config)
     finished.write(overrides={"pretraining": {"density_exponent": 0.5}})
@@ -271,7 +265,7 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
     assert folder.jobs("results/table2.csv")["train"] == 3
 
 
-@whole
+@pytest.mark.long
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
     done = finished.snakemake("estimate")
     assert done.returncode == 0 and re.search(r"all +42 +42 +0 +0 s", done.stdout), done.stdout
@@ -368,7 +362,7 @@ def test_missing_images_are_named_and_leave_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("results/data/*/dataset.safetensors"))
 
 
-@whole
+@pytest.mark.long
 def test_killed_with_everything_it_continues(finished: Folder, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its jobs in the middle; unlock; the same bytes in the end."""
     folder = Folder(tmp_path)

@@ -105,7 +105,6 @@ def snakemake(folder: Path, *words: str) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("stages")  # one project for all three
 def test_one_first_stage_serves_every_row(project: Path) -> None:
     runs = project / "results/tiny/runs"
     found = sorted(str(path.parent.parent.relative_to(runs)) for path in runs.rglob("seed=1/metrics.json"))
@@ -120,7 +119,6 @@ def test_one_first_stage_serves_every_row(project: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("stages")  # one project for all three
 def test_the_table_has_the_numbers_of_the_saved_logits(project: Path) -> None:
     table = pd.read_csv(project / "results/stages.csv").set_index(["label", "column"])["mean_percent"]
     labels = safetensors.numpy.load_file(project / "results/data/demo/dataset.safetensors")["test_labels"]
@@ -149,7 +147,6 @@ def test_the_table_has_the_numbers_of_the_saved_logits(project: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("stages")  # one project for all three
 def test_a_change_of_the_first_stage_trains_again_what_starts_from_it(project: Path) -> None:
     assert trained(project, "--config", "overrides={threshold: 0.5}") == 2
     assert trained(project, "--config", "overrides={second_stage: {lr: 0.05}}") == 2
