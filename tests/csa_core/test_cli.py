@@ -46,8 +46,8 @@ BAD = {
     ),
     "no images to show": (["contexts", "gone", "--images", "-5", "--out", "OUT"], "--images -5: 1 or more"),
     "no mistakes to show": (["mistakes", "gone", "--images", "0", "--out", "OUT"], "--images 0: 1 or more"),
-    "mistakes of no run": (["mistakes", "gone", "--out", "OUT"], "gone/predictions.safetensors: cannot be read"),
-    "not a run": (["evaluate", "gone"], "gone/metrics.json: cannot be read"),
+    "mistakes of no run": (["mistakes", "gone", "--out", "OUT"], "gone: is no folder; name the one"),
+    "not a run": (["evaluate", "gone"], "gone: is no folder; name the one"),
     "no TF32": (
         ["train", "RUN", "--out", "OUT", "--device", "cpu", "--set", "precision=tf32"],
         "precision: tf32 is for NVIDIA GPUs, not for cpu; use float32",
@@ -88,6 +88,7 @@ BAD = {
         ["predict", "RUN", "OUT"],
         "run.yaml: damaged or not ours; name another file, or make it again",
     ),
+    "too many workers": (["train", "RUN", "--out", "OUT", "--workers", "2000"], "--workers 2000: from 0 to 1024"),
     "no split": (
         ["train", "RUN", "--out", "OUT", "--split", "RUN"],
         "is not JSON; name another file, or make it again",

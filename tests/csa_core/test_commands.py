@@ -10,6 +10,7 @@ from csa_core.config import DataConfig
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.errors import UserError
+from csa_core.store import read_sealed, sealed, write_json
 from tests.conftest import TINY, listed, write_image_lists
 from tests.helpers.images import folder_of_images
 
@@ -50,6 +51,39 @@ def test_a_finished_run_of_another_configuration_is_not_replaced(
     assert (out / "metrics.json").read_bytes() == before
     (out / "metrics.json").unlink()
     assert main(words) == 0
+
+
+def test_weights_of_another_run_than_its_metrics(
+    photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = photos
+    stored = read_sealed(out / "metrics.json")
+    write_json(out / "metrics.json", sealed(stored | {"digests": stored["digests"] | {"config": "another"}}))
+    assert main(["evaluate", str(out), "--root", str(tmp_path / "photos")]) == 2
+    assert "its weights are of another run than its metrics; train it again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["selection", "RUN", "--out", "s.txt"],
+            "selection: works on images in memory; an image_list",
+        ),
+        (
+            ["train", "RUN", "--out", "out", "--set", "method=simsiam", "--set", "pretraining.sam=none"],
+            "method simsiam: pre-trains on images in memory",
+        ),
+    ],
+)
+def test_what_needs_images_in_memory_refuses_a_list(
+    words: list[str], said: str, image_lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"RUN": str(tmp_path / "run.yaml"), "s.txt": str(tmp_path / "s.txt"), "out": str(tmp_path / "out")}
+    fields = {key: value for key, value in listed(image_lists).items() if key in ("data", "model")}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(fields))
+    assert main([names.get(word, word) for word in words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_ones_own_images_are_asked_for_by_their_option(

@@ -10,6 +10,8 @@ MALFORMED = {
     "{method: post_hoc_adjustment, tau: 1}": "unknown key 'tau': did you mean 'post_hoc_strength'?",
     "data: {source: folder, val_folder: train/ant}": "val_folder: train/ant is a path; give the name of a folder besid",
     "data: {source: folder, val_folder: ..}": "val_folder: .. is a path",
+    "data: {profile: selection}": "data: profile: selection and selection: FILE go together; give both or neither",
+    "data: {source: image_list, train_list: a, test_list: b, profile: selection, selection: c}": "is for images in mem",
     "device: cuda": "unknown key 'device': an option of the command: csa train --device",
     "method: csaa": "method: unknown name 'csaa', did you mean 'csa'?",
     "model: resnet110": "model: unknown name 'resnet110'",

@@ -1,6 +1,8 @@
 """Data sources, on real files, good and bad."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +150,23 @@ def test_labels_out_of_range_and_empty_classes_are_named(dataset: Dataset) -> No
         Dataset("demo", dataset.class_names, *parts, wrong).check("here")
     with pytest.raises(UserError, match="class 'e' has no train images"):
         Dataset("demo", (*dataset.class_names, "e"), *parts, dataset.test_labels).check("here")
+
+
+NONE = np.zeros(0, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"class_names": ("a",)}, "here: 1 classes; at least two are needed"),
+        ({"test_images": np.zeros((120, 16, 12, 3))}, r"here: test images must be \(N, H, W, 3\) uint8"),
+        (
+            {"test_images": np.zeros((0, 16, 12, 3), np.uint8), "test_labels": np.zeros(0, np.int64)},
+            "has no test images",
+        ),
+        ({"test_labels": np.zeros(7, np.int64)}, r"here: 120 test images, but labels are \(7,\) int64"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used(change: dict[str, Any], said: str, dataset: Dataset) -> None:
+    with pytest.raises(UserError, match=said):
+        replace(dataset, **change).check("here")
