@@ -116,6 +116,7 @@ SCORES: dict[str, tuple[dict[str, Any], str]] = {
         "worst_class is 0.7, its counts say 0.6",
     ),
     "no counts": ({"correct": "many", "images": [10, 10]}, "lacks what table row"),
+    "no images": ({"images": None}, "lacks what table row"),
     "other classes": ({"correct": [8] * 3, "images": [10] * 3}, "lacks what table row"),
 }
 

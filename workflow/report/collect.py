@@ -97,6 +97,11 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 wrong = wrong or (f"of its validation images: {wrong_there}" if wrong_there else "")
                 facts.setdefault("validation_images", sum(validated["images"]) if validated else 0)
                 facts.setdefault("images_of", {})[number] = stated["data"], stated["split"]
+                tested = scores.get("images", [])
+                counted = {"test_images": sum(tested) or math.nan, "chance": guessing(tested) or math.nan}
+                counted |= {"shifted_steps": metrics.get("shifted_steps", math.nan)}
+                how = {"asked": metrics["config"].get("precision"), "run": row["run"], "seed": seed}
+                computed[str(path)] = how | (metrics.get("computed") or {})
             if wrong:
                 raise UserError(f"{path}: {wrong}; {again}")
             for key, wanted in (("config", config), ("code", code)):
@@ -111,12 +116,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 if first != value:
                     raise UserError(f"{path}: {key} digest differs from that of {where}; {again}")
             line = {"row": number, "name": name_of(row), "series": row["series"], "label": row["label"]}
-            line |= {"run": row["run"], "seed": seed, "head": head}
-            line |= {"test_images": sum(scores.get("images", [])) or math.nan}
-            line |= {"chance": guessing(scores.get("images", [])) or math.nan}
-            line |= {"shifted_steps": metrics.get("shifted_steps", math.nan)}
-            how = {"asked": metrics["config"].get("precision"), "run": row["run"], "seed": seed}
-            computed[str(path)] = how | (metrics.get("computed") or {})
+            line |= {"run": row["run"], "seed": seed, "head": head} | counted
             for column, value in values.items():
                 lines.append(line | {"column": column, "value": math.nan if value is None else value})
     if not lines:
