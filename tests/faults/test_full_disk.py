@@ -55,7 +55,7 @@ def sound(folder: Path) -> None:
     ("seconds", "step", "files"),
     [
         (0, 120, {"epoch-000001.safetensors", "epoch-000002.safetensors", "epoch-000003.safetensors"}),
-        pytest.param(1e9, 20, {"weights.safetensors", "predictions.safetensors"}, marks=pytest.mark.slow),
+        pytest.param(1e9, 8, {"weights.safetensors", "predictions.safetensors"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk(

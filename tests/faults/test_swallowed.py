@@ -25,7 +25,7 @@ def run(args):
 
 parser = cli._parser()
 cli._parser = lambda: parser
-parser.parse_args = lambda argv: type("Args", (), {"run": staticmethod(run)})
+parser.parse_known_args = lambda argv: (type("Args", (), {"run": staticmethod(run)}), [])
 sys.exit(cli.main([]))
 """
 
