@@ -139,7 +139,6 @@ COMMANDS = {
     "workflow.estimate": (),
     "workflow.publish": ("draw", "nothere"),
     "workflow.devices": ("--state", "devices", "0", "--", "true"),
-    "workflow.schema": ("--help",),
     "workflow.report.tables": ("table2", "--out", "table2"),
     "workflow.report.figures": ("figure1", "--out", "figure1"),
     "workflow.report.all_claims": ("nothere.csv", "--out", "claims.csv"),
