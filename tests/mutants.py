@@ -88,13 +88,14 @@ def is_noticed(name: str, tree: ast.Module, path: Path, tests: list[str]) -> boo
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            sys.meta_path.insert(0, Changed(name, ast.fix_missing_locations(tree), path))
-            os._exit(
-                int(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "default"]))
-            )
-        os._exit(1)
+        code, words = 1, [*tests, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "default"]
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                sys.meta_path.insert(0, Changed(name, ast.fix_missing_locations(tree), path))
+                code = int(pytest.main(words))
+        finally:
+            os._exit(code)  # whatever is raised: a copy must not go on as its parent
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from csa_core.config import flat, load_yaml, set_dotted, validate
 from csa_core.errors import UserError, likely, nearest
-from csa_core.methods import METHODS, parse, recipe
+from csa_core.methods import KEYS, METHODS, parse, recipe
 from workflow.declarations import HERE, Protocol, Table, WorkflowConfig
 from workflow.naming import Recipe, tidy
 
@@ -86,7 +86,7 @@ def check_keys(config: dict[str, Any]) -> None:
     Raises:
         UserError: naming the key, and where it belongs.
     """
-    of_runs = {key for method in METHODS.values() for key in method.Config.model_fields} - {"seed", "method"}
+    of_runs = set(KEYS) - {"seed", "method"}
     for key in config.keys() - WorkflowConfig.model_fields.keys():
         meant = likely(str(key), of_runs | WorkflowConfig.model_fields.keys())
         if meant and meant.partition(".")[0] in of_runs:

@@ -135,14 +135,16 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         return path in named or any(rule.is_producer(path) for rule in rules)
 
     for target in targets:
+        if not target:
+            raise UserError("target '': is empty; leave it out")
         is_choice = target == "choices" or Path(target).name == "choices.csv" or target.endswith(".choices.csv")
         of_table = Path(target).name.removesuffix(".choices.csv")
         if is_choice and not (plan.choosing or (of_table in plan.tables and plan.chooses(of_table))):
             remedy = "there are no validation images; write data: {validation: 0.1} in the protocol or under overrides"
             why = "no table has a sweep of two values on the same images; see sweeps in config.yaml"
             raise UserError(f"target {target}: {why if plan.reference.config.data.validates else remedy}")
-        path = target if Path(target).is_absolute() else os.path.relpath(target or ".")
-        if target and is_made(path):
+        path = target if Path(target).is_absolute() else os.path.relpath(target)
+        if is_made(path):
             continue
         if other := _other_protocol(path, plan):
             name = other if other in protocol_files() else f"FOLDER/{other}.yaml"
@@ -151,9 +153,9 @@ def check_targets(targets: Iterable[str], rules: Iterable[Any], plan: Plan) -> N
         for folder in (Path(path), Path(path).parent):  # of a run, whose results are asked for by one name
             if is_made(f"{folder}/metrics.json"):
                 raise UserError(f"target {target}: nothing makes it, did you mean '{folder}/metrics.json'?")
-        if target and Path(target).exists():
+        if Path(target).exists():
             raise UserError(f"target {target}: lies there, and no rule makes it; leave it out")
-        raise UserError(f"target {target or repr(target)}: {nearest_target(target, plan, named)}")
+        raise UserError(f"target {target}: {nearest_target(target, plan, named)}")
 
 
 def shown_names(plan: Plan) -> str:
@@ -180,7 +182,7 @@ def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
     tables = [f"{results}/{name}{end}" for end in TABLE for name in plan.tables]
     runs = [f"{run.folder}/metrics.json" for run in plan.all_runs()]
     files = [*tables, *figures, f"{results}/claims.csv", f"{results}/choices.csv", f"{results}/report.html", *runs]
-    files += [f"{plan.results}/figures/mistakes.safetensors"]
+    files.append(f"{plan.results}/figures/mistakes.safetensors")
     files = figures + files if "figure" in Path(target).parent.name else files
     for part in (lambda path: path, lambda path: Path(path).name, lambda path: Path(path).name.partition(".")[0]):
         by_part = {part(each).lower(): each for each in reversed(files)}

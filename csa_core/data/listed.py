@@ -299,7 +299,7 @@ def _meant(name: str, root: Path) -> str | None:
     """Return what is to be done about a path of a list that leads to no file; None where nobody can tell."""
     if any("\udc80" <= letter <= "\udcff" for letter in name):
         return "the line is no UTF-8; save the list as UTF-8"
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):  # of the pieces: what is wrong with the path itself is said anyway
         for piece in re.split(r"[\s,;]+", name):
             if piece != name and (root / piece).is_file():
                 return f"'{piece}' is there, but the line holds more than a path and a label"

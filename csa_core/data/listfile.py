@@ -18,8 +18,9 @@ from csa_core.files import read_bytes
 MOST_LIST = 2**29
 """Bytes of the longest list; ImageNet's has 60 million."""
 PATH_WORDS = {"path", "paths", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"}
-LABEL_WORDS = {"label", "labels", "class", "class_label", "class_id", "classid", "target", "category", "y"}
-LABEL_WORDS |= {"category_id"}
+LABEL_WORDS = {
+    *("label", "labels", "class", "class_label", "class_id", "classid", "target", "category", "category_id", "y")
+}
 LINE = re.compile(r"(?P<path>.*?)(?:\s*[,;]\s*|\s+)(?P<quote>[\"']?)(?P<label>\d{1,9})(?P=quote)", re.DOTALL)
 OTHER = re.compile(r".*?\w(?P<separator>[^\w\s.,;/\\\"'-]+)\s*\d+")
 EXPECTED = "write 'path label', with a space, a tab, a comma or a semicolon between"

@@ -93,7 +93,7 @@ def test_what_lies_there_and_is_no_target(tmp_path: Path, monkeypatch: pytest.Mo
     Path("results/demo/runs/csa/seed=1").mkdir(parents=True)
     with pytest.raises(UserError, match=r"did you mean 'results/demo/runs/csa/seed=1/metrics.json'\?$"):
         check_targets(["results/demo/runs/csa/seed=1"], RULES, plan())
-    with pytest.raises(UserError, match=r"^target '': nothing makes it; there are "):
+    with pytest.raises(UserError, match=r"^target '': is empty; leave it out$"):
         check_targets([""], RULES, plan())
 
 

@@ -10,7 +10,6 @@ import yaml
 from csa_core import store
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
-from csa_core.errors import UserError
 from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, TINY
 from workflow import publish
@@ -53,7 +52,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path) -> None:
+def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = {path.name for path in published.rglob("seed=*/*")}
     assert taken == {"metrics.json", "history.csv", "provenance.json"}
     page = tmp_path / "page.md"
@@ -65,13 +64,12 @@ def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path) -> N
     assert "taking the best of the epochs" in text
     for name in ("table1.csv", "table1.tex", "claims.csv", "report.html", "figures/curves-baselines.svg"):
         assert (published / name).exists(), name
-    assert publish.main(["draw", str(published), "--pages", str(page)]) == 0
+    wrong = tmp_path / "wrong.md"
+    wrong.write_text("<!-- published: tiny tabel1 -->\n<!-- end -->\n")
+    capsys.readouterr()
+    assert publish.main(["draw", str(published), "--pages", str(page), str(wrong)]) == 2
+    assert "'tiny tabel1': nothing of that name is published" in capsys.readouterr().err
     assert page.read_text() == text, "drawn again it is the same"
-
-
-def test_a_block_that_nothing_is_drawn_for_is_named() -> None:
-    with pytest.raises(UserError, match="'tiny tabel1': nothing of that name is published; table1, claims"):
-        publish.refreshed("<!-- published: tiny tabel1 -->\n<!-- end -->\n", {"tiny": {"table1": "", "claims": ""}})
 
 
 def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(

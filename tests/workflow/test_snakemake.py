@@ -58,20 +58,20 @@ def test_the_table_of_baselines_follows_from_the_stored_predictions(finished: Fo
     check_tables(finished, {"baselines": 6})
 
 
-def check_tables(finished: Folder, tables: dict[str, int]) -> None:
+def check_tables(made: Folder, tables: dict[str, int]) -> None:
     """Compare every cell of tables with the logits, labels and class counts, by other means; a table, its rows."""
-    data = safetensors.numpy.load_file(finished.path / "results/data/demo/dataset.safetensors")
-    (split,) = (finished.path / "results/data/demo").glob("exponential-*.json")
+    data = safetensors.numpy.load_file(made.path / "results/data/demo/dataset.safetensors")
+    (split,) = (made.path / "results/data/demo").glob("exponential-*.json")
     counts = np.array([len(part) for part in json.loads(split.read_text())["indices"].values()])
     groups = {"all": counts > 0, "many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
     labels, checked = data["test_labels"], 0
     for name in tables:
-        table = pd.read_csv(finished.path / f"results/{name}.csv", dtype={"label": str})
+        table = pd.read_csv(made.path / f"results/{name}.csv", dtype={"label": str})
         for _, line in table[table["column"].isin(groups)].iterrows():
             inside = groups[line["column"]][labels]
             accuracy = []
             for seed in (1, 2):
-                folder = finished.path / "results/tiny/runs" / line["run"] / f"seed={seed}"
+                folder = made.path / "results/tiny/runs" / line["run"] / f"seed={seed}"
                 logits = safetensors.numpy.load_file(folder / "predictions.safetensors")
                 both = (logits["uniform"] + logits["resampling"]) / 2 if line["head"] == "ensemble" else None
                 chosen = logits[line["head"]] if both is None else both

@@ -103,12 +103,13 @@ def _measures(correct: np.ndarray, images: np.ndarray, groups: list[str]) -> dic
 
 def _labels(data: Path, split: Path, metrics: dict[str, Any], scores: str) -> np.ndarray | None:
     """Return the labels of test or validation images from the file that has them, if it is the one the run states."""
-    is_held_out = scores == "validation" and metrics["config"]["data"].get("validation")
     try:
-        if is_held_out:
+        if scores == "validation" and metrics["config"]["data"].get("validation"):  # held out of training
             content = read_json(split)
-            parts = content["validation"].values() if content["sha256"] == metrics["digests"]["split"] else None
-            return parts and np.repeat(np.arange(len(parts)), [len(part) for part in parts])  # class by class
+            if content["sha256"] != metrics["digests"]["split"]:
+                return None
+            counts = [len(part) for part in content["validation"].values()]
+            return np.repeat(np.arange(len(counts)), counts)  # class by class
         name = "val_labels" if scores == "validation" else "test_labels"
         return read_tensor(data, name) if read_header(data)["sha256"] == metrics["digests"]["data"] else None
     except Missing:

@@ -9,6 +9,8 @@ from tqdm import tqdm
 
 from csa_core.errors import printable, say
 
+UNSHOWN = (OSError, ValueError, AttributeError)
+"""What standard error raises that is full, closed or not there."""
 LOG_SECONDS = 60.0
 # What is shown of an epoch, where its row has it.
 SHOWN = {
@@ -27,7 +29,7 @@ class Progress:
         self._epochs, self._first = epochs, done
         self._start = self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
-        with suppress(Exception):
+        with suppress(*UNSHOWN):
             is_live = not quiet and sys.stderr.isatty()
             self._bar = tqdm(total=epochs, initial=done, unit="epoch", dynamic_ncols=True) if is_live else None
 
@@ -35,7 +37,7 @@ class Progress:
         """Say that `done` epochs are finished; `row` is the last one's line of the history."""
         text = ", ".join(f"{name} {form(row[key])}" for key, (name, form) in SHOWN.items() if key in row)
         if self._bar is not None:
-            with suppress(Exception):
+            with suppress(*UNSHOWN):
                 self._bar.set_postfix_str(text, refresh=False)
                 self._bar.update()
             return
@@ -49,7 +51,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print one line above the live one."""
         if self._bar is not None:
-            with suppress(Exception):
+            with suppress(*UNSHOWN):
                 tqdm.write(printable(line), file=sys.stderr)
         elif not self._quiet:
             say(line)
@@ -57,5 +59,5 @@ class Progress:
     def close(self) -> None:
         """End the live line."""
         if self._bar is not None:
-            with suppress(Exception):
+            with suppress(*UNSHOWN):
                 self._bar.close()

@@ -152,9 +152,6 @@ def test_labels_out_of_range_and_empty_classes_are_named(dataset: Dataset) -> No
         Dataset("demo", (*dataset.class_names, "e"), *parts, dataset.test_labels).check("here")
 
 
-NONE = np.zeros(0, np.int64)
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
