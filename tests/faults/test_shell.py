@@ -24,7 +24,7 @@ def test_every_string_key_that_reaches_a_command(tmp_path: Path) -> None:
     folder.write(seeds=[1], protocol=f"{HOSTILE}.yaml", **keys)
     results = keys["results"]
     targets = [f"{results}/{name}" for name in ("table4.csv", "figures/curves-table4.svg", "figures/contexts.png")]
-    run = f"{results}/runs/{HOSTILE}/ce/pretrained=true/seed=1/metrics.json"
+    run = f"{results}/{HOSTILE}/runs/ce/pretrained=true/seed=1/metrics.json"
     done = folder.snakemake(run, *targets)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / run).read_text())["digests"]["parent"]
