@@ -37,6 +37,7 @@ LATER: dict[str, Any] = {
     "bank_start": "full",
     "resampling_prior": "training_set",
     "uniform_mixup": 0.0,
+    "batch_norm": "frozen",
     "data.subset": "by_seed",
     "data.validation": 0.0,
     "data.val_folder": None,

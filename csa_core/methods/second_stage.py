@@ -1,9 +1,10 @@
 """A classifier learned anew on a finished run's body, from class-balanced images (Kang et al., 2020).
 
 *cRT* learns a new linear head from scratch; *LWS* keeps the head that is there and learns one scale for each class. The
-body is frozen, and so are the running statistics of its batch norms: it computes in evaluation mode, so that the head
-learns on the very features that it is scored on, and the body stays the first stage's to the bit. The paper's released
-code freezes the weights alone: there batch norm goes on with the statistics of class-balanced batches.
+body's weights are frozen. With `batch_norm: frozen` so are the running statistics of its batch norms: it computes in
+evaluation mode, so that the head learns on the very features that it is scored on, and the body stays the first
+stage's to the bit. With `batch_norm: moving`, as in the paper's released code, it computes with the statistics of
+class-balanced batches, and the running ones move to them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class SecondStageConfig(StagedConfig):
 
     second_stage: StageConfig = StageConfig()
     """Schedule of the second stage."""
+    batch_norm: Literal["frozen", "moving"] = "frozen"
+    """Batch norm of the frozen body: the first stage's statistics, or those of each batch (as in released code)."""
 
     @property
     def total_epochs(self) -> int:
@@ -105,7 +108,9 @@ class ClassifierRetraining(CrossEntropy):
         return {"second_stage": ops.class_weights(self.class_counts, 1.0)}
 
     def features(self, network: Any, images_bchw: Tensor) -> Tensor:
-        """Return the last feature maps as a test sees them: with running statistics, which stay as they are."""
+        """Return the last feature maps as a test sees them, or with the batch's statistics."""
+        if self.config.batch_norm == "moving":
+            return super().features(network, images_bchw)
         with models.evaluation_mode(network):
             return super().features(network, images_bchw)
 

@@ -90,6 +90,7 @@ LEAVES: dict[str, tuple[Any, set[str]]] = {
     "unpasted_epochs": ([2, 1], CMO),
     "post_hoc_strength": (0.5, ADJUSTED_AFTER),
     "norm_exponent": (0.5, {"tau_normalisation"}),
+    "batch_norm": ("moving", SECOND_STAGE),
     "second_stage.epochs": (7, SECOND_STAGE),
     "second_stage.lr": (0.05, SECOND_STAGE),
     "second_stage.lr_drops": ([3], SECOND_STAGE),

@@ -17,7 +17,7 @@ from workflow.report.style import use_style
 from workflow.report.tables import cells, markdown, tidy
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-EXTRA = {"methods", "combinations", "cmo_mask"}
+EXTRA = {"methods", "combinations", "cmo_mask", "second_stage"}
 
 
 def plan(**changes: Any) -> Plan:
@@ -30,7 +30,7 @@ def test_extra_tables_are_no_part_of_all() -> None:
     usual = {run.folder for run in p.all_runs()}
     assert usual == {run.folder for name in p.usual for run in p.with_parents(p.runs_of(name))}
     more = {run.folder for name in EXTRA for run in p.runs_of(name)} - usual
-    assert len(more) == 3 * 31
+    assert len(more) == 3 * 33
     assert "methods" not in p.figures and p.extra_figures == ["methods"] and p.drawn("methods") == ("points", "methods")
 
 
@@ -90,5 +90,5 @@ def test_the_scatter_has_a_point_and_a_name_for_each_row(results: Path) -> None:
 def test_all_and_extra_are_targets_of_their_own(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     jobs = {target: folder.jobs(target) for target in ("all", "extra")}
-    assert jobs["extra"]["table"] == 3 and jobs["all"]["table"] == len(plan().usual)
+    assert jobs["extra"]["table"] == len(EXTRA) and jobs["all"]["table"] == len(plan().usual)
     assert "page" not in jobs["extra"]

@@ -1,5 +1,6 @@
 """cRT and LWS: what trains and what stays, their steps by other means, and what they start from."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +65,15 @@ def test_the_body_is_that_of_the_first_stage_to_the_bit(
     assert after["heads.single.scale"].shape == (4,) and (after["heads.single.scale"] != 1).all()
 
 
-def features(body: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return pooled features with running statistics."""
-    body.eval()
-    with torch.no_grad():
-        pooled = body(images).mean((2, 3))
-    body.train()
-    return pooled
-
-
+@pytest.mark.parametrize("batch_norm", ["frozen", "moving"])
 @pytest.mark.parametrize("method", ["crt", "lws"])
 def test_two_epochs_are_those_of_sgd_written_out(
-    method: str, parents: dict[str, Path], dataset: Dataset, split: Split
+    method: str, batch_norm: str, parents: dict[str, Path], dataset: Dataset, split: Split
 ) -> None:
-    """Momentum, decay and drops by hand, on features that never change."""
-    config = staged(method)
+    """Momentum, decay and drops by hand, on features that never change or on those of each batch."""
+    config = staged(method, batch_norm=batch_norm)
     run = Run(config, dataset, split, CPU, weights(parents["ce"]))
+    body = copy.deepcopy(run.network.body).train(batch_norm == "moving")
     scratch = Run(tiny(method="ce"), dataset, split, CPU)
     stored = {key: torch.from_numpy(value) for key, value in weights(parents["ce"]).items()}
     w, b = (stored[f"heads.single.{part}"] for part in ("weight", "bias"))
@@ -95,7 +89,9 @@ def test_two_epochs_are_those_of_sgd_written_out(
         assert picks.index.shape == (3, 16), "as many images as the training set has, in whole batches"
         for step in range(plan.steps):
             images, labels = run.images.batch(picks[step])
-            logits = features(run.network.body, images) @ w.T + b
+            with torch.no_grad():
+                pooled = body(images).mean((2, 3))
+            logits = pooled @ w.T + b
             loss = F.cross_entropy(logits if method == "crt" else logits * mine[0], labels)
             for i, gradient in enumerate(torch.autograd.grad(loss, mine)):
                 with torch.no_grad():
@@ -107,6 +103,14 @@ def test_two_epochs_are_those_of_sgd_written_out(
     assert len(trained) == len(mine)
     for theirs, own in zip(trained, mine, strict=True):
         torch.testing.assert_close(theirs.detach(), own.detach(), rtol=1e-4, atol=1e-5)
+    same = []
+    for name, after in run.network.body.state_dict().items():
+        torch.testing.assert_close(after, body.state_dict()[name], rtol=1e-4, atol=1e-5)
+        if "running" in name:
+            same.append(torch.equal(after, stored[f"body.{name}"]))
+        else:
+            assert "num_batches" in name or torch.equal(after, stored[f"body.{name}"]), "weights are frozen"
+    assert same and (all(same) if batch_norm == "frozen" else not any(same))
 
 
 @pytest.mark.parametrize("method", ["crt", "lws"])
@@ -124,13 +128,13 @@ def test_classes_are_drawn_alike(parents: dict[str, Path], dataset: Dataset, spl
     assert np.abs(shares - 0.25).max() < 0.03  # five standard deviations of 5,120 draws
 
 
-@pytest.mark.parametrize("method", ["crt", "lws"])
+@pytest.mark.parametrize(("method", "batch_norm"), [("crt", "frozen"), ("lws", "frozen"), ("crt", "moving")])
 @pytest.mark.parametrize("killed_after", [1, 3])
 def test_killed_and_started_again_it_ends_with_the_same_bytes(
-    method: str, killed_after: int, parents: dict[str, Path], dataset: Dataset, split: Split, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    method: str, batch_norm: str, killed_after: int, parents: dict[str, Path], dataset: Dataset, split: Split,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    config = staged(method)
+    config = staged(method, batch_norm=batch_norm)
     whole = fit(config, dataset, split, tmp_path / "whole", parent=parents["ce"])
     trained: list[int] = []
 
@@ -214,6 +218,7 @@ def test_the_first_stage_is_the_run_that_its_own_configuration_names() -> None:
         ({"second_stage": {"epochs": 3, "lr_drops": [3]}}, "second_stage: lr_drops [3] must rise and come within 3"),
         ({"second_stage": {"lr": 0.0}}, "second_stage.lr: input should be greater than 0"),
         ({"second_stage": {"epoch": 3}}, "unknown key 'second_stage.epoch': did you mean 'epochs'?"),
+        ({"batch_norm": "learned"}, "batch_norm: unknown name 'learned'"),
         ({"first_stage": "crt"}, "first_stage: unknown name 'crt'"),
         ({"first_stage": "csa", "epochs": 12, "lr_drops": []}, "first stage csa: warmup_epochs + plain_epochs is 13"),
         ({"threshold": 1.5}, "threshold: input should be less than or equal to 1"),
