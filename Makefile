@@ -28,13 +28,13 @@ report: $(READY) ## a page of what is finished so far, while a sweep runs: resul
 published: $(READY) ## redraw the published results of real images, in seconds and without training
 	$(BIN)/python -m workflow.publish draw
 
-test: lint ## linters, type checker and tests, about seven minutes
+test: lint ## linters, type checker and tests, about nine minutes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: $(DEV) ## the tests that take longest: every command of the documentation, runs killed and continued
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "long and not slurm"
 
-test-faults: $(DEV) ## every fault as often as docs/reliability.md says, about 15 minutes
+test-faults: $(DEV) ## every fault as often as docs/reliability.md says, about half an hour
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or long or not slow" tests/faults
 
 test-slurm: $(DEV) ## Table 2 through a SLURM cluster of one node; installs Debian's SLURM, as root
