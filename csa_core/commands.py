@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_core import store
 from csa_core.code import code_digest
-from csa_core.config import DataConfig, RunConfig, Strict, load_yaml, parse_yaml, read_stdin, set_dotted
+from csa_core.config import PLACES, DataConfig, RunConfig, Strict, flat, load_yaml, parse_yaml, read_stdin, set_dotted
 from csa_core.errors import UserError, printable, say, settle, untrusted
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
 from csa_core.store import canonical
@@ -282,7 +282,13 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
     if isinstance(asked, str) and asked in METHODS:
         keys = {change.partition("=")[0].partition(".")[0] for change in args.set}
         fields = recipe(fields, asked) | {key: value for key, value in fields.items() if key in keys}
-    return parse(fields, where)
+    config = parse(fields, where)
+    # A selection names images whichever source and size they come from.
+    read = flat(config.read()).keys() | {f"data.{key}" for key in PLACES | {"source", "image_size", "resize"}}
+    for key in (change.partition("=")[0] for change in args.set):
+        if not any(f"{leaf}.".startswith(f"{key}.") for leaf in read):
+            raise UserError(f"--set {key}: has no effect with what else is set; leave it out")
+    return config
 
 
 def _dataset(data: DataConfig, path: Path | None, workers: int = 0) -> "Dataset | ImageList":

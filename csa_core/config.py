@@ -45,6 +45,8 @@ LATER: dict[str, Any] = {
 }
 
 
+PLACES = {"root", "train_list", "test_list", "val_list"}
+"""Keys of `data` that say where images and lists lie, not which they are."""
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 """The path of a file or folder; `~` is the home folder, as in a shell."""
 
@@ -162,13 +164,12 @@ class DataConfig(Strict):
         """Pixels a side of the images of an image_list."""
         return self.image_size or 224
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines images and split, JSON types only.
 
         Where images and lists lie does not change them: their digest, not their path, is compared.
         """
-        unread = {"root", "train_list", "test_list", "val_list"} | self.as_before()
-        unread |= set() if self.validation else {"validation_seed"}
+        unread = PLACES | (set() if self.validation else {"validation_seed"})
         if self.profile in ("as_is", "selection"):
             unread |= {"imbalance_ratio", "max_class_count", "split_seed"}
         unread |= {"split_seed"} if self.subset == "conventional" else set()
@@ -182,6 +183,11 @@ class DataConfig(Strict):
         if self.selection is not None:
             fields["selection"] = Path(self.selection).stem
         return fields
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is read, without the keys that say what was done before there were such keys."""
+        before = self.as_before()
+        return {key: value for key, value in self.read().items() if key not in before}
 
 
 class PretrainingConfig(Strict):
@@ -210,7 +216,7 @@ class PretrainingConfig(Strict):
     density_exponent: Annotated[float, Field(ge=0)] = 1.0
     """rwsam: weight of an image = its density ** -this (alpha)."""
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines the encoder, JSON types only."""
         unread = {"none": {"sam_radius", "density_exponent"}, "sam": {"density_exponent"}, "rwsam": set()}
         return self.model_dump(mode="json", exclude=unread[self.sam])
@@ -241,10 +247,13 @@ class RunConfig(Strict):
         """Return the keys that have no effect with the values of the others."""
         return set()
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines the result: every key that the run reads, JSON types only."""
-        fields = self.model_dump(mode="json", exclude=self.unread())
-        fields = {key: value for key, value in fields.items() if key not in LATER or value != LATER[key]}
+        return self.model_dump(mode="json", exclude=self.unread()) | {"data": self.data.read()}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is read, without the keys that say what was done before there were such keys."""
+        fields = {key: value for key, value in self.read().items() if key not in LATER or value != LATER[key]}
         return fields | {"data": self.data.identity()}
 
     def digest(self) -> str:
@@ -325,9 +334,9 @@ class Supervised(RunConfig):
         keys |= {"sync_batch_norm"} if self.ranks == 1 else set()
         return super().unread() | keys | (set() if self.pretrained else {"pretraining"})
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines the result: every key that the run reads, JSON types only."""
-        return super().identity() | ({"pretraining": self.pretraining.identity()} if self.pretrained else {})
+        return super().read() | ({"pretraining": self.pretraining.read()} if self.pretrained else {})
 
     def parent(self) -> dict[str, Any] | None:
         """Return the pre-training that fine-tuning starts from, None where it starts from none."""

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from csa_core.config import RunConfig, flat, set_dotted
+from csa_core.config import PLACES, RunConfig, flat, set_dotted
 from csa_core.errors import UserError, nearest, printable
 from csa_core.methods import METHODS, parent_of, parse, recipe
 from csa_core.store import canonical
@@ -57,8 +57,7 @@ class Run:
         """The keys of `data` that its jobs read; images of lists are read again by every job, from where they lie."""
         fields: dict[str, Any] = self.config.identity()["data"]
         if self.config.data.source == "image_list":
-            places = {"root", "train_list", "test_list", "val_list"}
-            fields |= self.config.data.model_dump(mode="json", include=places, exclude_none=True)
+            fields |= self.config.data.model_dump(mode="json", include=PLACES, exclude_none=True)
         return fields
 
     @property
@@ -145,7 +144,7 @@ class Recipe:
             fields = set_dotted(fields, key, value)
         config = parse(fields, where)
         # Which images a profile names, and from where, goes with the profile.
-        if unread := self._changed(config).keys() - flat(config.identity()).keys() - {"data.selection", "data.source"}:
+        if unread := self._changed(config).keys() - flat(config.read()).keys() - {"data.selection", "data.source"}:
             what = "has no effect with what the row and the overrides say; remove one of them"
             raise UserError(f"{where}: {min(unread)} {what}")
         return self._named(config)
@@ -165,7 +164,7 @@ class Recipe:
 
     def _named(self, config: RunConfig) -> Run:
         """Return the run of a configuration, named by what it changes and reads."""
-        changed, read = self._changed(config), flat(config.identity())
+        changed, read = self._changed(config), flat(config.read())
         name = "+".join(f"{key}={text_of(changed[key])}" for key in sorted(changed.keys() & read.keys()))
         if "/" in name:
             key = next(key for key in sorted(changed) if "/" in text_of(changed[key]))

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from csa_core.config import load_yaml
 from csa_core.errors import UserError, say
 from workflow.plan import Plan
 from workflow.report.declared import CONFIG
-from workflow.report.numbers import interval, shown
+from workflow.report.numbers import interval, level, shown
 from workflow.report.verdicts import NOT_RUN
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ def plan_of(folder: Path) -> Plan:
 def _take(args: argparse.Namespace) -> None:
     plan, others = plan_of(args.folder), 0
     for path in sorted((args.results / plan.protocol / "runs").rglob("metrics.json")):
-        run = path.parent.relative_to(args.results / plan.protocol / "runs")
+        run = _run_at(args.results / plan.protocol, path)
         target = args.folder / "runs" / run
         is_of_this = _is_of(plan, run, path)
         others += not is_of_this
@@ -81,6 +82,11 @@ def _take(args: argparse.Namespace) -> None:
         print(target.relative_to(args.folder))
     if others:
         say(f"note: {others} runs of another configuration or code are not taken; see {args.folder / 'config.yaml'}")
+
+
+def _run_at(folder: Path, path: Path) -> Path:
+    """Return which run's the metrics in a protocol's folder are, by where they lie."""
+    return path.parent.relative_to(folder / "runs")
 
 
 def _is_of(plan: Plan, run: Path, path: Path) -> bool:
@@ -119,6 +125,7 @@ def draw(folder: Path) -> dict[str, str]:
     blocks, judged, tables_drawn, figures_drawn = {}, [], [], []
     for name in plan.tables:
         if not any(is_finished(plan.declaration(name))):
+            _remove(folder.glob(f"{name}.*"))  # of runs that were there before
             continue
         tables.write(plan.declaration(name), str(folder / name), partial=True)
         judged.append(str(folder / f"{name}.claims.csv"))
@@ -128,6 +135,7 @@ def draw(folder: Path) -> dict[str, str]:
     for figure in plan.figures + plan.extra_figures:
         kind, name = plan.drawn(figure)
         if name not in tables_drawn:
+            _remove((folder / "figures").glob(f"{figure}.*"))
             continue
         figures.write(kind, plan.declaration(name), str(folder / "figures" / figure), partial=True)
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
@@ -137,8 +145,17 @@ def draw(folder: Path) -> dict[str, str]:
     if jsons := [str(folder / f"{name}.json") for name in tables_drawn]:
         page.main([*jsons, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
     print(f"{folder / 'report.html'}: {len(tables_drawn)} tables, {len(figures_drawn)} figures, claims")
-    blocks |= {"claims": _claims(folder / "claims.csv"), "runs": _runs(folder), "best epoch": _best_epoch(folder)}
-    return blocks
+    claims = sum(len(plan.declaration(name)["claims"]) for name in plan.tables)
+    there = [
+        path for path in sorted((folder / "runs").rglob("metrics.json")) if _is_of(plan, _run_at(folder, path), path)
+    ]
+    blocks |= {"claims": _claims(folder / "claims.csv", claims)}
+    return blocks | {"runs": _runs(folder, there), "best epoch": _best_epoch(there)}
+
+
+def _remove(drawn: Iterable[Path]) -> None:
+    for path in drawn:
+        path.unlink()
 
 
 def refreshed(text: str, drawn: dict[str, dict[str, str]]) -> str:
@@ -178,29 +195,30 @@ def _only(table: str, columns: list[str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _claims(path: Path) -> str:
-    """Return the claims that could be judged as a Markdown table, and how many could not."""
+def _claims(path: Path, claims: int) -> str:
+    """Return the claims that could be judged as a Markdown table, and how many of all could not."""
     judged = pd.read_csv(path, dtype={"section": str, "note": str}).fillna({"note": ""})
     there = judged["verdict"] != NOT_RUN
-    left = f"{(~there).sum()} of the {len(judged)} claims wait for runs that are not published yet."
+    left = f"{claims - there.sum()} of the {claims} claims wait for runs that are not published yet."
     judged = judged[there]
     lines = []
     for row in judged.to_dict("records"):
         estimate = f"{shown(row['estimate'], signed=True)} {interval(row['low'], row['high'])}".strip()
+        estimate += level(row["confidence"]) if interval(row["low"], row["high"]) else ""
         seeds = "" if pd.isna(row["seeds"]) else int(row["seeds"])
         lines.append([row["section"], row["claim"], estimate, seeds, row["verdict"]])
-    heads = ["Section", "Claim", "Points, 95 % interval", "Seeds", "Verdict"]
+    heads = ["Section", "Claim", "Points, interval (95 % where not named)", "Seeds", "Verdict"]
     table = str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
-    return f"{table}\n\n{left}" if not there.all() else table
+    return f"{table}\n\n{left}" if there.sum() < claims else table
 
 
-def _runs(folder: Path) -> str:
+def _runs(folder: Path, metrics: list[Path]) -> str:
     """Return which runs are there, with seeds, hours, and how they were computed."""
     found: dict[tuple[str, ...], list[tuple[int, float]]] = defaultdict(list)
-    for path in sorted(folder.rglob("provenance.json")):
-        note: dict[str, Any] = store.read_json(path)
+    for path in metrics:
+        note: dict[str, Any] = store.read_json(path.with_name("provenance.json"))
         computed = f"{note['precision']}, {note['threads']} thread" + ("s" if note["threads"] > 1 else "")
-        run = path.parent.parent.relative_to(folder / "runs").as_posix()
+        run = _run_at(folder, path).parent.as_posix()
         found[run, note["processor"]["name"], computed].append(
             (int(path.parent.name.partition("=")[2]), note["seconds"])
         )
@@ -213,16 +231,16 @@ def _runs(folder: Path) -> str:
     return str(pd.DataFrame(lines, columns=heads).to_markdown(index=False, disable_numparse=True))
 
 
-def _best_epoch(folder: Path) -> str:
+def _best_epoch(metrics: list[Path]) -> str:
     """Return what choosing the best evaluated epoch on the test set would have added to each run's accuracy."""
     added = []
-    for path in sorted(folder.rglob("metrics.json")):
-        head = store.read_sealed(path)["predicts"]
-        history = pd.read_csv(path.with_name("history.csv"))
-        if f"test_accuracy_{head}" not in history:  # scored once, at its end
+    for path in metrics:
+        scores = store.read_sealed(path)
+        history, column = pd.read_csv(path.with_name("history.csv")), f"test_accuracy_{scores['predicts']}"
+        if column not in history:  # scored once, at its end
             continue
-        accuracy = history[f"test_accuracy_{head}"].dropna()
-        added.append(100 * (accuracy.max() - accuracy.iloc[-1]))
+        last = scores["heads"][scores["predicts"]]["accuracy"]["all"]
+        added.append(100 * max(0.0, history[column].max() - last))
     gain = pd.Series(added)
     return (
         f"Over these {len(gain)} runs, taking the best of the epochs that were scored instead of the last one would "

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from csa_core.config import PLACES
 from csa_core.errors import Damaged, Missing, UserError, nearest
 from csa_core.layout import PARTS, image_files
 from csa_core.store import canonical, digest, read_header, read_json, write_json
@@ -18,7 +19,6 @@ READS = {
     "folder": {"source", "root", "image_size", "val_folder", "resize"},
     "image_list": {"source", "root", "image_size", "train_list", "test_list", "val_list", "resize"},
 }
-PLACES = {"root", "train_list", "test_list", "val_list"}
 SETTLED = 3_000_000_000  # nanoseconds, more than the coarsest clock of a file system
 
 

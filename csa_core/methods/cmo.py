@@ -50,9 +50,9 @@ class CmoConfig(AnyLossKeys):
             )
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines the result: the epochs themselves, however they were given."""
-        return super().identity() | {"unpasted_epochs": list(self.unpasted)}
+        return super().read() | {"unpasted_epochs": list(self.unpasted)}
 
 
 class Cmo(Mixed):

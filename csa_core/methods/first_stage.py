@@ -66,4 +66,4 @@ class StagedConfig(_FirstStageKeys):  # type: ignore[misc]
     def unread(self) -> set[str]:
         """Return the keys that neither it nor its first stage reads."""
         own = type(self).model_fields.keys() - _FirstStageKeys.model_fields.keys()
-        return type(self).model_fields.keys() - own - {"method"} - self.first().identity().keys()
+        return type(self).model_fields.keys() - own - {"method"} - self.first().read().keys()

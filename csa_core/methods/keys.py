@@ -71,9 +71,9 @@ class DeferredKeys(Supervised):
             )
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines the result: the epoch itself, however it was given."""
-        fields = super().identity()
+        fields = super().read()
         return fields | ({"deferred_until": self.start} if "deferred_until" in fields else {})
 
 

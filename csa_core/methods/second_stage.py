@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class StageConfig(Strict):
-    """Schedule of the second stage. Defaults: those of Bag of Tricks (Zhang et al., 2021) for 200 epochs before it."""
+    """Schedule of the second stage. Defaults: Bag of Tricks' after 200 epochs, without rise and Nesterov."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Epochs of class-balanced images, each as many as the training set has."""

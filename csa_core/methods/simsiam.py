@@ -31,9 +31,9 @@ class SimSiamConfig(RunConfig):
     pretraining: PretrainingConfig = PretrainingConfig()
     """SimSiam pre-training: read by simsiam, and by the others where pretrained is true."""
 
-    def identity(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return what determines the result: every key that the run reads, JSON types only."""
-        return super().identity() | {"pretraining": self.pretraining.identity()}
+        return super().read() | {"pretraining": self.pretraining.read()}
 
     def parent(self) -> dict[str, Any] | None:
         """Return the plain run among whose features rwSAM measures the density of images; others have none."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from csa_core import store
-from csa_core.config import RunConfig
+from csa_core.config import RunConfig, Supervised
 from csa_core.data.dataset import Dataset
 from csa_core.data.listed import ImageList
 from csa_core.data.ranks import decided_by_first_rank, rank, ranks, share_buffers, sum_over_ranks, wait
@@ -81,6 +81,12 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
         digests["parent"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
     METHODS[config.method].check_possible(config, len(split.indices))
+    if isinstance(config, Supervised) and config.lr_warmup_epochs > config.epochs and rank() == 0:
+        rise = f"lr_warmup_epochs {config.lr_warmup_epochs} of {config.epochs} epochs"
+        say(f"csa_core: note: {rise}: the learning rate never reaches {config.lr:g}")
+    fewest = min(len(labels) for labels in (dataset.test_labels, dataset.val_labels) if labels is not None)
+    if config.processes > fewest:
+        raise UserError(f"ranks: {config.processes} ranks share {fewest} images that are scored; use {fewest} at most")
     folder = options.state / store.digest(digests)[:24]
     for each in (folder, out):
         store.make_folder(each)

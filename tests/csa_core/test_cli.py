@@ -128,6 +128,37 @@ def test_a_file_for_csa_serves_another_method_and_a_key_that_it_lacks_is_refused
     assert trained["method"] == "ce" and "threshold" not in trained and trained["lr"] == TINY["lr"]
 
 
+UNREAD = {
+    "of a bank that is not there": ["bank_batches=0", "threshold=0.3"],
+    "of drops beside a cosine": ["lr_schedule=cosine", "lr_drops=[3]"],
+    "of class weights that are not asked for": ["method=focal", "effective_number_beta=0.9"],
+    "of another first stage": ["method=crt", "threshold=0.3"],
+    "of a pre-training that is not asked for": ["pretraining.epochs=3"],
+    "of a split that is as it is": ["data.profile=as_is", "data.imbalance_ratio=3"],
+}
+
+
+@pytest.mark.parametrize("why", UNREAD)
+def test_what_is_set_has_an_effect(why: str, cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
+    words = [word for change in UNREAD[why] for word in ("--set", change)]
+    done = cli("train", run_yaml, "--out", tmp_path / "out", *words)
+    key = UNREAD[why][-1].partition("=")[0]
+    assert (
+        done.returncode == 2
+        and done.stderr == f"csa_core: --set {key}: has no effect with what else is set; leave it out\n"
+    )
+    where = ("--set", "data.root=elsewhere", "--set", "uniform_mixup=0.0", "--set", "data.validation=0.0")
+    done = cli("split", run_yaml, "--out", tmp_path / "split.json", *where)
+    assert done.returncode == 0, "of what is at its default, or says where, none is refused"
+
+
+def test_a_learning_rate_that_is_never_reached_is_said(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
+    short = ("--set", "method=ce", "--set", "epochs=1", "--set", "lr_drops=[]", "--threads", "1")
+    done = cli("train", run_yaml, "--out", tmp_path / "out", *short)
+    assert done.returncode == 0
+    assert "note: lr_warmup_epochs 2 of 1 epochs: the learning rate never reaches 0.1\n" in done.stderr
+
+
 def test_configuration_from_stdin(cli: Cli, tmp_path: Path) -> None:
     done = cli("split", "-", "--out", tmp_path / "split.json", stdin=json.dumps(TINY))
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from workflow.declarations import load_tables
 from workflow.report.claims import judge_all
 from workflow.report.estimates import holm, paired, pooled
+from workflow.report.numbers import level
 from workflow.report.power import seeds_needed
 
 SEEDS = [1, 2, 3, 4, 5]
@@ -321,6 +322,23 @@ def test_insensitive_is_an_equivalence_and_not_a_lack_of_evidence() -> None:
     line = judge(values(a=50, b=b), kind="insensitive", row="a")
     interval = stats.t.interval(0.90, 4, (b - 50).mean(), stats.sem(b - 50))
     assert (line["low"], line["high"]) == (pytest.approx(interval[0]), pytest.approx(interval[1]))
+
+
+@pytest.mark.parametrize("claim", [{"kind": "insensitive"}, {"kind": "best"}, {"more": term("a"), "less": term("b")}])
+@pytest.mark.parametrize("shift", [0.1, 5.0, -5.0])
+def test_an_interval_has_the_level_that_stands_beside_it(claim: dict[str, Any], shift: float) -> None:
+    b, c = 50 + shift + NOISE, 50 + shift + NOISE[::-1]
+    line = judge(values(a=50, b=b, c=c), row="a", **claim)
+    by = {
+        sign * one: stats.t.interval(line["confidence"] / 100, 4, sign * (row - 50).mean(), stats.sem(row - 50))
+        for one, row in ((1, b), (2, c))
+        for sign in (1, -1)
+    }
+    assert any((line["low"], line["high"]) == (pytest.approx(low), pytest.approx(high)) for low, high in by.values())
+    usual = {"insensitive": 90, "best": 95}.get(claim.get("kind", ""), 95)
+    is_divided = claim.get("kind") == "best" and shift == 5.0
+    assert line["confidence"] == pytest.approx(97.5 if is_divided else usual)
+    assert level(line["confidence"]) == {95: "", 90: " (90 %)", 97.5: " (97.5 %)"}[round(line["confidence"], 1)]
 
 
 def test_of_several_rivals_one_must_be_outside_by_more() -> None:

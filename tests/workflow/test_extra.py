@@ -51,6 +51,13 @@ def test_a_protocol_of_few_epochs_has_all_tables(epochs: int, tmp_path: Path) ->
     assert late.warmup_epochs + late.plain_epochs < epochs
 
 
+def test_frozen_is_frozen_whatever_the_overrides_say() -> None:
+    rows = plan(overrides={"batch_norm": "moving"}, seeds=[1]).rows("second_stage")
+    configs: dict[str, Any] = {row.name: row.runs[0].config for row in rows if row.name != "First stage Cross-entropy"}
+    assert len(configs) == 4
+    assert all(config.batch_norm == name.split()[1] for name, config in configs.items())
+
+
 def test_what_others_published_stands_beside_cifar_alone() -> None:
     assert not any(row.published for row in plan().rows("methods"))
     rows = {row.name: row for row in plan(protocol="short").rows("methods")}

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -92,6 +93,35 @@ def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(
     store.write_json(path, store.sealed(stored | {"digests": stored["digests"] | {"config": "another"}}))
     assert publish.main(["take", str(folder), str(results)]) == 0
     assert capsys.readouterr().out.split() == [str(path.parent.relative_to(folder))] and path.read_bytes() == of_this
+
+
+def test_a_page_counts_what_is_of_its_folder_alone(published: Path, tmp_path: Path) -> None:
+    """Runs of another code are no part of any block, and what was drawn of them before goes."""
+    folder, page = tmp_path / "tiny", tmp_path / "page.md"
+    shutil.copytree(published, folder)
+    page.write_text(PAGE)
+    assert publish.main(["draw", str(folder), "--pages", str(page)]) == 0
+    assert list(folder.glob("table4.*")) and list((folder / "figures").glob("curves-baselines.*"))
+    plan = publish.plan_of(folder)
+    claims = sum(len(plan.declaration(name)["claims"]) for name in plan.tables)
+    assert f"of the {claims} claims wait" in page.read_text()
+    metrics = sorted((folder / "runs").rglob("metrics.json"))
+    assert len(metrics) == 4
+    for path in metrics:
+        stored = store.read_sealed(path)
+        if "bank_batches=0" not in str(path):
+            stored |= {"digests": stored["digests"] | {"code": "t-0"}}
+            store.write_json(path, store.sealed(stored))
+        history = pd.read_csv(path.with_name("history.csv"))
+        last = stored["heads"][stored["predicts"]]["accuracy"]["all"]
+        history.loc[0, f"test_accuracy_{stored['predicts']}"] = last + 0.25
+        history.to_csv(path.with_name("history.csv"), index=False)
+    page.write_text("".join(f"<!-- published: tiny {block} -->\n<!-- end -->\n" for block in ("runs", "best epoch")))
+    assert publish.main(["draw", str(folder), "--pages", str(page)]) == 0
+    text = page.read_text()
+    assert "`csa/bank_batches=0`" in text and "`csa`" not in text
+    assert "Over these 2 runs" in text and "added 25.00 points of accuracy on average, and 25.00 at most" in text
+    assert not list(folder.glob("table4.*")) and not list((folder / "figures").glob("curves-baselines.*"))
 
 
 def test_the_pages_show_what_the_repository_publishes(tmp_path: Path) -> None:

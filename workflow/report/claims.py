@@ -25,8 +25,9 @@ from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 from workflow.rows import name_of
 
 SCOPE = "judged alone, no correction over claims; one training split, one test set"
-COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "p", "seeds", "verdict", "interval"]
-COLUMNS += ["pooled_estimate", "pooled_low", "pooled_high", "pooled_p", "pooled_verdict"]
+COLUMNS = ["table", "section", "claim", "kind", "estimate", "low", "high", "confidence", "p"]
+COLUMNS += ["seeds", "verdict", "interval"]
+COLUMNS += ["pooled_estimate", "pooled_low", "pooled_high", "pooled_confidence", "pooled_p", "pooled_verdict"]
 COLUMNS += ["seeds_needed", "seeds_needed_low", "seeds_needed_high", "scope", "note"]
 Line = dict[str, Any]
 Terms = list[tuple[str, str, int]]  # cells, by row and column, with their signs
@@ -77,7 +78,9 @@ def _judged(claim: dict[str, Any], cells: pd.DataFrame, pools: Pools, layouts: L
     assert line is not None
     notes = [line["note"], note]
     if together:
-        line = line | {f"pooled_{key}": together[key] for key in ("estimate", "low", "high", "p", "verdict")}
+        line = line | {
+            f"pooled_{key}": together[key] for key in ("estimate", "low", "high", "confidence", "p", "verdict")
+        }
         # Another rival may be the closest.
         notes.insert(1, f"pooled: {together['note']}" if together["note"] != line["note"] else "")
     return line | {"note": "; ".join(filter(None, notes))}
@@ -124,7 +127,8 @@ def _insensitive(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
 
 def _line(estimate: Estimate, confidence: float, verdict: str) -> Line:
     low, high = estimate.interval(confidence)
-    shown = {"estimate": estimate.mean, "low": low, "high": high, "p": estimate.p, "seeds": estimate.seeds}
+    shown = {"estimate": estimate.mean, "low": low, "high": high, "confidence": 100 * confidence}
+    shown |= {"p": estimate.p, "seeds": estimate.seeds}
     note = "seeds too few, or without spread" if math.isnan(estimate.error) else ""
     needed = seeds_needed(estimate, abs(estimate.mean), POWER, sides=2)
     return shown | {"verdict": verdict, "note": note} | needed

@@ -117,7 +117,7 @@ def means(values: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     intervals = paired_intervals(np.split(values["percent"].to_numpy()[order], ends[:-1]))
     named = values.drop_duplicates(keys)[keys].reset_index(drop=True)
     drawn = pd.concat([named, intervals.rename(columns={"difference": "mean"})], axis=1)
-    return drawn.assign(seeds=values["seed"].nunique())
+    return drawn.assign(seeds=values["seed"].groupby(number).nunique().to_numpy())
 
 
 def histories(table: dict[str, Any], values: pd.DataFrame, *columns: str) -> pd.DataFrame:

@@ -23,6 +23,13 @@ def shown(value: float | None, digits: int = 1, signed: bool = False) -> str:
     return format(rounded, "+,f" if signed else ",f").replace("-", "−")
 
 
+def level(percent: float | None) -> str:
+    """Return ` (90 %)` of an interval that is not the usual one of 95 %; nothing of that, or where there is none."""
+    if percent is None or shown(percent) in ("", "95.0"):
+        return ""
+    return f" ({shown(percent).removesuffix('.0')} %)"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Return an interval as `[−0.3, +1.2]`; nothing where there is none."""
     return f"[{shown(low, signed=True)}, {shown(high, signed=True)}]" if shown(low) else ""

@@ -23,7 +23,7 @@ from PIL import Image
 from csa_core import store
 from csa_core.errors import UserError, say, untrusted
 from workflow.fresh import page_made_from
-from workflow.report.numbers import shown
+from workflow.report.numbers import level, shown
 from workflow.report.recipe import recipe
 from workflow.report.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 
@@ -128,6 +128,7 @@ def environment() -> Environment:
     made.filters["signed"] = lambda value: shown(value, signed=True)
     made.filters["exact"] = lambda value: shown(value, 2)
     made.filters["percent"] = shown
+    made.filters["level"] = level
     made.filters["many"] = lambda value: f"{value:.0f}" if value <= 1000 else "over 1000"
     return made
 

@@ -32,6 +32,7 @@ def _line(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label
     series = list(dict.fromkeys(shown["series"]))
     for i, name in enumerate(series):
         part, runs = (frame[frame["series"] == name] for frame in (drawn, shown))
+        part = part.iloc[np.argsort(_numbers(table, part["label"]), kind="stable")]  # a sweep may have any order
         x, style = _numbers(table, part["label"]), style_of(i, len(series))
         axis.plot(x, part["mean"], marker=MARKERS[i % 8], label=plain(name), **style)
         axis.fill_between(x, part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0)

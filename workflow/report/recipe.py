@@ -52,10 +52,10 @@ def _data(table: dict[str, Any]) -> str:
 
 def _split(data: dict[str, Any]) -> str:
     profile = data.get("profile", "exponential")
-    if profile != "exponential":
-        return {"as_is": "as the data are"}.get(profile, profile.replace("_", " "))
-    seed = f", split seed {data['split_seed']}" if "split_seed" in data else ""
-    return f"exponential profile, imbalance ratio {data.get('imbalance_ratio', 0):g}{seed}"
+    if profile in ("as_is", "selection"):
+        return {"as_is": "as the data are"}.get(profile, profile)
+    which = f"split seed {data['split_seed']}" if "split_seed" in data else f"{data.get('subset')} subset"
+    return f"{profile} profile, imbalance ratio {data.get('imbalance_ratio', 0):g}, {which}"
 
 
 def _epochs(config: dict[str, Any]) -> str:
@@ -73,7 +73,8 @@ def _optimizer(config: dict[str, Any]) -> str:
     if "lr" not in config:
         return ""
     after = ", ".join(map(str, config.get("lr_drops", [])))
-    falls = "falls along a cosine" if config.get("lr_schedule") == "cosine" else f"divided by 10 after epochs {after}"
+    falls = f"divided by 10 after epochs {after}" if after else "then constant"
+    falls = "falls along a cosine" if config.get("lr_schedule") == "cosine" else falls
     return (
         f"SGD, momentum {config.get('momentum', 0):g}, weight decay {config.get('weight_decay', 0):g}, batches of "
         f"{config.get('batch_size')}; learning rate {config['lr']:g}, rising over {config.get('lr_warmup_epochs', 0)} "

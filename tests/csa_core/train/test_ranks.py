@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import torch
 import yaml
 
 from csa_core import store
+from csa_core.data.dataset import Dataset
 from csa_core.data.ranks import gather_rows
+from csa_core.data.split import make_split
+from csa_core.errors import UserError
 from csa_core.methods import parse
+from csa_core.train.loop import Options, train
 from csa_core.train.state.lock import hold
-from tests.conftest import ROOT, TINY, Cli, listed, tiny_fields
+from tests.conftest import ROOT, TINY, Cli, listed, tiny, tiny_fields
 from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.runs import results
 
@@ -189,6 +194,16 @@ def test_a_mistake_with_ranks_is_one_line(changes: dict[str, Any], message: str,
     lines = set(log.splitlines())  # each rank may say it
     assert process.returncode == 2 and len(lines) == 1, log
     assert message in lines.pop()
+
+
+def test_each_rank_has_an_image_to_score(dataset: Dataset, tmp_path: Path) -> None:
+    few = replace(dataset, test_images=dataset.test_images[::20], test_labels=dataset.test_labels[::20])
+    config = tiny(ranks=8)
+    with pytest.raises(UserError, match="ranks: 8 ranks share 6 images that are scored; use 6 at most"):
+        train(
+            config, few, make_split(few, config.data), Options(tmp_path / "o", tmp_path / "s", torch.device("cpu"), "c")
+        )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.long
