@@ -15,6 +15,7 @@ from workflow.report.collect import collect
 from workflow.report.points import points
 from workflow.report.style import use_style
 from workflow.report.tables import cells, markdown, tidy
+from workflow.report.wording import rows_of_one_run
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 EXTRA = {"methods", "combinations", "cmo_mask", "second_stage"}
@@ -56,6 +57,15 @@ def test_frozen_is_frozen_whatever_the_overrides_say() -> None:
     configs: dict[str, Any] = {row.name: row.runs[0].config for row in rows if row.method in ("crt", "lws")}
     assert len(configs) == 4
     assert all(config.batch_norm == name.split()[1] for name, config in configs.items())
+
+
+def test_rows_that_an_override_makes_one_run_are_named() -> None:
+    p = plan(overrides={"balance_ratio": 0.5}, seeds=[1])
+    (said,) = rows_of_one_run(p.declaration("methods"))
+    assert said.startswith("'Re-sampling Class-balanced' and 'Re-sampling Square-root' are one run here")
+    for protocol in ("demo", "short", "paper", "imagenet_lt"):
+        usual = plan(protocol=protocol, seeds=[1])
+        assert not [text for name in usual.tables for text in rows_of_one_run(usual.declaration(name))]
 
 
 def test_what_others_published_stands_beside_cifar_alone() -> None:

@@ -86,4 +86,16 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, A
     if any(row.get("published") for row in table["rows"]):
         texts.append(PUBLISHED)
     texts += [text for column, text in EXPLAINED.items() if column in table["columns"]]
-    return texts + [text for text in [facts.get("worst_classes")] if text]
+    return [*texts, *filter(None, [facts.get("worst_classes")]), *rows_of_one_run(table)]
+
+
+def rows_of_one_run(table: dict[str, Any]) -> list[str]:
+    """Return which rows are the same run, in sentences: an override may take away what tells them apart."""
+    names: dict[tuple[str, str | None], list[str]] = {}
+    for row in table["rows"]:
+        names.setdefault((row["run"], row["head"]), []).append(f"'{name_of(row)}'")
+    return [
+        f"{' and '.join(alike)} are one run here: the overrides leave nothing that tells them apart."
+        for alike in names.values()
+        if len(alike) > 1
+    ]
