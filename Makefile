@@ -28,7 +28,7 @@ report: $(READY) ## a page of what is finished so far, while a sweep runs: resul
 published: $(READY) ## redraw the published results of real images, in seconds and without training
 	$(BIN)/python -m workflow.publish draw
 
-test: lint ## linters, type checker and tests, about nine minutes
+test: lint ## linters, type checker and tests, about eight minutes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: $(DEV) ## the tests that take longest: every command of the documentation, runs killed and continued

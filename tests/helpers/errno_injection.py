@@ -24,7 +24,7 @@ class FailingFile(io.BufferedReader):
 @contextmanager
 def failing(error: int, is_meant: Callable[[Path], bool], at: str) -> Iterator[None]:
     """Let the files that are meant fail with an errno, `at` their opening or reading, or a folder at its listing."""
-    whole_open, whole_list = os.open, os.listdir
+    whole_open = os.open
 
     def opened(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
         is_read = not flags & (os.O_WRONLY | os.O_RDWR)
@@ -39,14 +39,18 @@ def failing(error: int, is_meant: Callable[[Path], bool], at: str) -> Iterator[N
             return file
         return os.fdopen.__wrapped__(descriptor, *arguments, **options)  # type: ignore[attr-defined]
 
-    def listed(path: Any = ".") -> list[str]:
-        if at == "list" and is_meant(Path(path)):
-            raise OSError(error, os.strerror(error))
-        return whole_list(path)
+    def listed_by(function: Callable[..., Any]) -> Callable[..., Any]:
+        def listed(path: Any = ".") -> Any:
+            if at == "list" and not isinstance(path, int) and is_meant(Path(path)):
+                raise OSError(error, os.strerror(error))
+            return function(path)
+
+        return listed
 
     file_of.__wrapped__ = os.fdopen  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", opened)
         patch.setattr(os, "fdopen", file_of)
-        patch.setattr(os, "listdir", listed)
+        for function in (os.listdir, os.scandir):  # pathlib's iterdir is of the second from Python 3.13 on
+            patch.setattr(os, function.__name__, listed_by(function))
         yield
