@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csa_core import store
 from csa_core.code import code_digest
 from csa_core.config import PLACES, DataConfig, RunConfig, Strict, flat, load_yaml, parse_yaml, read_stdin, set_dotted
-from csa_core.errors import UserError, printable, say, settle, untrusted
+from csa_core.errors import Damaged, Missing, UserError, printable, say, settle, untrusted
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
 from csa_core.store import canonical
 from csa_core.train import launch
@@ -251,7 +251,7 @@ def _check_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> No
         stored = store.read_sealed(path)
         found = differences(stored["config"], config.identity())
         others = [f"{key} {digest[:12]}" for key, digest in digests.items() if stored["digests"][key] != digest]
-    except (UserError, KeyError, TypeError, AttributeError):  # none there, or none that means something
+    except (Missing, Damaged, KeyError, TypeError, AttributeError):  # none there, or none that means something
         return
     said = [f"{key} {have}, asked for is {want}" for key, have, want in found] or others
     if said:

@@ -13,6 +13,7 @@ from csa_core.errors import UserError, untrusted
 
 GROUPS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
 ABSENT = "-"
+ACCURACY = "accuracy, %"
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class Finished:
     digests: dict[str, str]
     computed: dict[str, Any]
     """Device, precision, threads: no identity, but it can change digits."""
-    scores: dict[str, dict[str, str]]
-    """Accuracies in percent by head and group."""
+    scores: dict[str, dict[str, float | None]]
+    """Accuracies by head and group, as fractions; None of a group without classes."""
     predicts: str
     hours: str
-    validation: dict[str, dict[str, str]]
+    validation: dict[str, dict[str, float | None]]
     """The same on validation images, with `balanced`, the mean over classes; empty without."""
 
 
@@ -61,8 +62,9 @@ def listing(folder: Path) -> Iterator[str]:
         own = run.config | {key: ABSENT for key in LATER if (run.method, key) in usual and key not in run.config}
         changes = [f"{key}={_text(value)}" for key, value in own.items() if usual[run.method, key] != value]
         named = [str(run.folder.relative_to(folder)), run.method, " ".join(changes), str(run.seed)]
-        validated = [run.validation.get(run.predicts, {}).get("balanced", "")] if val else []
-        rows.append([*named, *run.scores[run.predicts].values(), *validated, run.hours])
+        scores = list(run.scores[run.predicts].values())
+        scores += [run.validation.get(run.predicts, {}).get("balanced")] if val else []
+        rows.append([*named, *map(_percent, scores), run.hours])
     yield from _columns(rows, left=3)
     yield from damaged
 
@@ -78,13 +80,16 @@ def differing(one: Path, other: Path) -> Iterator[str]:
         "configuration": [{"method": run.method} | run.config | {"seed": run.seed} for run in runs],
         "digests": [{key: digest[:12] for key, digest in run.digests.items()} for run in runs],
         "computed": [run.computed for run in runs],
-        "accuracy, %": [flat(run.scores | {"validation": run.validation}, between=" ") for run in runs],
+        ACCURACY: [flat(run.scores | {"validation": run.validation}, between=" ") for run in runs],
     }
     rows = [["", str(one), str(other)]]
     for title, (left, right) in parts.items():
         found = [key for key in left | right if left.get(key) != right.get(key)]
         rows += [[title, "", ""]] * bool(found)
-        rows += [[f"  {key}", *(_text(side.get(key, ABSENT)) for side in (left, right))] for key in found]
+        rows += [
+            [f"  {key}", *_told_apart(left.get(key, ABSENT), right.get(key, ABSENT), title == ACCURACY)]
+            for key in found
+        ]
     if len(rows) == 1:
         yield "no difference: configuration, digests and accuracies are the same"
     else:
@@ -109,12 +114,12 @@ def _read(folder: Path) -> Finished:
         config = flat(metrics["config"])
         method, seed, predicts = config.pop("method"), config.pop("seed"), metrics["predicts"]
         scores = {
-            head: {name: _percent(each["accuracy"][group]) for group, name in GROUPS.items()}
+            head: {name: _fraction(each["accuracy"][group]) for group, name in GROUPS.items()}
             for head, each in metrics["heads"].items()
         }
         validation = {
-            head: {name: _percent(each["accuracy"][group]) for group, name in GROUPS.items()}
-            | {"balanced": _percent(each["balanced"])}
+            head: {name: _fraction(each["accuracy"][group]) for group, name in GROUPS.items()}
+            | {"balanced": _fraction(each["balanced"])}
             for head, each in metrics.get("validation", {}).items()
         }
         computed = dict(metrics.get("computed", {}))
@@ -139,8 +144,23 @@ def _usual(runs: list[Finished]) -> dict[tuple[str, str], Any]:
     return {key: max(found, key=found.count) for key, found in values.items()}
 
 
-def _percent(accuracy: float | None) -> str:
-    return "" if accuracy is None else f"{100 * accuracy:.1f}"
+def _fraction(accuracy: Any) -> float | None:
+    return None if accuracy is None else float(accuracy)
+
+
+def _percent(accuracy: float | None, digits: int = 1) -> str:
+    return "" if accuracy is None else f"{100 * accuracy:.{digits}f}"
+
+
+def _told_apart(left: Any, right: Any, is_accuracy: bool = False) -> list[str]:
+    """Return two values that differ as texts that differ."""
+    if not is_accuracy:
+        return [_text(left), _text(right)]
+    for digits in range(1, 9):
+        texts = [value if value == ABSENT else _percent(value, digits) for value in (left, right)]
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ ONNX and TorchScript files take pixels as decoded and resized, (N, H, W, 3) uint
 the method does with its logits are inside. A JSON file beside each says the rest, and so does the file itself.
 """
 
+import copy
 import io
 import json
 import warnings
@@ -67,13 +68,19 @@ def export(run: Trained, form: str, out: Path) -> dict[str, Any]:
         weights = {name: tensor.cpu().numpy() for name, tensor in run.network.state_dict().items()}
         store.write_tensors(out, weights, run.label | {"use": run.use})
     else:
-        module, height_width = Exported(run).eval(), run.image_size
+        # A copy, whose outputs need no gradient: they are for prediction.
+        module, height_width = copy.deepcopy(Exported(run)).eval().requires_grad_(False), run.image_size
         pixels = torch.zeros(2, *height_width, 3, dtype=torch.uint8)
         with warnings.catch_warnings(action="ignore"), torch.no_grad():  # both exporters speak of their own future
             content = {"onnx": _onnx, "torchscript": _torchscript}[form](module, pixels, said)
         store.write_bytes(out, content)
-    store.write_json(out.with_suffix(".json"), said)
+    store.write_json(description_of(out), said)
     return said
+
+
+def description_of(out: Path) -> Path:
+    """Return where the description of an exported file lies: each has its own, whatever else its folder holds."""
+    return out.with_name(f"{out.name}.json")
 
 
 def _onnx(module: Exported, pixels: Tensor, said: dict[str, Any]) -> bytes:

@@ -27,9 +27,11 @@ def predict(args: argparse.Namespace) -> None:
     if args.out is None:
         print("\n".join(map(printable, _table(found))))
         return
-    top = len(found[0].top)
-    first = ["image", *(f"{name}_{n}" for n in range(1, top + 1) for name in ("class", "probability"))]
-    rows = [[cell(each.image), *(part for name, p in each.top for part in (cell(name), p))] for each in found]
+    count = len(found[0].top)
+    first = ["image", *(f"{name}_{n}" for n in range(1, count + 1) for name in ("class", "probability"))]
+    rows = [
+        [cell(printable(each.image)), *(part for name, p in each.top for part in (cell(name), p))] for each in found
+    ]
     store.write_bytes(args.out, _csv([first, *rows]).encode())
     print(f"{args.out}: {len(found):,} images, by the head '{args.head or run.predicts}'")
 
@@ -37,15 +39,11 @@ def predict(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """Write a run as a file that other programs load."""
     check_out(args.out, FORMATS[args.format], args.folder, args.data)
-    described = args.out.with_suffix(".json")
-    if described == args.out:
-        name = args.out.with_suffix(FORMATS[args.format])
-        raise UserError(f"--out {args.out}: that is the name of its description; name the model {name}")
-    check_out(described, ".json")
+    from csa_core.export import description_of
     from csa_core.export import export as write
 
     write(_load(args, complete=True), args.format, args.out)
-    print(f"{args.out}: {args.format}; {described} says how it is used")
+    print(f"{args.out}: {args.format}; {description_of(args.out)} says how it is used")
 
 
 def ls(args: argparse.Namespace) -> None:

@@ -169,7 +169,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
     Raises:
         UserError: missing, damaged, or weights that do not say how they are used.
     """
-    path = weights_of(Path(run).expanduser())
+    path = weights_of(_path(run))
     weights, label, _ = store.read_tensors(path)
     if not isinstance(label.get("use"), dict) and "config" in label:
         raise UserError(
@@ -238,13 +238,26 @@ def _one_by_one(images: Any) -> Iterator[OneImage]:
 
 
 def _below(image: OneImage) -> list[Any]:
-    folder = Path(image).expanduser() if isinstance(image, str | Path) else None
+    folder = _path(image) if isinstance(image, str | Path) else None
     if folder is None or not folder.is_dir():
         return [image if folder is None else folder]
-    paths = [path for path in sorted(folder.rglob("*")) if not any(map(is_junk, path.relative_to(folder).parts))]
+    paths = [path for path in sorted(_walk(folder)) if not any(map(is_junk, path.relative_to(folder).parts))]
     files = [path for path in paths if path.is_file()]
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         more = f", but {several([path.name for path in files])}" if files else ""
         raise UserError(f"{folder}: no PNG, JPEG or WebP image below it{more}; name another folder")
     return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield what lies below a folder, linked folders included, but for links that lead back to a folder on the way."""
+    for here, folders, names in os.walk(folder, followlinks=True):
+        on_the_way = {os.path.realpath(path) for path in (Path(here), *Path(here).parents)}
+        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) not in on_the_way]
+        yield from (Path(here, name) for name in names)
+
+
+def _path(text: str | Path) -> Path:
+    # Path's own expanduser fails at a file whose name begins with ~ and is nobody's home.
+    return Path(os.path.expanduser(text))  # noqa: PTH111

@@ -10,7 +10,7 @@ import time
 
 from csa_core.errors import UserError, say
 from workflow.report.declared import plan_option, read_plan
-from workflow.standing import about, measured, survey, together
+from workflow.standing import about, measured, side_by_side, survey, together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         say(f"estimate: {error}")
         return 2
-    found, jobs = survey(plan, time.time()), max(1, args.cores // plan.config.threads)
+    found, jobs = survey(plan, time.time()), side_by_side(plan, args.cores)
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")
     for name, runs in [*found.tables.items(), ("all", found.runs)]:
         left = [run for run in runs if run.state != "finished"]

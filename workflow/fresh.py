@@ -9,7 +9,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from csa_core.errors import Damaged, Missing
+from csa_core.errors import Damaged, Missing, UserError
 from csa_core.files import read_bytes
 from csa_core.store import digest, read_header, read_json
 from workflow.naming import Run
@@ -75,15 +75,32 @@ def stale_images(plan: Plan, name: str) -> bool:
 
 
 def stale_data(plan: Plan, data: str) -> bool:
-    """Whether a data set is there that was made from other keys, files or code."""
+    """Whether a data set is there that was made from other keys, files or code.
+
+    Raises:
+        UserError: it is of other images, which are still where they were: those of another protocol.
+    """
     path = Path(f"{plan.shared}/data/{data}/dataset.safetensors")
-    wanted = made_from(plan, data)
-    return _differs(lambda: read_header(path).get("made_from") in (wanted, None, ""))  # made by hand, or long ago
+    stated = ""
+
+    def is_same() -> bool:
+        nonlocal stated
+        stated = read_header(path).get("made_from") or ""
+        return stated.partition(" ")[0] in (made_from(plan, data), "")  # made by hand, or long ago
+
+    is_stale = _differs(is_same)
+    place = stated.partition(" ")[2]
+    if is_stale and place not in ("", plan.data_place(data)) and Path(place).exists():
+        raise UserError(
+            f"{path}: is of the images of {place}, not of {plan.data_place(data)}; rename one of the two, name other "
+            "results, or remove that file"
+        )
+    return is_stale
 
 
 def made_from(plan: Plan, data: str) -> str:
     """Return a digest of what a data set is made from."""
-    return digest([plan.data_json(data), plan.data_files(data), plan.data_code])
+    return digest([plan.data_json(data, False), plan.data_files(data), plan.data_code])
 
 
 def drawn_from(plan: Plan, table: str, is_partial: bool = False) -> str:

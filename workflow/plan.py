@@ -3,6 +3,7 @@
 It knows nothing of torch and trains nothing. The names of runs are `workflow.naming`'s.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -238,6 +239,12 @@ class Plan:
     def data_files(self, data: str) -> str:
         """Return a digest of the files that a data set is read from, so that changed ones are read again."""
         return files_digest(self._sources.with_dataset(data), Path(self.state, "cache", f"files-{data}.json"))
+
+    def data_place(self, data: str) -> str:
+        """Return where one's own images lie, a folder or a list, as an absolute path; nothing of other data sets."""
+        config = self._sources.with_dataset(data).config.data
+        own = {"folder": config.root, "image_list": config.train_list}.get(config.source)
+        return os.path.realpath(own) if own and not config.selection else ""
 
     def split_json(self, data: str, split: str) -> str:
         """Return the configuration that makes a split, as one sorted JSON string."""

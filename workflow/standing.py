@@ -22,8 +22,10 @@ from csa_core.config import Strict, validate
 from csa_core.errors import UserError, printable, untrusted
 from csa_core.files import names_in, open_regular, read_bytes
 from csa_core.store import PROGRESS, read_json
+from workflow.devices import present
 from workflow.naming import Run
 from workflow.plan import Plan
+from workflow.sources import stated_digest
 
 START_SECONDS = 3.0  # imports and reading the data, a run
 # A sign of life comes at the end of an epoch: older than so many epochs, and so many seconds, is silence.
@@ -99,32 +101,35 @@ class StateFolder:
     checkpoint: int = 0
 
 
-Key = tuple[str, str]
-"""Digests of configuration and code."""
+Key = tuple[str, str, str, str]
+"""Digests of configuration, code, data set and split."""
+StateFolders = dict[str, dict[Key, StateFolder]]
+"""By the digest of the configuration, and by all digests."""
 
 
 def survey(plan: Plan, now: float) -> Survey:
     """Look at the files of every run of a plan, once each."""
     runs = plan.all_runs()
     there = {run.folder: digests_of(Path(run.folder, "metrics.json")) for run in runs}
-    wanted = {run.folder: (run.digest, plan.code_of(run.config.method)) for run in runs}
-    state_folders = {} if there == wanted else _state_folders(Path(plan.state))
+    stated_by = cache(stated_digest)
+    wanted = {run.folder: _wanted(plan, run, stated_by) for run in runs}
+    is_all = all(_is_same(there[folder], key) for folder, key in wanted.items())
+    state_folders = {} if is_all else _state_folders(Path(plan.state))
     pace = _pace(runs, there, wanted, state_folders)
     # The last sign of life at a run's place may be of another configuration.
-    last = {
-        beat.out: beat
-        for beat in sorted((t.beat for t in state_folders.values() if t.beat), key=lambda beat: beat.time)
-    }
+    beats = [trace.beat for alike in state_folders.values() for trace in alike.values() if trace.beat]
+    last = {beat.out: beat for beat in sorted(beats, key=lambda beat: beat.time)}
     standings = {}
     for run in runs:
         mine, stated = wanted[run.folder], there[run.folder]
-        if stated == mine:
+        if _is_same(stated, mine):
             standing = RunStatus(run, "finished", epoch=run.epochs, left=0.0)
         else:
             each = pace[run.kind] if run.epochs else 0.0  # what trains no epoch has no pace
-            standing = _unfinished(run, state_folders.get(mine), last.get(run.folder), each, now)
+            standing = _unfinished(run, _of(state_folders, mine), last.get(run.folder), each, now)
             if stated and standing.state == "pending" and not standing.note:
-                standing.note = "was trained with another configuration or code"
+                what = "with another configuration or code" if stated[:2] != mine[:2] else "on other images"
+                standing.note = f"was trained {what}"
         standings[run.folder] = standing
     tables = {t: [standings[run.folder] for run in plan.with_parents(plan.runs_of(t))] for t in plan.usual}
     return Survey(list(standings.values()), tables, pace)
@@ -132,13 +137,14 @@ def survey(plan: Plan, now: float) -> Survey:
 
 def doing(plan: Plan) -> Callable[[Run], str]:
     """Return what a job does with a run: train it, continue it, or take what is finished from the state."""
+    stated_by = cache(stated_digest)
 
     @cache
-    def traces() -> dict[Key, StateFolder]:
+    def traces() -> StateFolders:
         return _state_folders(Path(plan.state))
 
     def what(run: Run) -> str:
-        trace = traces().get((run.digest, plan.code_of(run.config.method)))
+        trace = _of(traces(), _wanted(plan, run, stated_by))
         return "Train" if trace is None else "Continue" if trace.beat else "Fetch from the state, finished before:"
 
     return what
@@ -176,49 +182,70 @@ def _unfinished(run: Run, trace: StateFolder | None, last: Heartbeat | None, eac
     return RunStatus(run, "pending", "", epoch, left)
 
 
+def _wanted(plan: Plan, run: Run, stated: Callable[[Path], str]) -> Key:
+    """Return the digests that a run's results are to carry; empty where its data set or split is not made yet."""
+    data = Path(plan.shared, "data", run.data)
+    images = stated(data / "dataset.safetensors"), stated(data / f"{run.split}.json")
+    return (run.digest, plan.code_of(run.config.method), *images)
+
+
+def _is_same(key: Key | None, wanted: Key) -> bool:
+    """Whether digests are those that are wanted, as far as these are known."""
+    return key is not None and all(want in ("", have) for have, want in zip(key, wanted, strict=True))
+
+
+def _of(state_folders: StateFolders, wanted: Key) -> StateFolder | None:
+    """Return what lies in the state of a run: who is at it counts more than who has finished, and the latest most."""
+    found = [folder for key, folder in state_folders.get(wanted[0], {}).items() if _is_same(key, wanted)]
+    return max(found, key=lambda folder: folder.beat.time if folder.beat else 0.0, default=None)
+
+
 def digests_of(metrics: Path) -> Key | None:
-    """Return the digests of configuration and code that results carry; None where there are none."""
+    """Return the digests of configuration, code, data and split that results carry; None where there are none."""
     with suppress(UserError), open_regular(metrics) as file, untrusted(f"{metrics}: no digests"):
         file.readline(LONGEST_LINE)  # written with a line for each key, the digests first
         line = file.readline(LONGEST_LINE).decode()
         stated = json.loads(line.strip().removeprefix('"digests": ').removesuffix(","))
-        return str(stated["config"]), str(stated["code"])
+        return _key(stated)
     return None
 
 
-def _state_folders(state: Path) -> dict[Key, StateFolder]:
-    """Return what lies in each folder of the state, by digests of configuration and code.
+def _key(digests: dict[str, str]) -> Key:
+    config, code, data, split = (str(digests[name]) for name in ("config", "code", "data", "split"))
+    return config, code, data, split
 
-    The same run on other data has the same ones: who is at it counts more than who has finished, and the latest most.
-    """
-    state_folders: dict[Key, StateFolder] = {}
+
+def _state_folders(state: Path) -> StateFolders:
+    """Return what lies in each folder of the state; of several of one run, as of other parents, the latest."""
+    state_folders: StateFolders = {}
     for folder in sorted(state.glob("*/")):
         with suppress(OSError, UserError, KeyError, TypeError, ValueError):  # gone meanwhile, or not ours
             names = set(names_in(folder))
             if PROGRESS in names:
                 beat = validate(Heartbeat, read_json(folder / PROGRESS), str(folder / PROGRESS))
-                digests = beat.digests["config"], beat.digests["code"]
+                digests = _key(beat.digests)
                 checkpoint = max((int(name[6:12]) for name in names if CHECKPOINT.fullmatch(name)), default=0)
-                before = state_folders.get(digests, StateFolder())
+                alike = state_folders.setdefault(digests[0], {})
+                before = alike.get(digests, StateFolder())
                 if not before.beat or before.beat.time < beat.time:
-                    state_folders[digests] = StateFolder(beat, "holder.json" in names, checkpoint)
+                    alike[digests] = StateFolder(beat, "holder.json" in names, checkpoint)
             elif "finished.json" in names and (finished := digests_of(folder / "metrics.json")):
-                state_folders.setdefault(finished, StateFolder())
+                state_folders.setdefault(finished[0], {}).setdefault(finished, StateFolder())
     return state_folders
 
 
 def _pace(
-    runs: list[Run], there: dict[str, Key | None], wanted: dict[str, Key], state_folders: dict[Key, StateFolder]
+    runs: list[Run], there: dict[str, Key | None], wanted: dict[str, Key], state_folders: StateFolders
 ) -> dict[str, float]:
     """Return the median seconds of an epoch for each kind of run, finished or at it; NaN where none was measured."""
     times: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         times[run.kind]
-        trace = state_folders.get(wanted[run.folder])
+        trace = _of(state_folders, wanted[run.folder])
         if there[run.folder]:
             with suppress(UserError, KeyError, TypeError, ArithmeticError):
                 seconds = read_json(Path(run.folder, "provenance.json"))["seconds"]
-                is_of_plan = there[run.folder] == wanted[run.folder]
+                is_of_plan = _is_same(there[run.folder], wanted[run.folder])
                 epochs = run.epochs if is_of_plan else read_bytes(Path(run.folder, "history.csv")).count(b"\n") - 1
                 times[run.kind].append(seconds / epochs)
         elif trace and trace.beat and trace.beat.seconds_per_epoch:
@@ -247,6 +274,13 @@ def about(seconds: float) -> str:
         return "?"
     minutes, hours = seconds / 60, seconds / 3600
     return f"{hours:.1f} h" if hours >= 2 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def side_by_side(plan: Plan, cores: int) -> int:
+    """Return how many runs train at once on so many cores, and on the GPUs of this machine."""
+    ranks = plan.reference.ranks
+    gpus = present(plan.config)
+    return max(1, min([cores // (plan.config.threads * ranks)] + [len(gpus) // ranks] * bool(gpus)))
 
 
 def together(standings: list[RunStatus], jobs: int) -> float:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from csa_core.errors import UserError, printable, say, settle
 from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
-from workflow.standing import RunStatus, State, Survey, about, measured, survey, together
+from workflow.standing import RunStatus, State, Survey, about, measured, side_by_side, survey, together
 
 STATES: tuple[State, ...] = get_args(State)
 LINES = 10  # of each kind, unless all are asked for
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 def _show(plan: Plan, args: argparse.Namespace) -> None:
     found = survey(plan, time.time())
     processes = {run.process for run in found.runs if run.process}
-    jobs = max(1, args.cores // plan.config.threads, len(processes))  # a cluster has more than this machine
+    jobs = max(side_by_side(plan, args.cores), len(processes))  # a cluster has more than this machine
     if args.json:
         print(json.dumps(for_programs(found, jobs)))
         return

@@ -52,6 +52,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
                 raise UserError(f"{path}: has 16 bits a channel; save it with 8")
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
+                _scale_transparent_grey(image)
                 yield image
     except Missing:
         raise UserError(f"{path}: no such file; replace it or take it out") from None
@@ -79,12 +80,24 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def rgb(image: Image.Image) -> Image.Image:
     """Decode an opened image: upright, on white where it is transparent, RGB."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise UserError(f"images: one of mode {image.mode} has more than 8 bits a channel; convert it to 8")
+    _scale_transparent_grey(image)
     if _orientation(image) > 1:
         image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _scale_transparent_grey(image: Image.Image) -> None:
+    """Bring the transparent grey of a PNG of 2 or 4 bits to 8, as Pillow brings its pixels."""
+    tiles = getattr(image, "tile", None) or [("", (), 0, "")]
+    packed = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1)
+    if isinstance(grey := image.info.get("transparency"), int) and packed > 1:
+        image.load()
+        image.info["transparency"] = grey * packed
 
 
 def fitted(image: Image.Image, size: tuple[int, int], resize: str) -> Image.Image:

@@ -42,16 +42,16 @@ def read_lines(path: Path) -> Iterator[Line]:
         UserError: naming the list and its line: unreadable, no label, another separator.
     """
     lines = text_of(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    columns: tuple[str, int, int] | None = None
+    columns: Columns | None = None
     is_first = True
     for number, line in enumerate(lines, 1):
         if not (text := line.strip().strip("\0")):
             continue
-        if is_first and (columns := _columns(text)):
+        where = f"{path}: line {number}"
+        if is_first and (columns := _columns(text, where)):
             is_first = False
             continue
         is_first = False
-        where = f"{path}: line {number}"
         name, label = _parts(line, text, columns, where, EXPECTED if number > 1 else HEADED)
         yield Line(number, name, label)
 
@@ -78,24 +78,50 @@ def text_of(path: Path) -> str:
         raise UserError(f"{path}: is not text; save the list as UTF-8") from None
 
 
-def _columns(text: str) -> tuple[str, int, int] | None:
+class Columns(NamedTuple):
+    """What the first line of a list says of the others."""
+
+    separator: str
+    path: int
+    label: int
+    total: int
+
+
+def _columns(text: str, where: str) -> Columns | None:
     """Return separator and places of path and label, where a line names the columns."""
     for separator in ("\t", ";", ",", *([] if re.search("[\t;,]", text) else " ")):
         words = [re.sub(r"[\s-]+", "_", word.strip().strip("\"'").lower()) for word in text.split(separator)]
         of_path = [i for i, word in enumerate(words) if word in PATH_WORDS]
         of_label = [i for i, word in enumerate(words) if word in LABEL_WORDS]
         if of_path and of_label:
-            return separator, of_path[0], of_label[0]
+            places = _the_one(of_path, words, "path", where), _the_one(of_label, words, "label", where)
+            return Columns(separator, *places, len(words))
     return None
 
 
-def _parts(line: str, text: str, columns: tuple[str, int, int] | None, where: str, expected: str) -> tuple[str, int]:
+def _the_one(places: list[int], words: list[str], usual: str, where: str) -> int:
+    """Return which of the columns that could be the path or the label is: of several the one that is called so."""
+    called = [place for place in places if words[place] == usual]
+    if len(places) > 1 and len(called) != 1:
+        could = ", ".join(f"'{words[place]}'" for place in places)
+        raise UserError(f"{where}: {could} could each be the {usual}; call the one that is '{usual}'")
+    return (called or places)[0]
+
+
+def _parts(line: str, text: str, columns: Columns | None, where: str, expected: str) -> tuple[str, int]:
     """Return path and label of a line."""
     if columns:
-        separator, of_path, of_label = columns
-        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
-        if len(fields) > max(of_path, of_label) and fields[of_path].strip() and _is_number(fields[of_label]):
-            return fields[of_path].strip(), int(fields[of_label])
+        try:
+            fields = next(csv.reader([line], delimiter=columns.separator, skipinitialspace=True))
+        except csv.Error as error:
+            raise UserError(f"{where}: '{text[:60]}': {error}; {expected}") from None
+        # A name may hold the separator: where there are but path and label, the label is what stands last.
+        is_split = columns.total == 2 and columns.path == 0 and len(fields) > 2
+        if not is_split and len(fields) > max(columns.path, columns.label):
+            if fields[columns.path].strip() and _is_number(fields[columns.label]):
+                return fields[columns.path].strip(), int(fields[columns.label])
+        elif is_split and (match := LINE.fullmatch(text)) and match["path"]:
+            return _unquoted(match["path"]), int(match["label"])
     elif (match := LINE.fullmatch(text)) and match["path"]:
         return _unquoted(match["path"]), int(match["label"])
     elif other := OTHER.fullmatch(text):

@@ -1,5 +1,6 @@
 """Commands over what is there already: nothing finished is replaced, and no file is called what it is not."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from csa_core.data.split import make_split
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, sealed, write_json
 from tests.conftest import TINY, listed, write_image_lists
+from tests.helpers.errno_injection import failing
 from tests.helpers.images import folder_of_images
 
 SHORT = {"method": "ce", "epochs": 1, "lr_drops": [], "evaluate_every": 0}
@@ -51,6 +53,19 @@ def test_a_finished_run_of_another_configuration_is_not_replaced(
     assert (out / "metrics.json").read_bytes() == before
     (out / "metrics.json").unlink()
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])
+def test_a_finished_run_that_cannot_be_read_is_not_replaced(
+    error: int, photos: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = photos
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    words = ["train", str(run), "--out", str(out), "--device", "cpu", "--set", "lr=0.05"]
+    with failing(error, lambda path: path == out / "metrics.json", "open"):
+        assert main(words) == 2
+    assert f"{out}/metrics.json: cannot be read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
 def test_weights_of_another_run_than_its_metrics(
@@ -158,7 +173,6 @@ def test_what_is_read_and_what_a_run_holds_is_not_written_over(
         "predictions.safetensors": ["mistakes", str(out)],
         "history.csv": ["predict", str(out), str(image)],
         "metrics.json": ["split", str(run)],
-        "metrics.onnx": ["export", str(out), "--format", "onnx"],
     }
     for name, words in over.items():
         capsys.readouterr()

@@ -8,7 +8,7 @@ import pytest
 
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
-from csa_core.store import read_json
+from csa_core.store import read_json, read_sealed, sealed, write_json
 from tests.conftest import TINY, Cli, tiny
 from tests.helpers.runs import fit
 
@@ -101,3 +101,13 @@ def test_a_key_that_one_run_alone_has_is_a_change(dataset: Dataset, split: Split
         fit(config, dataset, make_split(dataset, config.data), tmp_path / name)
     lines = {line.split()[0]: line.split()[2] for line in cli("ls", tmp_path).stdout.splitlines()[1:]}
     assert lines == {"held/out": "data.validation=0.25", "one/out": "1", "two/out": "1"}
+
+
+def test_accuracies_that_differ_by_less_than_is_shown_are_told_apart(folder: Path, cli: Cli, tmp_path: Path) -> None:
+    stored = read_sealed(folder / "ce/one/out/metrics.json")
+    for name, accuracy in (("a", 0.4504), ("b", 0.4496)):
+        (tmp_path / name).mkdir()
+        stored["heads"]["single"]["accuracy"]["all"] = accuracy
+        write_json(tmp_path / name / "metrics.json", sealed(stored))
+    done = cli("diff", tmp_path / "a", tmp_path / "b")
+    assert done.stdout.splitlines()[-1].split() == ["single", "All", "45.04", "44.96"]

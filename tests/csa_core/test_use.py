@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +123,9 @@ def test_torchscript_computes_what_the_run_computes(
     assert done.returncode == 0, done.stderr
     more = {"description.json": ""}
     module = torch.jit.load(tmp_path / "m.pt", _extra_files=more)
-    found = {key: value.detach().numpy() for key, value in module(torch.from_numpy(dataset.test_images[:7])).items()}
+    found = {key: value.numpy() for key, value in module(torch.from_numpy(dataset.test_images[:7])).items()}
     assert_the_same(found, runs[name], dataset)
-    assert json.loads(more["description.json"]) == read_json(tmp_path / "m.json")
+    assert json.loads(more["description.json"]) == read_json(tmp_path / "m.pt.json")
 
 
 @pytest.mark.parametrize("name", ["csa", pytest.param("normalised", marks=pytest.mark.long)])
@@ -138,7 +140,7 @@ def test_onnx_computes_what_the_run_computes(
     outputs = [output.name for output in session.get_outputs()]
     found = dict(zip(outputs, session.run(None, {"pixels": dataset.test_images[:7]}), strict=True))
     assert_the_same(found, runs[name], dataset)
-    said = read_json(tmp_path / "m.json")
+    said = read_json(tmp_path / "m.onnx.json")
     assert list(said["outputs"]) == outputs and said["input"]["pixels"] == ["N", 16, 12, 3]
     assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == said["class_names"]
 
@@ -149,6 +151,46 @@ def assert_the_same(found: dict[str, np.ndarray], folder: Path, dataset: Dataset
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
         np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4, err_msg=key)
+
+
+def test_each_exported_file_has_its_own_description(runs: dict[str, Path], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text("mine")
+    for form, name in (("torchscript", "m.pt"), ("safetensors", "m.safetensors")):
+        assert cli("export", runs["csa"], "--format", form, "--out", tmp_path / name).returncode == 0
+    forms = [read_json(tmp_path / f"{name}.json")["format"] for name in ("m.pt", "m.safetensors")]
+    assert forms == ["torchscript", "safetensors"] and (tmp_path / "m.json").read_text() == "mine"
+    assert csa_core.load(runs["csa"]).network.body.conv.weight.requires_grad, "what is exported is a copy"
+
+
+def test_linked_folders_are_predicted_as_they_are_trained_on(runs: dict[str, Path], photos: Path) -> None:
+    elsewhere = photos.parent / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(photos / "b.jpg", elsewhere / "d.jpg")
+    (photos / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(photos)
+    (elsewhere / "self").symlink_to(elsewhere)
+    found = [Path(each.image).relative_to(photos).as_posix() for each in csa_core.load(runs["csa"]).predict(photos)]
+    assert found == ["=a.png", "b.jpg", "linked/d.jpg", "more/c.webp"]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_eight_bits_are_refused_however_they_come(mode: str, runs: dict[str, Path]) -> None:
+    deep = Image.new(mode, (30, 30))
+    with pytest.raises(UserError, match=f"one of mode {mode} has more than 8 bits a channel; convert it to 8"):
+        csa_core.load(runs["csa"]).predict(deep)
+
+
+def test_names_of_every_kind_are_predicted(
+    runs: dict[str, Path], photos: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (b"~nobody.jpg", b"caf\xe9.jpg"):
+        shutil.copy(photos / "b.jpg", os.fsdecode(name))
+    done = cli("predict", runs["csa"], tmp_path / "~nobody.jpg", "--out", tmp_path / "p.csv")
+    assert done.returncode == 0, done.stderr
+    assert len(csa_core.load(runs["csa"]).predict("~nobody.jpg")) == 1
+    done = cli("predict", runs["csa"], tmp_path / os.fsdecode(b"caf\xe9.jpg"), "--out", tmp_path / "p.csv")
+    assert done.returncode == 0 and "caf\\" in (tmp_path / "p.csv").read_text()
 
 
 def test_onnx_without_its_packages_names_the_command_that_installs_them(
@@ -177,7 +219,7 @@ def test_weights_of_an_earlier_version_say_what_is_missing_and_export_adds_it(cl
     done = cli("export", out, "--format", "safetensors", "--out", new)
     assert done.returncode == 0, done.stderr
     assert csa_core.load(new).use == described.use and read_tensors(new)[1] == label
-    assert read_json(tmp_path / "new.json")["normalisation"]["mean"] == described.use["mean"]
+    assert read_json(tmp_path / "new.safetensors.json")["normalisation"]["mean"] == described.use["mean"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from csa_core import store
-from csa_core.errors import Unreadable
+from csa_core.errors import Unreadable, UserError
 from tests.conftest import TINY
 from tests.helpers.errno_injection import failing
 from tests.helpers.workflows import SWEEPS, table
@@ -156,6 +156,29 @@ def test_a_folder_whose_images_changed_is_read_again(tmp_path: Path) -> None:
     assert not fresh.stale_data(plan_of(tmp_path), name)
     shutil.copy(tmp_path / "train/a/0.png", tmp_path / "train/a/1.png")
     assert fresh.stale_data(plan_of(tmp_path), name)
+
+
+def test_moved_images_are_the_same_and_another_protocols_are_not_replaced(tmp_path: Path) -> None:
+    def plan(root: Path) -> Plan:
+        data = {"source": "folder", "root": str(root), "profile": "as_is"}
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"data": data}))
+        return plan_of(tmp_path)
+
+    roots = [tmp_path / place / "photos" for place in "abc"]
+    for root in roots:
+        for part in ("train", "test"):
+            (root / part / "x").mkdir(parents=True)
+            (root / part / "x/0.png").write_bytes(b"image")
+    name, path = "folder-photos", tmp_path / "results/data/folder-photos/dataset.safetensors"
+    store.write_tensors(path, {}, {}, f"{fresh.made_from(plan(roots[0]), name)} {plan(roots[0]).data_place(name)}")
+    assert not any(fresh.stale_data(plan(root), name) for root in roots), "the same images elsewhere"
+    (roots[1] / "train/x/1.png").write_bytes(b"another")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"is of the images of {roots[0]}, not of {roots[1]}; rename one of the two"):
+        fresh.stale_data(plan(roots[1]), name)
+    assert path.read_bytes() == before
+    shutil.rmtree(roots[0])
+    assert fresh.stale_data(plan(roots[1]), name), "what is nowhere else any more is made again"
 
 
 def test_a_list_of_claims_is_that_of_its_tables_or_stale(tmp_path: Path) -> None:

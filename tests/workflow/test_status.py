@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -243,3 +244,33 @@ def test_configurations_are_laid_over_each_other_as_snakemake_does_it(tmp_path: 
     for wrong in (str(tmp_path / "list.yaml"), "nowhere.yaml", "seeds=[", "seedz=[1]"):
         with pytest.raises(UserError):
             planned(wrong)
+
+
+def test_a_run_on_other_images_is_not_finished(sweep: Sweep) -> None:
+    """Once the data set was made again, what was trained on the old one is to be trained, as Snakemake does."""
+    plan, run = sweep.plan, sweep.plan.reference
+    own = {"config": run.digest, "code": plan.code_of(run.config.method)}
+    data, split = Path(plan.shared, "data", run.data), {"sha256": "5" * 64}
+    labels = {"test_labels": np.zeros(3)}
+    images = {"data": store.tensors_digest(labels, {}), "split": split["sha256"]}
+    state = Path(plan.state, "0" * 24)
+    for folder in (Path(run.folder), state):
+        store.write_json(folder / "metrics.json", store.sealed({"digests": own | images}))
+    (state / "finished.json").write_text("{}")
+
+    def stands() -> tuple[str, str]:
+        entry = sweep.of(run)
+        return entry["state"], entry["note"]
+
+    assert stands()[0] == "finished", "of images that are not made yet nothing is known"
+    store.write_tensors(data / "dataset.safetensors", labels, {})
+    store.write_json(data / f"{run.split}.json", split)
+    assert stands()[0] == "finished" and standing.doing(plan)(run).startswith("Fetch")
+    store.write_tensors(data / "dataset.safetensors", {"test_labels": np.ones(3)}, {})
+    assert stands() == ("pending", "was trained on other images") and standing.doing(plan)(run) == "Train"
+
+
+def test_no_more_run_side_by_side_than_there_are_gpus(sweep: Sweep) -> None:
+    for changes, wanted in (({"gpus": [0]}, 1), ({"gpus": [0], "jobs_per_gpu": 3}, 3), ({"threads": 4}, 16)):
+        sweep.configure(**changes, **({"device": "cpu"} if "threads" in changes else {}))
+        assert standing.side_by_side(sweep.plan, 64) == wanted

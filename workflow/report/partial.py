@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_core.errors import UserError, say
+from workflow.fresh import stale_run
 from workflow.plan import Plan
 from workflow.report import page
 from workflow.report.collect import is_finished
@@ -64,7 +65,7 @@ def _mistakes(plan: Plan) -> dict[str, Any]:
     """Return what the page shows of the reference run's mistakes, if that and its images are there."""
     run = plan.reference
     data = Path(plan.shared, "data", run.data, "dataset.safetensors")
-    if not (Path(run.folder, "metrics.json").exists() and data.exists()):
+    if not (Path(run.folder, "metrics.json").exists() and data.exists()) or stale_run(plan, run):
         return {}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "mistakes.safetensors")

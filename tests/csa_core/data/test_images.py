@@ -18,11 +18,13 @@ RNG = np.random.default_rng(5)
 COLOURS = RNG.integers(0, 256, (10, 10, 3), dtype=np.uint8)
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    """Return a part of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 def deep_rgb() -> bytes:
     """A PNG of 16 bits a channel and three channels, which Pillow cannot write."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     rows = b"".join(b"\0" + RNG.integers(0, 65536, 30, dtype=np.uint16).tobytes() for _ in range(10))
     header = struct.pack(">IIBBBBB", 10, 10, 16, 2, 0, 0, 0)
@@ -56,6 +58,16 @@ def write(kind: str, path: Path) -> np.ndarray | None:
     if kind == "transparent":
         Image.fromarray(np.dstack([COLOURS, alpha])).save(path)
         return over_white
+    if kind.startswith("packed"):
+        bits = int(kind[-1])
+        grey = RNG.integers(0, 2**bits, (10, 10), dtype=np.uint8)
+        lines = np.unpackbits(grey[..., None], axis=2)[:, :, 8 - bits :].reshape(10, -1)
+        rows = b"".join(b"\0" + np.packbits(line).tobytes() for line in lines)
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, bits, 0, 0, 0, 0))
+        header += chunk(b"tRNS", struct.pack(">H", 2))
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+        shown = grey * np.uint8(255 // (2**bits - 1))
+        return np.where(grey == 2, np.uint8(255), shown)[..., None].repeat(3, 2)
     if kind == "palette with a transparent colour":
         indices = RNG.integers(0, 3, (10, 10), dtype=np.uint8)
         coloured = Image.frombytes("P", (10, 10), indices.tobytes())
@@ -69,7 +81,7 @@ def write(kind: str, path: Path) -> np.ndarray | None:
 
 
 KINDS = ["16 bits, grey", "16 bits, colours", "turned 3", "turned 5", "turned 6", "turned 8", "grey", "one bit"]
-KINDS += ["transparent", "palette with a transparent colour", "animation"]
+KINDS += ["transparent", "palette with a transparent colour", "animation", "packed 2", "packed 4"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

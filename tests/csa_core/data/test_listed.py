@@ -1,5 +1,6 @@
 """Images of list files: what is read, what is decoded, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from csa_core.data.augment import evaluation_batches
 from csa_core.data.batch import Batch
 from csa_core.data.decode import ListedImages, check_images, evaluated, trained
 from csa_core.data.listed import ImageList, read_lists, with_workers
+from csa_core.data.listfile import read_lines
 from csa_core.data.plan import EpochPlan
 from csa_core.data.sources import load_source, read_dataset
 from csa_core.data.split import make_split
@@ -97,6 +99,31 @@ def test_a_mistake_in_a_list_is_named_with_its_line(
     with pytest.raises(UserError) as error:
         read_lists(config.data.model_copy(update={f"{part}_list": str(tmp_path / f"{part}.txt")}))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+HEADS: dict[str, tuple[list[str], str | list[tuple[str, int]]]] = {
+    "coarse class beside the label": (["path,class,label", "a.png,0,2", "b.png,1,1"], [("a.png", 2), ("b.png", 1)]),
+    "a coordinate beside the label": (["path\tx\ty\tlabel", "a.png\t5\t1\t0"], [("a.png", 0)]),
+    "two that could be it": (["path,class,target", "a.png,0,2"], "'class', 'target' could each be the label; call the"),
+    "two paths": (["file,image,label", "a.png,b.png,2"], "'file', 'image' could each be the path; call the one that"),
+    "a name with blanks": (["path label", "my cat.jpg 0"], [("my cat.jpg", 0)]),
+    "a name with a comma": (["path,label", "a,3.jpg,0"], [("a,3.jpg", 0)]),
+    "a name that ends in a number": (["path,label", "a,3,0"], [("a,3", 0)]),
+    "a name in quotes": (["path,label", '"a,b.jpg",4'], [("a,b.jpg", 4)]),
+    "an endless line": (["path,label", "a" * 200_000 + ",0"], "field larger than field limit"),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_a_list_whose_first_line_names_columns(case: str, tmp_path: Path) -> None:
+    lines, wanted = HEADS[case]
+    (tmp_path / "l.txt").write_text("\n".join(lines) + "\n")
+    if isinstance(wanted, str):
+        with pytest.raises(UserError, match=re.escape(wanted)) as error:
+            list(read_lines(tmp_path / "l.txt"))
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    else:
+        assert [(line.path, line.label) for line in read_lines(tmp_path / "l.txt")] == wanted
 
 
 def test_missing_lists_root_and_keys_are_named(image_lists: Path, tmp_path: Path) -> None:
