@@ -181,9 +181,7 @@ def test_a_run_predicts_images_as_it_was_trained_on_them(tmp_path: Path, cli: Cl
     assert read_tensors(tmp_path / "out/weights.safetensors")[1]["use"]["resizing"] == "pad"
     for form, name in (("torchscript", "run.pt"), ("safetensors", "run.safetensors")):
         assert cli("export", tmp_path / "out", "--format", form, "--out", tmp_path / name).returncode == 0
-        assert read_json(tmp_path / Path(name).with_suffix(".json"))["resizing"].endswith(
-            "(Pillow's ImageOps.pad, bicubic)"
-        )
+        assert read_json(tmp_path / f"{name}.json")["resizing"].endswith("(Pillow's ImageOps.pad, bicubic)")
     assert csa_core.load(tmp_path / "run.safetensors").logits(paths)["single"].tobytes() == stored.tobytes()
     config = json.loads((tmp_path / "out/metrics.json").read_text())["config"]
     assert config["data"]["resize"] == "pad"
