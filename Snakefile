@@ -20,7 +20,7 @@ sys.path.insert(0, ROOT)
 from csa_core.store import RESULTS, canonical
 from workflow import devices
 from workflow.command_line import check_command, or_one_line, requested
-from workflow.fresh import made_from
+from workflow.fresh import origin
 from workflow.plan import Plan
 from workflow.snake import Asked, check_targets, retyped, say_at_the_end_when_interrupted, shown_names
 from workflow.standing import doing

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from csa_core import __version__, commands, finished
 from csa_core.config import COMPILE_CHOICES
 from csa_core.errors import UserError, likely, nearest, say, settle
+from csa_core.files import from_home
 from csa_core.methods import KEYS
 from csa_core.train import launch
 
@@ -364,7 +365,7 @@ def _path(text: str) -> Path:
     """
     if not text:
         raise argparse.ArgumentTypeError("is empty; name a file or folder")
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - leaves the home of nobody as it is
+    return from_home(text)
 
 
 def _device_options(sub: argparse.ArgumentParser, workers: bool = True) -> None:

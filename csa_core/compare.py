@@ -86,10 +86,8 @@ def differing(one: Path, other: Path) -> Iterator[str]:
     for title, (left, right) in parts.items():
         found = [key for key in left | right if left.get(key) != right.get(key)]
         rows += [[title, "", ""]] * bool(found)
-        rows += [
-            [f"  {key}", *_told_apart(left.get(key, ABSENT), right.get(key, ABSENT), title == ACCURACY)]
-            for key in found
-        ]
+        texts = _percents if title == ACCURACY else _texts
+        rows += [[f"  {key}", *texts(left.get(key, ABSENT), right.get(key, ABSENT))] for key in found]
     if len(rows) == 1:
         yield "no difference: configuration, digests and accuracies are the same"
     else:
@@ -152,15 +150,17 @@ def _percent(accuracy: float | None, digits: int = 1) -> str:
     return "" if accuracy is None else f"{100 * accuracy:.{digits}f}"
 
 
-def _told_apart(left: Any, right: Any, is_accuracy: bool = False) -> list[str]:
-    """Return two values that differ as texts that differ."""
-    if not is_accuracy:
-        return [_text(left), _text(right)]
+def _percents(left: Any, right: Any) -> list[str]:
+    """Return two accuracies with as many decimals as tell them apart."""
     for digits in range(1, 9):
         texts = [value if value == ABSENT else _percent(value, digits) for value in (left, right)]
         if texts[0] != texts[1]:
             break
     return texts
+
+
+def _texts(left: Any, right: Any) -> list[str]:
+    return [_text(left), _text(right)]
 
 
 def _text(value: Any) -> str:

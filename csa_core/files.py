@@ -18,6 +18,11 @@ TEMPORARY = re.compile(r"\..+\.\d+(-[0-9a-f]{8})?\.tmp")
 """Names of our temporary files, and of nobody else's: the file's, the process, a random part (not long ago none)."""
 
 
+def from_home(text: str | Path) -> Path:
+    """Return a path with `~` expanded; the home of nobody stays as it is, as a file may be called `~a.png`."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's fails there
+
+
 def write_bytes(path: Path, content: bytes | bytearray, lasting: bool = True) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new, never half.
 

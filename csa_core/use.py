@@ -30,7 +30,8 @@ from csa_core.data.split import Split
 from csa_core.errors import UserError, nearest, several, untrusted
 from csa_core.evaluation.probe import features
 from csa_core.evaluation.scores import with_ensemble
-from csa_core.layout import is_junk
+from csa_core.files import from_home
+from csa_core.layout import below
 from csa_core.methods import METHODS, parse
 from csa_core.methods.base import Method, Setting
 from csa_core.models.precision import place
@@ -169,7 +170,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
     Raises:
         UserError: missing, damaged, or weights that do not say how they are used.
     """
-    path = weights_of(_path(run))
+    path = weights_of(from_home(run))
     weights, label, _ = store.read_tensors(path)
     if not isinstance(label.get("use"), dict) and "config" in label:
         raise UserError(
@@ -238,11 +239,10 @@ def _one_by_one(images: Any) -> Iterator[OneImage]:
 
 
 def _below(image: OneImage) -> list[Any]:
-    folder = _path(image) if isinstance(image, str | Path) else None
+    folder = from_home(image) if isinstance(image, str | Path) else None
     if folder is None or not folder.is_dir():
         return [image if folder is None else folder]
-    paths = [path for path in sorted(_walk(folder)) if not any(map(is_junk, path.relative_to(folder).parts))]
-    files = [path for path in paths if path.is_file()]
+    files = [path for path in _files_below(folder, frozenset()) if path.is_file()]
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         more = f", but {several([path.name for path in files])}" if files else ""
@@ -250,14 +250,11 @@ def _below(image: OneImage) -> list[Any]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield what lies below a folder, linked folders included, but for links that lead back to a folder on the way."""
-    for here, folders, names in os.walk(folder, followlinks=True):
-        on_the_way = {os.path.realpath(path) for path in (Path(here), *Path(here).parents)}
-        folders[:] = [name for name in folders if os.path.realpath(Path(here, name)) not in on_the_way]
-        yield from (Path(here, name) for name in names)
-
-
-def _path(text: str | Path) -> Path:
-    # Path's own expanduser fails at a file whose name begins with ~ and is nobody's home.
-    return Path(os.path.expanduser(text))  # noqa: PTH111
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield what lies below a folder and is no folder, linked ones included but for links back to those above."""
+    above |= {folder.resolve(), *folder.resolve().parents}
+    for path in below(folder):
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in above:
+            yield from _files_below(path, above)

@@ -20,11 +20,19 @@ from workflow.sources import stated_digest
 
 def stale_run(plan: Plan, run: Run) -> bool:
     """Whether results are there that are of another configuration, code, data set or split than planned."""
-    data = f"{plan.shared}/data/{run.data}"
-    wanted = {"config": run.digest, "code": plan.code_of(run.config.method)}
-    wanted |= {"data": _stated(f"{data}/dataset.safetensors"), "split": _stated(f"{data}/{run.split}.json")}
-    known = {key: value for key, value in wanted.items() if value}
+    known = {key: value for key, value in wanted_digests(plan, run, _stated).items() if value}
     return _differs(lambda: known.items() <= read_json(Path(run.folder, "metrics.json"))["digests"].items())
+
+
+def wanted_digests(plan: Plan, run: Run, stated: Callable[[Path], str]) -> dict[str, str]:
+    """Return the digests that a run's results are to carry; those of a data set or split not made yet are empty.
+
+    Args:
+        stated: returns what the file of a data set or split states.
+    """
+    data = Path(plan.shared, "data", run.data)
+    images = {"data": stated(data / "dataset.safetensors"), "split": stated(data / f"{run.split}.json")}
+    return {"config": run.digest, "code": plan.code_of(run.config.method)} | images
 
 
 def stale_table(plan: Plan, table: str, place: str = "") -> bool:
@@ -81,21 +89,25 @@ def stale_data(plan: Plan, data: str) -> bool:
         UserError: it is of other images, which are still where they were: those of another protocol.
     """
     path = Path(f"{plan.shared}/data/{data}/dataset.safetensors")
-    stated = ""
-
-    def is_same() -> bool:
-        nonlocal stated
-        stated = read_header(path).get("made_from") or ""
-        return stated.partition(" ")[0] in (made_from(plan, data), "")  # made by hand, or long ago
-
-    is_stale = _differs(is_same)
-    place = stated.partition(" ")[2]
-    if is_stale and place not in ("", plan.data_place(data)) and Path(place).exists():
+    try:
+        made, _, place = str(read_header(path).get("made_from") or "").partition(" ")
+    except Missing:
+        return False
+    except Damaged:
+        return True
+    if made in ("", made_from(plan, data)):  # made by hand, or long ago
+        return False
+    if place not in ("", plan.data_place(data)) and Path(place).exists():
         raise UserError(
             f"{path}: is of the images of {place}, not of {plan.data_place(data)}; rename one of the two, name other "
             "results, or remove that file"
         )
-    return is_stale
+    return True
+
+
+def origin(plan: Plan, data: str) -> str:
+    """Return what the file of a data set says of its origin: what it is made from, and where its images lay."""
+    return f"{made_from(plan, data)} {plan.data_place(data)}"
 
 
 def made_from(plan: Plan, data: str) -> str:
@@ -133,9 +145,7 @@ def _report_code() -> str:
     return digest([[path.name, path.read_text()] for path in files])
 
 
-@cache
-def _stated(path: str) -> str:
-    return stated_digest(Path(path))
+_stated = cache(stated_digest)  # asked for every run of a plan
 
 
 def _differs(is_same: Callable[[], bool]) -> bool:

@@ -23,6 +23,7 @@ from csa_core.errors import UserError, printable, untrusted
 from csa_core.files import names_in, open_regular, read_bytes
 from csa_core.store import PROGRESS, read_json
 from workflow.devices import present
+from workflow.fresh import wanted_digests
 from workflow.naming import Run
 from workflow.plan import Plan
 from workflow.sources import stated_digest
@@ -112,7 +113,7 @@ def survey(plan: Plan, now: float) -> Survey:
     runs = plan.all_runs()
     there = {run.folder: digests_of(Path(run.folder, "metrics.json")) for run in runs}
     stated_by = cache(stated_digest)
-    wanted = {run.folder: _wanted(plan, run, stated_by) for run in runs}
+    wanted = {run.folder: _key(wanted_digests(plan, run, stated_by)) for run in runs}
     is_all = all(_is_same(there[folder], key) for folder, key in wanted.items())
     state_folders = {} if is_all else _state_folders(Path(plan.state))
     pace = _pace(runs, there, wanted, state_folders)
@@ -144,7 +145,7 @@ def doing(plan: Plan) -> Callable[[Run], str]:
         return _state_folders(Path(plan.state))
 
     def what(run: Run) -> str:
-        trace = _of(traces(), _wanted(plan, run, stated_by))
+        trace = _of(traces(), _key(wanted_digests(plan, run, stated_by)))
         return "Train" if trace is None else "Continue" if trace.beat else "Fetch from the state, finished before:"
 
     return what
@@ -180,13 +181,6 @@ def _unfinished(run: Run, trace: StateFolder | None, last: Heartbeat | None, eac
         note = f"{'interrupted' if has_ended else silent}; {where}"
         return RunStatus(run, "stopped", note, epoch, left, ago=silence)
     return RunStatus(run, "pending", "", epoch, left)
-
-
-def _wanted(plan: Plan, run: Run, stated: Callable[[Path], str]) -> Key:
-    """Return the digests that a run's results are to carry; empty where its data set or split is not made yet."""
-    data = Path(plan.shared, "data", run.data)
-    images = stated(data / "dataset.safetensors"), stated(data / f"{run.split}.json")
-    return (run.digest, plan.code_of(run.config.method), *images)
 
 
 def _is_same(key: Key | None, wanted: Key) -> bool:

@@ -52,7 +52,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
                 raise UserError(f"{path}: has 16 bits a channel; save it with 8")
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
-                _scale_transparent_grey(image)
+                _scale_transparent_grey(image)  # what is decoded no longer says how many bits it had
                 yield image
     except Missing:
         raise UserError(f"{path}: no such file; replace it or take it out") from None

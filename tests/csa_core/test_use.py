@@ -1,6 +1,7 @@
 """A trained run in use: the same logits as its own results, from any kind of image, and in other programs' runtimes."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from csa_core.evaluation.probe import Probe
 from csa_core.methods import parent_of, parse, recipe
 from csa_core.store import read_json, read_tensors
 from tests.conftest import Cli, listed, tiny
+from tests.helpers.errno_injection import failing
 from tests.helpers.images import folder, folder_of_images
 from tests.helpers.runs import fit
 
@@ -171,6 +173,12 @@ def test_linked_folders_are_predicted_as_they_are_trained_on(runs: dict[str, Pat
     (elsewhere / "self").symlink_to(elsewhere)
     found = [Path(each.image).relative_to(photos).as_posix() for each in csa_core.load(runs["csa"]).predict(photos)]
     assert found == ["=a.png", "b.jpg", "linked/d.jpg", "more/c.webp"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(runs: dict[str, Path], photos: Path) -> None:
+    with failing(errno.EACCES, lambda path: path == photos / "more", "list"), pytest.raises(UserError) as error:
+        csa_core.load(runs["csa"]).predict(photos)
+    assert f"{photos}/more: cannot be read" in str(error.value)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])

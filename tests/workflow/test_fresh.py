@@ -170,7 +170,7 @@ def test_moved_images_are_the_same_and_another_protocols_are_not_replaced(tmp_pa
             (root / part / "x").mkdir(parents=True)
             (root / part / "x/0.png").write_bytes(b"image")
     name, path = "folder-photos", tmp_path / "results/data/folder-photos/dataset.safetensors"
-    store.write_tensors(path, {}, {}, f"{fresh.made_from(plan(roots[0]), name)} {plan(roots[0]).data_place(name)}")
+    store.write_tensors(path, {}, {}, fresh.origin(plan(roots[0]), name))
     assert not any(fresh.stale_data(plan(root), name) for root in roots), "the same images elsewhere"
     (roots[1] / "train/x/1.png").write_bytes(b"another")
     before = path.read_bytes()

@@ -12,13 +12,18 @@ from matplotlib.pyplot import close
 from scipy import stats
 
 from csa_core import store
+from csa_core.config import set_dotted
 from csa_core.errors import UserError
+from csa_core.methods import parse
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
+from workflow.report import recipe
 from workflow.report.collect import MEASURES, collect, is_finished
 from workflow.report.curves import curves
+from workflow.report.drawing import means
 from workflow.report.points import points
 from workflow.report.recount import GROUPS
+from workflow.report.style import use_style
 from workflow.report.summary import paired_interval, summarise
 from workflow.report.tables import markdown, tidy, write
 from workflow.report.wording import heading
@@ -383,3 +388,42 @@ def test_a_partial_table_leaves_out_runs_of_images_that_were_there_before(result
     path.write_text(json.dumps(store.sealed(stored)))
     values, facts = collect(table(rows=rows), partial=True)
     assert set(zip(values["run"], values["seed"], strict=True)) == {("csa", 1)} and len(facts["missing"]) == 5
+
+
+def test_each_row_that_is_drawn_has_its_own_number_of_seeds() -> None:
+    rows = [("a", 1, 90.0), ("b", 1, 80.0), ("a", 2, 92.0), ("a", 3, 91.0), ("b", 3, 82.0)]
+    drawn = means(pd.DataFrame(rows, columns=["name", "seed", "percent"]), ["name"])
+    assert drawn[["name", "seeds", "mean"]].to_numpy().tolist() == [["a", 3, 91.0], ["b", 2, 81.0]]
+
+
+def test_a_line_goes_from_left_to_right_whatever_the_order_of_the_sweep() -> None:
+    use_style()
+    lines = [
+        {"series": "", "label": label, "name": label, "column": "all", "seed": seed, "value": value}
+        for label, value in (("1.0", 0.7), ("0.0", 0.5), ("0.5", 0.6))
+        for seed in (1, 2, 3)
+    ]
+    figure, _ = points(table(draw="line"), pd.DataFrame(lines))
+    drawn = [line for axis in figure.axes for line in axis.lines if line.get_linestyle() != "None"]
+    x, y = np.asarray(drawn[0].get_data(), dtype=float)
+    assert x.tolist() == [0.0, 0.5, 1.0] and y.tolist() == pytest.approx([50, 60, 70])
+    close(figure)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.subset": "conventional"}, "exponential profile, imbalance ratio 100, conventional subset"),
+        ({"data.profile": "step", "data.imbalance_ratio": 20}, "step profile, imbalance ratio 20, split seed 0"),
+        ({"data.profile": "as_is"}, "as the data are"),
+        ({"lr_drops": []}, "rising over 5 epochs, then constant"),
+        ({"lr_schedule": "cosine"}, "rising over 5 epochs, falls along a cosine"),
+        ({}, "rising over 5 epochs, divided by 10 after epochs 160, 180"),
+    ],
+)
+def test_the_recipe_names_images_and_schedule(changes: dict[str, Any], said: str) -> None:
+    fields: dict[str, Any] = {}
+    for key, value in changes.items():
+        fields = set_dotted(fields, key, value)
+    config = parse(fields, "x").identity()
+    assert said in f"{recipe._split(config['data'])}; {recipe._optimizer(config)}"

@@ -8,17 +8,15 @@ rule data:
     resources:
         # With the places of images and lists: a resource, because the same images elsewhere are not read again.
         config=lambda w: or_one_line(PLAN.data_json, w.data),
-        place=lambda w: or_one_line(PLAN.data_place, w.data),
+        origin=lambda w: or_one_line(origin, PLAN, w.data),
     params:
         config=lambda w: or_one_line(PLAN.data_json, w.data, False),
         files=lambda w: or_one_line(PLAN.data_files, w.data),
         code=PLAN.data_code,
-        made_from=lambda w: or_one_line(made_from, PLAN, w.data),
     message:
         "Data set {wildcards.data}"
     shell:
-        "printf %s {resources.config:q} | python -m csa_core data - --out {output:q}"
-        " --made-from {params.made_from}' '{resources.place:q}"
+        "printf %s {resources.config:q} | python -m csa_core data - --out {output:q} --made-from {resources.origin:q}"
         " > {log:q} 2>&1 && {{ grep '^note: ' {log:q} >&2 || true; }}"
 
 
