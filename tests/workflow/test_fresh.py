@@ -21,7 +21,7 @@ from tests.helpers.workflows import SWEEPS, table
 from tests.workflow.test_page import spoil
 from workflow import fresh
 from workflow.plan import Plan
-from workflow.report import all_claims, choices, page
+from workflow.report import all_claims, choices, page, partial
 from workflow.report.style import save
 from workflow.report.tables import write
 
@@ -179,6 +179,12 @@ def test_moved_images_are_the_same_and_another_protocols_are_not_replaced(tmp_pa
     assert path.read_bytes() == before
     shutil.rmtree(roots[0])
     assert fresh.stale_data(plan(roots[1]), name), "what is nowhere else any more is made again"
+
+
+def test_mistakes_of_another_configuration_are_not_looked_for(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The made runs hold no weights: who looks for their mistakes says so."""
+    assert partial._mistakes(plan_of(made)) == {} and "mistakes are not shown" in capsys.readouterr().err
+    assert partial._mistakes(plan_of(made, overrides={"lr": 0.05})) == {} and not capsys.readouterr().err
 
 
 def test_a_list_of_claims_is_that_of_its_tables_or_stale(tmp_path: Path) -> None:
