@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from matplotlib import pyplot
+from matplotlib.text import Text
 
 from tests.conftest import ROOT, TINY
 from tests.helpers.workflows import Folder, table
@@ -101,6 +103,30 @@ def test_the_scatter_has_a_point_and_a_name_for_each_row(results: Path) -> None:
             half = 4.302652729749464 * mine.std() / np.sqrt(3)  # Student's t, 2 degrees of freedom
             assert line[f"mean_{column}"] == pytest.approx(mine.mean())
             assert line[f"high_{column}"] == pytest.approx(mine.mean() + half)
+    pyplot.close(figure)
+
+
+def test_no_name_in_a_crowd_covers_another(results: Path) -> None:
+    use_style()
+    rng, seeds = np.random.default_rng(0), (1, 2, 3)
+    lines = [
+        {
+            "series": f"{n % 4}",
+            "label": f"Method {n}",
+            "name": f"Method {n}",
+            "column": column,
+            "seed": seed,
+            "value": v,
+        }
+        for n in range(24)
+        for column in ("all", "few")
+        for seed, v in zip(seeds, rng.normal(0.8, 0.01, 3), strict=True)
+    ]
+    figure, _ = points(table(draw="scatter"), pd.DataFrame(lines))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(name) for name in axes.texts]
+    assert len(boxes) == 24 and not any(box.count_overlaps(boxes[:n]) for n, box in enumerate(boxes))
     pyplot.close(figure)
 
 

@@ -1,5 +1,6 @@
 """Figures of a table's rows: by category, along a number, All against Few, or as a picture of the table."""
 
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -7,11 +8,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 from csa_core.errors import UserError
 from workflow.report.collect import HEADINGS
 from workflow.report.drawing import GREY, axes_of, face, key, means, percent_axis, style_of
 from workflow.report.style import MARKERS, WIDTH, inches, plain, text_size
+
+ASIDE = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
+"""Where a name may stand, across and up from its point."""
+LEAD = {"arrowstyle": "-", "lw": 0.4, "shrinkA": 0, "shrinkB": 2}
+"""The line from a name to its point."""
+POINT = 4  # pixels from the middle of a point to its edge
 
 
 def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -114,7 +123,7 @@ def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Dat
         raise UserError(f"{table['name']}: draw: scatter needs few-shot classes, and there are none")
     drawn = both["all"].merge(both["few"], on=["series", "label", "seeds"], suffixes=("_all", "_few"))
     figure, axes = plt.subplots(figsize=inches(1.6 * WIDTH, 1.4 * WIDTH), layout="constrained")
-    series = list(dict.fromkeys(drawn["series"]))
+    series, names = list(dict.fromkeys(drawn["series"])), []
     for i, name in enumerate(series):
         part = drawn[drawn["series"] == name]
         # A single seed has no interval: its reach is drawn as nothing.
@@ -127,15 +136,33 @@ def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Dat
         axes.errorbar(part["mean_all"], part["mean_few"], reach["few"], reach["all"], **bars)
         for line in part.to_dict("records"):
             place = (line["mean_all"], line["mean_few"])
-            beside = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
-            axes.annotate(plain(line["label"]), place, **beside)
+            beside = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
+            names.append(axes.annotate(plain(line["label"]), place, arrowprops=LEAD | {"color": colour}, **beside))
     percent_axis(axes, "x", "Accuracy, all classes (%)")
     percent_axis(axes, "y", f"{HEADINGS['few']} (%)")
     if len(series) > 1:
         axes.legend()
     key(figure, values, "mean", "cross")
     face(figure, table, values)
+    _set_apart(figure, axes, names)
     return figure, drawn
+
+
+def _set_apart(figure: Figure, axes: Axes, names: list[Annotation]) -> None:
+    """Put each name at the nearest place beside its point where it covers no other name, no point and not the key."""
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    taken = [legend.get_window_extent()] if legend else []
+    points = axes.transData.transform([name.xy for name in names])
+    taken += [Bbox([point - POINT, point + POINT]) for point in points]
+    for name in names:
+        for distance, (across, up) in product(range(4, 90, 4), ASIDE):
+            sides = {1: "left", 0: "center", -1: "right"}[across], {1: "bottom", 0: "center", -1: "top"}[up]
+            name.set(position=(across * distance, up * distance), ha=sides[0], va=sides[1])
+            box = Text.get_window_extent(name)
+            if not box.count_overlaps(taken):
+                break
+        taken.append(box)
 
 
 def _numbers(table: dict[str, Any], labels: pd.Series) -> pd.Series:
