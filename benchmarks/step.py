@@ -71,8 +71,8 @@ def main() -> None:
         **{name: partial(cost, name, kinds, device, fewer) for name, kinds in costs().items()},
     }
     for name in args.only:
-        keep(name, make[name](), args.out, args.device)
         torch.set_num_threads(args.threads[0])
+        keep(name, make[name](), args.out, args.device)
 
 
 def step(device: torch.device, threads: int, args: argparse.Namespace) -> list[dict[str, Any]]:
