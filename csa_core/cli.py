@@ -183,10 +183,10 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         commands.check,
         """\
-        Decode every image of a folder or image_list, and name those that cannot be.
+        Decode every image of a folder or image_list, and name those that cannot be decoded.
 
         It says which are the same, how many are not square and what is done with them, and what is held
-        out to validate on. Training reads a folder whole anyway, but of lists the lines alone.""",
+        out to validate on. Training reads every image of a folder before it starts, but only the lines of a list.""",
     )
     _workers_option(sub)
 

@@ -8,10 +8,14 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from csa_core.errors import UserError
 from csa_core.methods import METHODS
 from tests.conftest import ROOT
 from tests.helpers.patience import PATIENCE
+from workflow.declarations import WorkflowConfig
+from workflow.protocol import read_protocol
 from workflow.schema import REFERENCE, SCHEMA, TABLE_SCHEMA, reference, schema, table_schema
 
 LAYERS = [
@@ -160,3 +164,17 @@ def test_the_schema_for_editors_is_generated_from_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == schema(), "run `python -m workflow.schema`"
     assert json.loads(TABLE_SCHEMA.read_text()) == table_schema(), "run `python -m workflow.schema`"
     assert REFERENCE.read_text() == reference(), "run `python -m workflow.schema`"
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"reweighting": "deferred"}, {"reweighting": "none"}, {"method": "ce"}, {"seed": 2}]
+)
+def test_an_editor_and_the_workflow_take_the_same_overrides(overrides: dict[str, object]) -> None:
+    def workflow_takes() -> bool:
+        try:
+            read_protocol(WorkflowConfig(overrides=overrides))
+        except UserError:
+            return False
+        return True
+
+    assert Draft202012Validator(schema()).is_valid({"overrides": overrides}) == workflow_takes()

@@ -30,7 +30,7 @@ class WorkflowConfig(Strict):
     """What `config.yaml` may say."""
 
     protocol: PathText = "demo"
-    """demo, paper, or the path of a protocol file of your own."""
+    """demo, short, paper, imagenet_lt, or the path of a protocol file of your own."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     """Training seeds; each run is trained once for each."""
     sweeps: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}

@@ -12,6 +12,8 @@ from workflow.naming import Recipe, tidy
 
 # Folders of the results that are of no protocol alone.
 SHARED = ("benchmarks", "data", "figures", "logs", "partial", "published", "state")
+# Keys of a run that differ between the runs of a protocol, and what sets them.
+OF_ONE_RUN = {"method": "rows of tables name it", "seed": "seeds in config.yaml are for that"}
 
 
 def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
@@ -28,7 +30,7 @@ def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
             raise UserError(f"{path}: {key} is a key of config.yaml; move it there")
         own = validate(Protocol, {key: fields.pop(key) for key in Protocol.model_fields if key in fields}, str(path))
     _check_every_method(fields, str(path))
-    for key, instead in (("method", "rows of tables name it"), ("seed", "seeds in config.yaml are for that")):
+    for key, instead in OF_ONE_RUN.items():
         for where, given in ((str(path), fields), ("config.yaml: overrides", config.overrides)):
             if key in given:
                 raise UserError(f"{where}: {key} cannot be set for all runs; {instead}")

@@ -243,8 +243,9 @@ def _best_epoch(metrics: list[Path]) -> str:
         added.append(100 * max(0.0, history[column].max() - last))
     gain = pd.Series(added)
     return (
-        f"Over these {len(gain)} runs, taking the best of the epochs that were scored instead of the last one would "
-        f"have added {shown(gain.mean(), 2)} points of accuracy on average, and {shown(gain.max(), 2)} at most."
+        f"Over the {len(gain)} runs with epochs to choose from, taking the best of the epochs that were scored instead "
+        "of the last one would have added "
+        f"{shown(gain.mean(), 2)} points of accuracy on average, and {shown(gain.max(), 2)} at most."
     )
 
 

@@ -1,5 +1,6 @@
 """Schemas for editors, of config.yaml and of tables, and the reference of tables: `python -m workflow.schema`."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from csa_core.config import Strict
 from csa_core.methods import METHODS
 from csa_core.store import write_bytes, write_json
 from workflow.declarations import Claim, Row, Table, Term, WorkflowConfig
+from workflow.protocol import OF_ONE_RUN
 from workflow.report.texts import markdown_text
 
 HERE = Path(__file__).parent
@@ -29,18 +31,20 @@ configuration names. Its name is that of the target, `results/NAME.csv` and `res
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema of config.yaml; `overrides` may hold any key of a run of any method."""
+    """Return the schema of config.yaml; `overrides` may hold keys of any method, with values that all of these take."""
     config = WorkflowConfig.model_json_schema()
-    keys: dict[str, Any] = {}
+    keys: dict[str, list[Any]] = {}
     for method in METHODS.values():
         run = method.Config.model_json_schema()
         config.setdefault("$defs", {}).update(run.pop("$defs"))
-        keys = run["properties"] | keys
+        for name, key in run["properties"].items():
+            if name not in OF_ONE_RUN and key not in keys.setdefault(name, []):
+                keys[name].append(key)
     config["properties"]["overrides"] = {
         "type": "object",
         "description": WorkflowConfig.model_fields["overrides"].description,
         "additionalProperties": False,
-        "properties": keys,
+        "properties": {name: each[0] if len(each) == 1 else {"allOf": each} for name, each in keys.items()},
     }
     return config
 
@@ -88,6 +92,7 @@ def _values(key: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write them all."""
+    argparse.ArgumentParser("python -m workflow.schema", description=__doc__.split("\n\n")[0]).parse_args()
     write_json(SCHEMA, schema())
     write_json(TABLE_SCHEMA, table_schema())
     write_bytes(REFERENCE, reference().encode())

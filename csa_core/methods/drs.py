@@ -24,7 +24,7 @@ class DrsConfig(DeferredKeys):
 
 
 class Drs(CrossEntropy):
-    """Cross-entropy on uniformly drawn images, from `deferred_until` on on re-sampled ones."""
+    """Cross-entropy on uniformly drawn images, and on re-sampled ones from epoch `deferred_until`."""
 
     Config: ClassVar[type[Supervised]] = DrsConfig
 

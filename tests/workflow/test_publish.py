@@ -120,7 +120,7 @@ def test_a_page_counts_what_is_of_its_folder_alone(published: Path, tmp_path: Pa
     assert publish.main(["draw", str(folder), "--pages", str(page)]) == 0
     text = page.read_text()
     assert "`csa/bank_batches=0`" in text and "`csa`" not in text
-    assert "Over these 2 runs" in text and "added 25.00 points of accuracy on average, and 25.00 at most" in text
+    assert "Over the 2 runs" in text and "added 25.00 points of accuracy on average, and 25.00 at most" in text
     assert not list(folder.glob("table4.*")) and not list((folder / "figures").glob("curves-baselines.*"))
 
 
