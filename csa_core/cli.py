@@ -72,6 +72,9 @@ def _run(args: argparse.Namespace) -> int:
         if launch.is_about_a_lost_peer(error):
             return 1
         raise
+    except MemoryError:
+        _say("there is not enough memory; of many images, source: image_list holds one batch at a time")
+        return 2
     except Interrupted as signalled:
         return _ended_by(signalled, signalled)
     except launch.RankLost as lost:
@@ -241,8 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--retrain",
         action="store_true",
-        default=os.environ.get("CSA_RETRAIN", "") not in ("", "0"),
-        help="train again even if this very run is finished (also: CSA_RETRAIN=1)",
+        default=os.environ.get("CSA_RETRAIN", "").lower() not in ("", "0", "no", "false", "off"),
+        help="train again even if this very run is finished (also: CSA_RETRAIN=1); what is not finished goes on",
     )
     sub.add_argument(
         "--compile",
@@ -302,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _run_argument(sub)
     sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
-    sub.add_argument("--root", help="folder of the images, where the source needs one (default: data)")
+    sub.add_argument("--root", type=_root, help="folder of the images, where the source needs one (default: data)")
     sub.add_argument("--images", type=int, default=12, help="how many at most (default 12)")
     sub.add_argument("--out", type=_path, required=True, help="file to write (.safetensors)")
 
@@ -368,6 +371,11 @@ def _path(text: str) -> Path:
     return from_home(text)
 
 
+def _root(text: str) -> str:
+    """Return a path as `data.root` holds it."""
+    return str(_path(text))
+
+
 def _device_options(sub: argparse.ArgumentParser, workers: bool = True) -> None:
     sub.add_argument(
         "--device",
@@ -396,5 +404,5 @@ def _of_run(sub: argparse.ArgumentParser) -> None:
     _run_argument(sub)
     sub.add_argument("--data", type=_path, help="data set file (default: loaded from the source)")
     sub.add_argument("--split", type=_path, help="split file (default: made on the way)")
-    sub.add_argument("--root", help="folder of the images, where the source needs one (default: data)")
+    sub.add_argument("--root", type=_root, help="folder of the images, where the source needs one (default: data)")
     _device_options(sub)

@@ -1,8 +1,8 @@
 """Which code a result depends on, as a digest: a run is trained again when what can change its numbers has changed.
 
 That is all of the package but what only reads, writes, starts and shows (`AROUND`), and but the files
-of other methods. Comments, docstrings, layout and the words of messages are no part of it, nor is the
-version of Python. Images and splits have digests of their own, so what makes them is left out here.
+of other methods. Comments, docstrings, layout and the words of a message where it is raised are no part of
+it, nor is the version of Python. Images and splits have digests of their own, so what makes them is left out here.
 """
 
 import ast

@@ -233,6 +233,9 @@ def check_out(out: Path, suffix: str, *read: Path | str | None, more: str = "") 
         raise UserError(f"--out {out}: no {out.suffix} file is written; name it {out.with_suffix(suffix)}{more}")
     if any(path is not None and out.exists() and os.path.realpath(path) == os.path.realpath(out) for path in read):
         raise UserError(f"--out {out}: is read by this very command; name another file")
+    beside = os.path.realpath(out.parent)
+    if (out.exists() and not (out.is_file() or out.is_dir())) or beside == "/dev" or beside.startswith("/proc/"):
+        raise UserError(f"--out {out}: is no regular file; name a file")
     if out.name in store.RESULTS and out.exists():
         raise UserError(f"--out {out}: is a result of the run in {out.parent}; name another file")
 

@@ -47,8 +47,9 @@ def listing(folder: Path) -> Iterator[str]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name one that holds runs")
-    runs, damaged = [], []
-    for path in _folders(folder):
+    runs: list[Finished] = []
+    damaged: list[str] = []
+    for path in _folders(folder, damaged):
         try:
             runs.append(_read(path))
         except UserError as error:
@@ -94,9 +95,17 @@ def differing(one: Path, other: Path) -> Iterator[str]:
         yield from _columns(rows, left=3)
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders of finished runs, the shortest paths first; states, which list what they hold, are none."""
-    folders = [(Path(here), set(files)) for here, _, files in os.walk(folder)]
+def _folders(folder: Path, unread: list[str]) -> list[Path]:
+    """Return the folders of finished runs, the shortest paths first; states, which list what they hold, are none.
+
+    Args:
+        unread: gets a line for each folder that cannot be listed.
+    """
+
+    def left_out(error: OSError) -> None:
+        unread.append(f"{error.filename}: cannot be listed ({error.strerror}); see to disk and rights")
+
+    folders = [(Path(here), set(files)) for here, _, files in os.walk(folder, onerror=left_out)]
     found = [here for here, files in folders if "metrics.json" in files and "finished.json" not in files]
     return sorted(found, key=lambda path: (len(path.parts), path))
 

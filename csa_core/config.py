@@ -239,9 +239,9 @@ class RunConfig(Strict):
     horizontal_flip: bool = True
     """Random horizontal flip."""
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    """Of the network's body: float32, bfloat16, tf32 (NVIDIA GPUs); auto: bfloat16 on CPUs that gain, else float32."""
+    """float32, bfloat16 (network's body), tf32 (all, NVIDIA GPUs); auto: bfloat16 on CPUs that gain, else float32."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
-    """Test accuracy in the history every this many epochs (0: the last one only); chooses nothing."""
+    """Test accuracy in the history every this many epochs, 0 is never; chooses nothing, the last epoch counts."""
 
     def unread(self) -> set[str]:
         """Return the keys that have no effect with the values of the others."""

@@ -38,10 +38,11 @@ def predict(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a run as a file that other programs load."""
-    check_out(args.out, FORMATS[args.format], args.folder, args.data)
     from csa_core.export import description_of
     from csa_core.export import export as write
 
+    check_out(args.out, FORMATS[args.format], args.folder, args.data, args.split)
+    check_out(description_of(args.out), ".json", args.folder, args.data, args.split)
     write(_load(args, complete=True), args.format, args.out)
     print(f"{args.out}: {args.format}; {description_of(args.out)} says how it is used")
 

@@ -34,7 +34,7 @@ from csa_core.files import from_home
 from csa_core.layout import below
 from csa_core.methods import METHODS, parse
 from csa_core.methods.base import Method, Setting
-from csa_core.models.precision import place
+from csa_core.models.precision import device_named, place
 
 AT_ONCE = 1000  # images that are decoded before they are predicted
 RESIZING = {
@@ -168,8 +168,9 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
         device: where to compute, as torch names it.
 
     Raises:
-        UserError: missing, damaged, or weights that do not say how they are used.
+        UserError: missing, damaged, weights that do not say how they are used, or no such device here.
     """
+    there = device_named(device)
     path = weights_of(from_home(run))
     weights, label, _ = store.read_tensors(path)
     if not isinstance(label.get("use"), dict) and "config" in label:
@@ -185,10 +186,10 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
         split = Split(np.arange(counts.sum()), counts, label["digests"]["split"])
         # Of images of one pixel, so that what a method keeps of images to train with takes no memory.
         small = _dataset(use, np.empty((0, 1, 1, 3), dtype=np.uint8))
-        method = METHODS[config.method](config, Setting(small, split, torch.device(device), "float32"))
+        method = METHODS[config.method](config, Setting(small, split, there, "float32"))
         network = method.network()
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-        return Trained(method, place(network, method.setting.device), use, label)
+    return Trained(method, place(network, there), use, label)
 
 
 def weights_of(run: Path) -> Path:
@@ -235,6 +236,8 @@ def _one_by_one(images: Any) -> Iterator[OneImage]:
     for image in given:
         if not isinstance(image, OneImage):
             raise UserError(f"images: {type(image).__name__} is neither a path nor a PIL image; give one of these")
+        if image == "":  # as of a variable of the shell that is not set
+            raise UserError("images: a name is empty; name images or folders")
         yield from _below(image)
 
 

@@ -221,8 +221,8 @@ class Method:
         return found if validation is None else found | {"validation": self.scoring(validation).logits(network, final)}
 
     @classmethod
-    def check_possible(cls, config: Any, images: int) -> None:
-        """See, before anything is made, that a run on so many training images can come to a result.
+    def check_possible(cls, config: Any, images: int, size: tuple[int, int]) -> None:
+        """See, before anything is made, that a run on so many training images of `size` can come to a result.
 
         Raises:
             UserError: it cannot; the remedy is in the line.

@@ -127,10 +127,9 @@ class Csa(Method):
             start = 1 if config.bank_start == "batch" else config.bank_batches
             self.bank = ops.make_bank(config.bank_batches, start, config.batch_size, size, device)
         self.uniform_loss = ops.make_loss(config.uniform_loss, self.class_counts, device, config)
-        seen = self.class_counts
-        if config.resampling_prior == "sampled":
-            seen = ops.class_weights(seen, config.balance_ratio)
-        self.resampling_loss = ops.make_loss(config.resampling_loss, seen, device, config)
+        sampled = config.resampling_prior == "sampled"
+        seen = ops.class_weights(self.class_counts, config.balance_ratio) if sampled else None
+        self.resampling_loss = ops.make_loss(config.resampling_loss, self.class_counts, device, config, seen)
 
     def phase(self, epoch: int) -> str:
         """Name what the steps do: uniform branch alone; both; both without the shift."""
@@ -284,10 +283,10 @@ class Csa(Method):
             self.bank.load({name.removeprefix("bank/"): tensor for name, tensor in state.items()})
 
     @classmethod
-    def check_possible(cls, config: CsaConfig, images: int) -> None:
-        """See that enough of the training images pass by the bank to fill it."""
+    def check_possible(cls, config: CsaConfig, images: int, size: tuple[int, int]) -> None:
+        """See that enough of the training images pass by the bank to fill it, and that they have a background."""
         if config.bank_batches:
-            check_possible(config, images)
+            check_possible(config, images, size)
 
     @classmethod
     def memory(cls, config: CsaConfig, size: tuple[int, int]) -> str:

@@ -6,19 +6,26 @@ and those with context shift. That is the proof of training, and it is in every 
 
 from typing import Any
 
+from csa_core import models
 from csa_core.errors import UserError
 from csa_core.methods.base import Row
 
 
-def check_possible(config: Any, images: int) -> None:
-    """See, before training, that enough images pass by the bank.
+def check_possible(config: Any, images: int, size: tuple[int, int]) -> None:
+    """See, before training, that enough images pass by the bank, and that the network sees where on them something is.
 
     Args:
         images: of the long-tailed training set; each step brings `batch_size` of them to the bank.
+        size: height and width of an image.
 
     Raises:
-        UserError: the bank cannot come to hold as many as it is drawn from.
+        UserError: the bank cannot come to hold as many as it is drawn from, or a feature map is a single place.
     """
+    if config.activation_map != "box" and max(size) <= models.reduction(config.model):
+        raise UserError(
+            f"model: {config.model} reduces images of {size[0]} x {size[1]} px to a single place, so there is no "
+            "background to find; use resnet32 or resnet18_cifar, larger images, or activation_map: box"
+        )
     if config.bank_start == "batch":
         return
     steps = -(-images // config.batch_size)

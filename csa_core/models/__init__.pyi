@@ -7,4 +7,5 @@ from .resnet import ScaledLinear as ScaledLinear
 from .resnet import load_body as load_body
 from .resnet import make_body as make_body
 from .resnet import make_network as make_network
+from .resnet import reduction as reduction
 from .simsiam import make_simsiam as make_simsiam

@@ -1,7 +1,8 @@
 """The precision that a run's network computes in: asked for by name, or chosen for the processor.
 
-Low precision is for the body alone: the operations that autocast knows, convolutions above all, take
-bfloat16 there. Pooling, heads, losses, masks, bank, weights, optimizer and evaluation are float32 always.
+bfloat16 is for the body alone: the operations that autocast knows, convolutions above all, take it
+there. Pooling, heads, losses, masks, bank, weights, optimizer and evaluation are float32 always. TF32 is a
+switch of the whole process: all products and convolutions of a GPU use it, those of evaluation, too.
 """
 
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from csa_core.errors import UserError
 from csa_core.models.resnet import make_body
 
 GAINS_FROM = 10e6
@@ -21,6 +23,22 @@ GAINS_FROM = 10e6
 def place(network: nn.Module, device: torch.device) -> Any:
     """Put a network on the device, in the memory format that convolutions are fastest in."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def device_named(name: str | torch.device) -> torch.device:
+    """Return the device that torch calls so.
+
+    Raises:
+        UserError: there is none here, or none that networks are trained on.
+    """
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None
+    return device
 
 
 def features(body: nn.Module, images_bchw: Tensor, precision: str) -> Tensor:

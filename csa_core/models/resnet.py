@@ -90,6 +90,13 @@ class TorchvisionResNet(nn.Module):
         return self.layers(self.stem(x))
 
 
+def reduction(model: str) -> int:
+    """Return how many times lower and narrower than an image the last feature maps of a body are; they round up."""
+    if model in DEPTHS:
+        return 4
+    return 8 if TORCHVISION[model].get("small") else 32
+
+
 def make_body(model: str) -> ResNet | TorchvisionResNet:
     """Build the body that `model` names."""
     if model in DEPTHS:

@@ -7,7 +7,6 @@ from .context_shift import context_shift as context_shift
 from .density import density_weights as density_weights
 from .label_aware import label_aware_loss as label_aware_loss
 from .losses import effective_number_weights as effective_number_weights
-from .losses import log_prior as log_prior
 from .losses import make_loss as make_loss
 from .mixing import class_sizes as class_sizes
 from .mixing import inside as inside

@@ -75,36 +75,38 @@ def effective_number_weights(class_counts: np.ndarray, beta: float, device: torc
     return torch.tensor(weights * len(weights) / weights.sum(), dtype=torch.float32, device=device)
 
 
-def _logit_adjustment(class_counts: np.ndarray, device: torch.device, keys: Any) -> Loss:
-    prior = log_prior(class_counts, device)
-    return partial(logit_adjusted, log_prior_k=prior, strength=keys.logit_adjustment_strength)
+def _logit_adjustment(_: np.ndarray, seen: np.ndarray, device: torch.device, keys: Any) -> Loss:
+    return partial(logit_adjusted, log_prior_k=log_prior(seen, device), strength=keys.logit_adjustment_strength)
 
 
-def _vs(class_counts: np.ndarray, device: torch.device, keys: Any) -> Loss:
+def _vs(class_counts: np.ndarray, seen: np.ndarray, device: torch.device, keys: Any) -> Loss:
     scale = torch.tensor((class_counts.max() / class_counts) ** keys.vs_exponent, dtype=torch.float32, device=device)
     strength = keys.logit_adjustment_strength
-    return partial(vector_scaled, scale_k=scale, log_prior_k=log_prior(class_counts, device), strength=strength)
+    return partial(vector_scaled, scale_k=scale, log_prior_k=log_prior(seen, device), strength=strength)
 
 
-def _ldam(class_counts: np.ndarray, device: torch.device, keys: Any) -> Loss:
+def _ldam(class_counts: np.ndarray, _: np.ndarray, device: torch.device, keys: Any) -> Loss:
     margins = keys.ldam_scale * keys.ldam_margin * (class_counts.min() / class_counts) ** 0.25
     return partial(with_margins, margin_k=torch.tensor(margins, dtype=torch.float32, device=device))
 
 
-LOSSES: dict[str, Callable[[np.ndarray, torch.device, Any], Loss]] = {
+LOSSES: dict[str, Callable[[np.ndarray, np.ndarray, torch.device, Any], Loss]] = {
     "cross_entropy": lambda *_: cross_entropy,
     "logit_adjustment": _logit_adjustment,
-    "focal": lambda class_counts, device, keys: partial(focal, exponent=keys.focal_exponent),
+    "focal": lambda class_counts, seen, device, keys: partial(focal, exponent=keys.focal_exponent),
     "vs": _vs,
     "ldam": _ldam,
 }
 
 
-def make_loss(name: str, class_counts: np.ndarray, device: torch.device, keys: Any) -> Loss:
+def make_loss(
+    name: str, class_counts: np.ndarray, device: torch.device, keys: Any, seen: np.ndarray | None = None
+) -> Loss:
     """Return a loss of (logits, labels) for one data set.
 
     Args:
-        class_counts: images of each class, (K,), or numbers in proportion to how often it is seen.
+        class_counts: images of each class, (K,).
         keys: configuration with the keys of the loss (`csa_core.methods.keys.OF_LOSS`).
+        seen: numbers in proportion to how often each class is seen, (K,), for its log prior; None is `class_counts`.
     """
-    return LOSSES[name](class_counts, device, keys)
+    return LOSSES[name](class_counts, class_counts if seen is None else seen, device, keys)

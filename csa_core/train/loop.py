@@ -35,7 +35,7 @@ from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
 from csa_core.train.state.lock import hold
 from csa_core.train.state.parent import read_parent
-from csa_core.train.state.results import Row, finish, is_finished
+from csa_core.train.state.results import Row, finish, how_computed, is_finished, tidy
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Options:
     checkpoint_seconds: float = 30.0
     """Write a checkpoint at the first end of an epoch after this long."""
     retrain: bool = False
-    """Forget finished results and checkpoints of this very run first."""
+    """Forget the finished results of this very run first; one that is not finished goes on."""
     parent: Path | None = None
     """Weights of the run that this run starts from, or the folder with them."""
     compile: str = "no"
@@ -80,10 +80,12 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     if weights is not None:
         digests["parent"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
-    METHODS[config.method].check_possible(config, len(split.indices))
+    METHODS[config.method].check_possible(config, len(split.indices), dataset.image_size)
     if isinstance(config, Supervised) and config.lr_warmup_epochs > config.epochs and rank() == 0:
-        rise = f"lr_warmup_epochs {config.lr_warmup_epochs} of {config.epochs} epochs"
-        say(f"csa_core: note: {rise}: the learning rate never reaches {config.lr:g}")
+        say(
+            f"csa_core: note: lr_warmup_epochs {config.lr_warmup_epochs} of {config.epochs} epochs: the learning rate "
+            f"never reaches {config.lr:g}"
+        )
     fewest = min(len(labels) for labels in (dataset.test_labels, dataset.val_labels) if labels is not None)
     if config.processes > fewest:
         raise UserError(f"ranks: {config.processes} ranks share {fewest} images that are scored; use {fewest} at most")
@@ -96,19 +98,22 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     with hold(folder, out, options.wait, waiting) if rank() == 0 else nullcontext():
         while not decided_by_first_rank(rank() == 0, device):
             pass
-        if options.retrain and rank() == 0:
-            for path in [*checkpoint.find(folder), folder / "finished.json"]:
-                store.remove(path)
+        if options.retrain and rank() == 0 and (folder / "finished.json").exists():
+            tidy(folder)
+            store.remove(folder / "finished.json")
         if not decided_by_first_rank(rank() == 0 and is_finished(folder), device):
             with one_line_when_out_of_memory(config, dataset.image_size):
                 run = Run(config, dataset, split, device, weights)
                 run.is_compiled = compile_where_it_pays(run, options.compile)
                 run.replay = run.replay if options.capture == "auto" else None
+                if rank() == 0:
+                    store.remove(folder / "finished.json")  # of results that are damaged
                 with checkpoint.no_epoch_lost(folder) as unsaved:
-                    history, seconds = _train_epochs(run, out, folder, digests, options.checkpoint_seconds, unsaved)
-                    finish(run, folder, digests, history, seconds)
+                    done = _train_epochs(run, out, folder, digests, options.checkpoint_seconds, unsaved)
+                    finish(run, folder, digests, *done)
         elif rank() == 0:
             say(f"csa_core: finished before: the results are taken from {folder}")
+            tidy(folder)
         if rank() == 0:
             _publish(folder, out)
         wait()
@@ -128,8 +133,8 @@ def _train_epochs(
     digests: dict[str, str],
     checkpoint_seconds: float,
     unsaved: checkpoint.Unsaved,
-) -> tuple[list[Row], float]:
-    """Train what is left of the epochs; return the history of all and the seconds spent on all.
+) -> tuple[list[Row], float, list[Row]]:
+    """Train what is left of the epochs; return of all the history, the seconds, and how they were computed.
 
     The last one is saved as the others are: its evaluation may take as long as they do.
     """
@@ -140,6 +145,8 @@ def _train_epochs(
             tensors, meta, damaged = checkpoint.load_newest(folder, digests)
         wait()
     first, history, before = meta.get("epoch", 0), meta.get("history", []), meta.get("seconds", 0.0)
+    computed, here = meta.get("computed", []), how_computed(run)
+    computed += [] if here in computed else [here]
     if tensors:
         run.load(tensors)
     progress = Progress(epochs, first, quiet=rank() > 0)
@@ -159,7 +166,7 @@ def _train_epochs(
             history.append(row)
             run.method.check(history)
             now = time.monotonic()
-            meta = {"history": list(history), "seconds": before + now - start, "digests": digests}
+            meta = {"history": list(history), "seconds": before + now - start, "digests": digests, "computed": computed}
             # Of several ranks a signal ends each at once, so their last epoch is saved in any case.
             is_due = now - saved >= checkpoint_seconds or (ranks() > 1 and epoch + 1 == epochs)
             if decided_by_first_rank(is_due, run.device):
@@ -177,7 +184,7 @@ def _train_epochs(
         progress.close()
         if live:
             live.show()
-    return history, before + time.monotonic() - start
+    return history, before + time.monotonic() - start, computed
 
 
 def train_epoch(run: Run, epoch: int) -> Row:

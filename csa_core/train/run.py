@@ -19,7 +19,7 @@ from csa_core.errors import UserError
 from csa_core.evaluation.scores import with_ensemble
 from csa_core.methods import METHODS
 from csa_core.methods.base import Method, Setting, Stats, Watch
-from csa_core.models.precision import allow_tf32, place, resolve
+from csa_core.models.precision import allow_tf32, device_named, place, resolve
 from csa_core.store import Tensors
 from csa_core.train.guard import Guard
 from csa_core.train.replay import Replay, captured
@@ -127,7 +127,7 @@ class Run:
                 tensors[f"momentum/{name}"] = momentum
         tensors |= {f"method/{name}": tensor for name, tensor in self.method.state().items()}
         # Copies: training goes on.
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+        return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in tensors.items()}
 
     def load(self, tensors: Tensors) -> None:
         """Take over a `state()` of the same configuration."""
@@ -179,13 +179,7 @@ def choose_device(name: str, precision: str = "float32") -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if name != "cpu" and device.type not in ("cuda", "mps"):
-            raise RuntimeError
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None
+    device = device_named(name)
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"precision: tf32 is for NVIDIA GPUs, not for {device.type}; use float32")
     if device.type == "cuda":

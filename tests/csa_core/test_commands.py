@@ -1,6 +1,7 @@
 """Commands over what is there already: nothing finished is replaced, and no file is called what it is not."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,28 @@ def test_what_is_read_and_what_a_run_holds_is_not_written_over(
         capsys.readouterr()
         assert main([*words, "--out", str(out / name)]) == 2
         assert f"is a result of the run in {out}; name another file" in capsys.readouterr().err
+    words = ["export", str(out), "--format", "safetensors"]
+    assert main([*words, "--out", str(out / "metrics")]) == 2, "its description would take the place of a result"
+    assert f"--out {out}/metrics.json: is a result of the run" in capsys.readouterr().err
+    (tmp_path / "nowhere").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "nowhere", tmp_path / "pipe", Path("/dev/stdout"), Path("/dev/fd/1")):
+        assert main(["predict", str(out), str(image), "--out", str(special)]) == 2
+        assert f"{special}: is no regular file; name a file" in capsys.readouterr().err
+    assert (tmp_path / "nowhere").is_symlink() and (tmp_path / "pipe").is_fifo() and Path("/dev/stdout").is_symlink()
     data = ["--set", f"data.selection={selection}", "--set", "data.profile=selection"]
     assert main(["selection", str(run), *data, "--out", f"{tmp_path}/here/selection.txt"]) == 2
     assert "is read by this very command; name another file" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_too_little_memory_for_a_folder_of_images_is_one_line(
+    photos: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("csa_core.data.folder.np.stack", full)
+    assert main(["data", str(photos[0]), "--out", str(tmp_path / "d.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert "there is not enough memory" in said and said.count("\n") == 1

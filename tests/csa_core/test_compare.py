@@ -1,6 +1,8 @@
 """`csa ls` and `csa diff`: runs below a folder, and where two differ."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,24 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(folder: Path, cli: Cli
     done = cli("ls", tmp_path)
     _, listed, damaged = done.stdout.splitlines()
     assert listed.split()[:2] == ["a", "class_balanced"] and "b/metrics.json: content does not match" in damaged
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    folder: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_bytes((folder / "other/out/metrics.json").read_bytes())
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if path.endswith("/b"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    _, listed, unread = cli("ls", tmp_path).stdout.splitlines()
+    assert listed.split()[0] == "a" and f"{tmp_path}/b: cannot be listed (Permission denied)" in unread
 
 
 def test_a_key_that_one_run_alone_has_is_a_change(dataset: Dataset, split: Split, tmp_path: Path, cli: Cli) -> None:

@@ -302,6 +302,14 @@ def test_a_folder_without_a_run_is_one_line(cli: Cli, photos: Path, dataset: Dat
         csa_core.load(runs["csa"]).predict([])
     with pytest.raises(UserError, match="top: 0 classes; ask for 1 or more"):
         csa_core.load(runs["csa"]).predict(photos, top=0)
+    for device in ("cuda:7", "gpu", "meta"):
+        with pytest.raises(UserError, match=f"device: '{device}' is not available here"):
+            csa_core.load(runs["csa"], device)
+    for empty in ("", [""]):
+        with pytest.raises(UserError, match="images: a name is empty"):
+            csa_core.load(runs["csa"]).predict(empty)
+    done = cli("evaluate", runs["csa"], "--root", "")
+    assert done.returncode == 2 and "--root: is empty; name a file or folder" in done.stderr
 
 
 def test_predictions_do_not_change_what_the_run_is(runs: dict[str, Path], dataset: Dataset) -> None:

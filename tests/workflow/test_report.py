@@ -187,6 +187,9 @@ def test_a_table_says_how_its_runs_were_computed(results: Path) -> None:
     assert "in bfloat16" in text and "(MIXED: 1 of 6 runs in float32 (ce, seed 2))" in text
     text = shown(lambda run, seed: CPU | {"device": "cuda", "threads": None} if run == "ce" else CPU)
     assert "3 of 6 runs on cuda (ce, seed 1; ce, seed 2; ce, seed 3)" in text
+    moved = CPU | {"device": "cpu, cuda", "compiled": "False, True", "threads": "1, None"}
+    text = shown(lambda run, seed: moved if (run, seed) == ("ce", 2) else CPU)
+    assert "1 of 6 runs on cpu, cuda (ce, seed 2)" in text and "1 of 6 runs compiled in part (ce, seed 2)" in text
     assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: None if seed == 1 else CPU)
 
 

@@ -37,7 +37,7 @@ def computed(runs: list[dict[str, Any]]) -> str:
 
 def _words(key: str, value: Any) -> str:
     if key == "compiled":
-        return "compiled" if value else "not compiled"
+        return {True: "compiled", False: "not compiled"}.get(value, "compiled in part")
     if key == "threads":
         return "" if value is None else "one thread" if value == 1 else f"{value} threads"
     return f"{'on' if key == 'device' else 'in'} {value}"

@@ -32,8 +32,14 @@ HISTORY = (
 Row = dict[str, Any]
 
 
-def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], seconds: float) -> None:
-    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs."""
+def finish(
+    run: Run, folder: Path, digests: dict[str, str], history: list[Row], seconds: float, computed: list[Row]
+) -> None:
+    """Evaluate the final epoch and write all results, then their list, then drop what only a training needs.
+
+    Args:
+        computed: how the processes that trained the run computed, without repetition.
+    """
     logits = run.method.logits_by_part(run.network, final=True)
     if rank() > 0:
         return
@@ -41,10 +47,9 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
     metrics |= run.method.counts(history)
     metrics["class_names"] = list(run.dataset.class_names)
     metrics["computed"] = {
-        "device": run.device.type,
-        "precision": run.precision,
-        "compiled": run.is_compiled,
-        "threads": torch.get_num_threads() if run.device.type == "cpu" else None,
+        key: computed[0][key] if len(values) == 1 else ", ".join(values)
+        for key in how_computed(run)
+        if (values := list(dict.fromkeys(str(each[key]) for each in computed)))
     }
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
@@ -55,8 +60,23 @@ def finish(run: Run, folder: Path, digests: dict[str, str], history: list[Row], 
     store.write_json(folder / "provenance.json", _provenance(run, seconds))
     store.write_json(folder / "metrics.json", store.sealed(metrics))
     store.write_json(folder / "finished.json", {name: _sha256(folder / name) for name in store.RESULTS})
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Drop what only a training needs."""
     for path in [*checkpoint.find(folder), folder / store.PROGRESS]:
         store.remove(path)
+
+
+def how_computed(run: Run) -> Row:
+    """Return what can change digits of a run and is no part of what it is."""
+    return {
+        "device": run.device.type,
+        "precision": run.precision,
+        "compiled": run.is_compiled,
+        "threads": torch.get_num_threads() if run.device.type == "cpu" else None,
+    }
 
 
 def is_finished(folder: Path) -> bool:

@@ -34,21 +34,25 @@ def losses_of(run: Run, phase: str) -> tuple[dict[str, float], dict[str, Tensor]
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("prior", ["training_set", "sampled"])
+@pytest.mark.parametrize("exponent", [None, 0.5])
 def test_the_sampled_prior_is_how_often_the_branch_sees_a_class(
-    gamma: float, prior: str, dataset: Dataset, split: Split
+    gamma: float, prior: str, exponent: float | None, dataset: Dataset, split: Split
 ) -> None:
+    """VS, which has an exponent, still divides the logits by the counts of the training set."""
     changes: dict[str, Any] = {"resampling_loss": "logit_adjustment", "resampling_prior": prior}
+    changes |= {} if exponent is None else {"resampling_loss": "vs", "vs_exponent": exponent}
     config = tiny(balance_ratio=gamma, logit_adjustment_strength=0.8, warmup_epochs=0, **changes)
     found, logits = losses_of(Run(config, dataset, split, CPU), "plain")
     seen = COUNTS ** (1.0 - gamma) if prior == "sampled" else COUNTS.astype(float)
     each = []
     for z, y in zip(logits["resampling"].double().numpy(), logits["resampling labels"].tolist(), strict=True):
-        z = z + 0.8 * np.array([np.log(n / seen.sum()) for n in seen])
+        z = z / (COUNTS.max() / COUNTS) ** (exponent or 0.0) + 0.8 * np.array([np.log(n / seen.sum()) for n in seen])
         each.append(np.log(np.exp(z - z.max()).sum()) + z.max() - z[y])
     assert found["resampling_loss"] == pytest.approx(np.mean(each), rel=1e-5)
     plain = float(F.cross_entropy(logits["resampling"], logits["resampling labels"]))
     is_plain = found["resampling_loss"] == pytest.approx(plain, rel=1e-5)
-    assert is_plain == (prior == "sampled" and gamma == 1), "balanced sampling has nothing left to adjust"
+    is_adjusted = prior == "training_set" or gamma < 1 or exponent
+    assert is_plain != bool(is_adjusted), "balanced sampling has nothing left to adjust"
     assert found["loss"] == pytest.approx(float(F.cross_entropy(logits["uniform"], logits["uniform labels"])), rel=1e-5)
 
 

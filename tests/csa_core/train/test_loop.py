@@ -19,6 +19,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.errors import UserError
 from csa_core.evaluation.scores import score
+from csa_core.models.resnet import make_body, reduction
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
@@ -288,6 +289,21 @@ def test_a_bank_that_cannot_fill_is_refused_before_training(
     with pytest.raises(UserError, match=r"bank_batches \d+: .* use at most \d+, or bank_start: batch"):
         fit(tiny(threshold=0.0, **changes), dataset, split, tmp_path)
     assert not tmp_path.exists() or not list(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_a_network_that_sees_no_place_on_an_image_is_refused_before_training(
+    dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    """Of 16 x 12 px resnet10 leaves 1 x 1: nothing tells an object from its background."""
+    with pytest.raises(UserError, match="resnet10 reduces images of 16 x 12 px to a single place"):
+        fit(tiny(model="resnet10"), dataset, split, tmp_path)
+    small = dict.fromkeys(("resnet8", "resnet18_cifar"), False) | dict.fromkeys(("resnet10", "resnet50"), True)
+    for model, is_single in small.items():
+        body = make_body(model).eval()
+        for height, width in ((16, 12), (32, 32), (33, 8), (64, 64)):
+            places = body(torch.zeros(1, 3, height, width)).shape[2:].numel()
+            assert (max(height, width) <= reduction(model)) == (places == 1), (model, height, width)
+        assert (reduction(model) == 32) == is_single
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "{", '{"metrics.json": "0"}'])
