@@ -44,7 +44,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the files that take longest begin first, so that no process works alone at the end."""
-    items.sort(key=lambda item: "test_snakemake" not in item.nodeid)
+    longest = ["workflow/test_snakemake.py", "test_docs.py", "faults/test_processes.py", "train/test_ranks.py"]
+    items.sort(key=lambda item: [name not in item.nodeid for name in longest])
 
 
 def tiny(**changes: object) -> Any:
