@@ -36,7 +36,8 @@ def start(
     environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
     environment |= {"PYTHONPATH": str(ROOT)}
     with (folder / "said").open("a") as said:
-        return subprocess.Popen([*words, str(folder / "lines"), str(seconds), str(starts)], env=environment | env, stderr=said)
+        words += [str(folder / "lines"), str(seconds), str(starts)]
+        return subprocess.Popen(words, env=environment | env, stderr=said)
 
 
 def wait_for_its_turn(job: "subprocess.Popen[bytes]") -> None:
