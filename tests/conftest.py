@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from csa_core.cli import main
@@ -22,6 +23,9 @@ from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
+# The same examples each time, and none that fails by the clock.
+settings.register_profile("here", deadline=None, derandomize=True)
+settings.load_profile("here")
 
 # A run of seconds that goes through every phase: warm-up, filling the bank, context shift, plain.
 TINY = {
@@ -44,7 +48,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the files that take longest begin first, so that no process works alone at the end."""
-    items.sort(key=lambda item: "test_snakemake" not in item.nodeid)
+    longest = ["workflow/test_snakemake.py", "test_docs.py", "faults/test_processes.py", "train/test_ranks.py"]
+    items.sort(key=lambda item: [name not in item.nodeid for name in longest])
 
 
 def tiny(**changes: object) -> Any:

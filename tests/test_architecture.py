@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -24,6 +25,7 @@ LAYERS = [
 ]
 MODULES = sorted((ROOT / "csa_core").rglob("*.py"))
 WORKFLOW = sorted((ROOT / "workflow").rglob("*.py"))
+RULES = [ROOT / "Snakefile", ROOT / "workflow/Snakefile", *sorted((ROOT / "workflow").rglob("*.smk"))]
 
 
 def imported(path: Path) -> set[str]:
@@ -147,6 +149,11 @@ def test_torchvision_is_imported_in_one_place() -> None:
 def test_the_workflow_uses_configuration_and_files_of_the_package_alone(path: Path) -> None:
     inner = {name.split(".")[1] for name in imported(path) if name.startswith("csa_core.")}
     assert inner <= {"code", "config", "errors", "files", "interrupt", "layout", "methods", "store"}
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda p: p.name)
+def test_rules_only_call_commands(path: Path) -> None:
+    assert not re.findall(r"^ +(?:run|script|notebook|wrapper):.*", path.read_text(), re.M)
 
 
 @pytest.mark.parametrize("path", MODULES + WORKFLOW, ids=lambda p: p.name)

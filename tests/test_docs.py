@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.helpers.patience import PATIENCE
+from tests.helpers.patience import PATIENCE, wait_until
 from tests.helpers.project import copy_project
 
 # docs/new-method.md adds files of its own to the project: tests/test_new_method.py follows it.
@@ -26,6 +26,8 @@ PAGES.remove(ROOT / "docs/new-method.md")
 BLOCK = re.compile(
     r"(?:^ *<!-- (?P<how>[^\n]*) -->\n)?^(?P<indent> *)```(?P<kind>sh|yaml|python)\n(?P<text>.*?)^ *```$", re.M | re.S
 )
+# What tells that a command which stays has begun: a server's address, or the last line of a table.
+STAYS = re.compile(r"http://|^all ", re.M)
 # These run everything, or for a quarter of an hour: that make knows them is what is tested here.
 LONG = ("make test", "make test-faults", "make test-slurm", "make bench")
 
@@ -82,7 +84,7 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
     """Run one command as a reader would; return what was wrong, "" for nothing.
 
     Args:
-        stays: it is a server, or repeats itself: it must still be there after a while.
+        stays: it is a server, or repeats itself: it must say where it is or what it sees, and not end by itself.
     """
     path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "HOME": str(folder), "PYTHONPATH": str(folder)}
@@ -92,18 +94,27 @@ def run(command: str, folder: Path, stays: bool = False) -> str:
             start_new_session=True,
         )  # fmt: skip
         try:
-            code = process.wait(timeout=8 if stays else PATIENCE)
+            if stays:
+                wait_until(lambda: process.poll() is not None or STAYS.search((folder / "said").read_text()), command)
+                code = int(process.poll() is not None)
+            else:
+                code = process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            code = 0 if stays else -9
-        else:
-            code = 1 if stays else code
+            code = -9
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     return f"{command}\n{(folder / 'said').read_text()[-3000:]}" if code else ""
 
 
+def test_no_block_of_commands_is_overlooked() -> None:
+    fences = sum(len(re.findall("^ *```sh", page.read_text(), re.M)) for page in PAGES)
+    assert fences == sum(kind == "sh" for page in PAGES for kind, *_ in blocks(page)) > 40
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_commands_of_the_page(page: Path, reader: Path) -> None:
     wrong = []
     for kind, how, text in blocks(page):

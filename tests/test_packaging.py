@@ -1,9 +1,12 @@
 """What others install, and what the conventions of the ecosystem ask for."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,28 @@ def test_the_installed_package_brings_a_command(wheel: Path, tmp_path: Path) -> 
     (tmp_path / "bad.yaml").write_text("thresold: 1\n")
     refused = subprocess.run([csa, "train", "bad.yaml", "--out", "x"], **run)  # type: ignore[call-overload]
     assert refused.returncode == 2 and "thresold" in refused.stderr and "threshold" in refused.stderr
+
+
+def test_the_lock_holds_what_is_imported_and_exact_versions() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in lines)
+    locked = {normal(line.partition("==")[0]) for line in lines}
+    imported = set()
+    for path in [*(ROOT / "csa_core").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")]:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    others = imported - sys.stdlib_module_names - {"csa_core", "workflow"}
+    providers = packages_distributions()
+    assert len(others) > 8
+    assert not {name for name in others if not locked & set(map(normal, providers.get(name, [])))}
+
+
+def normal(name: str) -> str:
+    """Return the name of a distribution as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_every_python_that_is_declared_is_tested() -> None:

@@ -62,6 +62,7 @@ def test_two_runs_differ_in_what_is_shown_and_in_nothing_else(folder: Path, cli:
     both = [read_json(path / "metrics.json")["heads"]["single"]["accuracy"] for path in (one, other)]
     shown = [[f"{100 * accuracy[key]:.1f}" for accuracy in both] for key in ("all", "few")]
     wanted = [["single", name, *pair] for name, pair in zip(("All", "Few"), shown, strict=True) if pair[0] != pair[1]]
+    assert wanted
     assert [line for line in lines[5:] if line[0] == "single"] == wanted
 
 

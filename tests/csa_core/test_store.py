@@ -31,7 +31,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"], "a temporary file was left behind"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_every_flipped_bit_and_every_cut_is_noticed(
     data: st.DataObject, written: bytes, tmp_path_factory: pytest.TempPathFactory

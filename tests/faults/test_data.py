@@ -23,7 +23,7 @@ from csa_core.train.state.checkpoint import load_newest
 from csa_core.train.state.parent import read_parent
 from csa_core.vision import torchvision
 from tests.conftest import tiny
-from tests.helpers.images import folder, folder_of_images, write_cifar10
+from tests.helpers.images import cut_off, folder, folder_of_images, write_cifar10
 
 SPLIT = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -227,8 +227,7 @@ def test_an_archive_that_is_not_the_known_one_is_not_unpacked(
     outside.mkdir()
     root.mkdir(parents=True)
     (outside / "secret").write_text("secret")
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody answers
+    cut_off(monkeypatch)
     archive = root / torchvision.datasets.CIFAR100.filename
     archive.write_bytes(hostile(kind, outside))
     with pytest.raises(UserError, match="no whole copy of cifar100"):

@@ -36,7 +36,7 @@ def begin(folder: Folder) -> "subprocess.Popen[bytes]":
 
 def test_twenty_kills_at_random_moments(whole: Folder, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its jobs; then what the README says: --unlock, and the same command."""
-    rng, kills, tables = random.Random(11), 0, 0
+    rng, kills, training, tables = random.Random(11), 0, 0, 0
     while kills < 20:
         path = tmp_path / str(tables)
         path.mkdir()
@@ -50,6 +50,7 @@ def test_twenty_kills_at_random_moments(whole: Folder, tmp_path: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 kills += 1
+                training += any(path.glob("results/state/*/lock"))
                 assert folder.snakemake("--unlock").returncode == 0
             else:
                 assert process.returncode == 0
@@ -59,7 +60,8 @@ def test_twenty_kills_at_random_moments(whole: Folder, tmp_path: Path) -> None:
         for name in (TABLE, "results/table2.seeds.csv", "results/table2.md", "results/table2.tex", RUN):
             assert folder.read(name) == whole.read(name), name
         tables += 1
-    print(f"{kills} kills, {tables} tables")
+    print(f"{kills} kills, {training} of them after a training had begun, {tables} tables")
+    assert training > 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

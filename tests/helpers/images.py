@@ -37,6 +37,15 @@ def folder(root: Path, **changes: object) -> Dataset:
     return load(source="folder", root=str(root), profile="as_is", **changes)
 
 
+def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every request go where nobody answers, to the discard port."""
+    for name in ("http_proxy", "https_proxy"):
+        for each in (name, name.upper()):
+            monkeypatch.setenv(each, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a small CIFAR-10 in its own format, and let torchvision expect its checksums."""
     rng = np.random.default_rng(0)

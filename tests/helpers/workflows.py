@@ -14,7 +14,8 @@ from tests.helpers.inside import run_inside
 from workflow.report.collect import MEASURES
 
 RUN = "results/tiny/runs/csa/seed=1/metrics.json"
-SWEEPS: dict[str, list[Any]] = {
+SHIPPED: dict[str, list[Any]] = yaml.safe_load((ROOT / "config.yaml").read_text())["sweeps"]
+SWEEPS: dict[str, list[Any]] = {key: values[:2] for key, values in SHIPPED.items()} | {
     "threshold": [0.05, 0.06],
     "bank_batches": [1, 4],
     "mix": [["uniform", 0.0, 1.0], ["beta", 2.0, 2.0]],

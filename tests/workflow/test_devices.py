@@ -14,23 +14,36 @@ from tests.helpers.patience import PATIENCE, wait_until
 from workflow.declarations import WorkflowConfig
 from workflow.devices import present
 
-# Writes one line when it starts and one when it ends: time, what happened, devices.
+# Writes one line when it starts and one when it ends: time, what happened, devices. It waits for so many starts.
 JOB = """
 import os, sys, time
 def say(what):
     with open(sys.argv[1], "a") as file:
         file.write(f"{time.monotonic()} {what} {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}\\n")
-say("start"); time.sleep(float(sys.argv[2])); say("end")
+say("start"); time.sleep(float(sys.argv[2]))
+while open(sys.argv[1]).read().count("start") < int(sys.argv[3]):
+    time.sleep(0.01)
+say("end")
 """
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sees by its files that a process waits")
 
 
-def start(folder: Path, count: int, devices: str, seconds: float = 0.4, **env: str) -> "subprocess.Popen[bytes]":
+def start(
+    folder: Path, count: int, devices: str, seconds: float = 0.4, starts: int = 1, **env: str
+) -> "subprocess.Popen[bytes]":
     words = [sys.executable, "-m", "workflow.devices", "--of", devices, "--state", str(folder / "state"), str(count)]
     words += ["--", sys.executable, "-c", JOB]
     environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
     environment |= {"PYTHONPATH": str(ROOT)}
     with (folder / "said").open("a") as said:
-        return subprocess.Popen([*words, str(folder / "lines"), str(seconds)], env=environment | env, stderr=said)
+        words += [str(folder / "lines"), str(seconds), str(starts)]
+        return subprocess.Popen(words, env=environment | env, stderr=said)
+
+
+def wait_for_its_turn(job: "subprocess.Popen[bytes]") -> None:
+    """Wait until it has asked for the devices, after the job before it."""
+    files = Path(f"/proc/{job.pid}/fd")
+    wait_until(lambda: any(str(file.resolve()).endswith("-turn") for file in files.iterdir()), "the second job's turn")
 
 
 def most_at_once(folder: Path) -> dict[str, int]:
@@ -56,17 +69,20 @@ def most_at_once(folder: Path) -> dict[str, int]:
 def test_no_two_jobs_share_a_device_unless_asked(
     tmp_path: Path, devices: str, counts: list[int], most: dict[str, int]
 ) -> None:
-    jobs = [start(tmp_path, count, devices.replace(" ", "_")) for count in counts]
+    together = max(most.values())
+    jobs = [start(tmp_path, count, devices.replace(" ", "_"), starts=together) for count in counts]
     assert [job.wait(timeout=PATIENCE) for job in jobs] == [0] * len(jobs)
     assert most_at_once(tmp_path) == {name.replace(" ", "_"): n for name, n in most.items()}
 
 
+@needs_proc
 def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
     first = start(tmp_path, 1, "0", seconds=60)
     wait_until((tmp_path / "lines").exists, "the first job")
     second = start(tmp_path, 1, "0", seconds=0)
-    time.sleep(1)
-    assert second.poll() is None, "it waits"
+    wait_for_its_turn(second)
+    time.sleep(0.5)
+    assert second.poll() is None and (tmp_path / "lines").read_text().count("start") == 1, "it waits"
     first.kill()
     assert second.wait(timeout=PATIENCE) == 0
     first.wait()
@@ -116,13 +132,12 @@ def test_devices_are_those_of_the_drivers_tool(tmp_path: Path, monkeypatch: pyte
     assert present(WorkflowConfig()) == []
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sees by its files that a process waits")
+@needs_proc
 def test_an_interrupt_while_it_waits_is_one_line(tmp_path: Path) -> None:
     first = start(tmp_path, 1, "0", seconds=60)
     wait_until((tmp_path / "lines").exists, "the first job")
     second = start(tmp_path, 1, "0")
-    files = Path(f"/proc/{second.pid}/fd")
-    wait_until(lambda: any(str(file.resolve()).endswith("-turn") for file in files.iterdir()), "the second job's turn")
+    wait_for_its_turn(second)
     second.send_signal(signal.SIGINT)
     assert second.wait(timeout=PATIENCE) == 128 + signal.SIGINT
     assert (tmp_path / "said").read_text() == "workflow: interrupted; the same command continues where it stands\n"

@@ -21,6 +21,7 @@ from csa_core.errors import UserError
 from tests.conftest import ROOT, TINY
 from tests.helpers.inside import run_inside
 from tests.helpers.patience import wait_until
+from tests.helpers.workflows import SWEEPS
 from workflow import standing, status
 from workflow.declarations import load_tables
 from workflow.naming import Run
@@ -28,7 +29,7 @@ from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
 
 PRETRAINING = {"epochs": 3, "batch_size": 12, "projector_width": 16, "predictor_width": 4}
-SWEEPS = {"threshold": [0.05, 0.5], "bank_batches": [1], "mix": [["uniform", 0.0, 1.0]], "balance_ratio": [0.0]}
+ONE_EACH = {key: values[:1] for key, values in SWEEPS.items()} | {"threshold": [0.05, 0.5]}
 
 
 class Sweep:
@@ -42,7 +43,7 @@ class Sweep:
 
     def configure(self, **changes: Any) -> None:
         """Write the configuration."""
-        config = {"protocol": "tiny.yaml", "seeds": [1, 2], "sweeps": SWEEPS} | changes
+        config = {"protocol": "tiny.yaml", "seeds": [1, 2], "sweeps": ONE_EACH} | changes
         (self.folder / "mine.yaml").write_text(yaml.safe_dump(config))
         self.plan = Plan(config)
 
@@ -215,7 +216,9 @@ def test_it_is_watched(sweep: Sweep) -> None:
         assert process.stdout
         seen = 0
         while seen < 2:
-            seen += process.stdout.readline().startswith("all ")
+            line = process.stdout.readline()
+            assert line, "it ended by itself"
+            seen += line.startswith("all ")
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.wait() == 0

@@ -14,7 +14,7 @@ from csa_core.errors import UserError
 CONTENTS = st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"x" * TAIL + b"a", b"y" * TAIL + b"a"]), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CONTENTS)
 def test_files_have_one_key_where_they_have_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]

@@ -14,7 +14,7 @@ from csa_core.data import demo
 from csa_core.data.dataset import Dataset
 from csa_core.data.sources import load_source, read_dataset
 from csa_core.errors import UserError
-from tests.helpers.images import folder, folder_of_images, load, write_cifar10
+from tests.helpers.images import cut_off, folder, folder_of_images, load, write_cifar10
 
 
 def test_the_demo_set_is_what_it_was() -> None:
@@ -127,8 +127,7 @@ def test_a_damaged_cifar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_cifar_without_copy_or_network_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody answers
+    cut_off(monkeypatch)
     with pytest.raises(UserError, match=r"put cifar-100-python.tar.gz \(MD5 [0-9a-f]{32}\)") as error:
         load_source(DataConfig(source="cifar100", root=str(tmp_path)))
     assert "\n" not in str(error.value)

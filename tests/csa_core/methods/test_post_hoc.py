@@ -97,6 +97,7 @@ def test_the_adjustment_moves_predictions_from_the_largest_class_to_the_others(
     )
     for head in before:
         moved = before[head].argmax(1) != after[head].argmax(1)
+        assert moved.any(), head
         assert (after[head].argmax(1)[moved] > before[head].argmax(1)[moved]).all(), "towards rarer classes alone"
 
 

@@ -18,6 +18,7 @@ from tests.conftest import method_of, tiny
 CPU = torch.device("cpu")
 COUNTS = [16, 10, 6, 4]
 SUPERVISED = [name for name in METHODS if name != "simsiam"]
+TRAINED = [name for name in SUPERVISED if tiny(method=name).total_epochs]
 
 
 def cross_entropy(z: np.ndarray, y: int) -> float:
@@ -217,13 +218,11 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("method", SUPERVISED)
+@pytest.mark.parametrize("method", TRAINED)
 def test_every_method_resumes_to_the_same_bytes(method: str, dataset: Dataset, split: Split) -> None:
     """Three short epochs, the last of which has what is deferred; resumed after each."""
     for changes in [{}, *CHANGES.get(method, [])]:
         config = tiny(method=method, epochs=3, lr_drops=[2], **changes)
-        if not config.total_epochs:
-            pytest.skip("it trains nothing")
         run = Run(config, dataset, split, CPU)
         states = []
         for epoch in range(3):

@@ -18,7 +18,7 @@ def image(value: int) -> torch.Tensor:
     return value + torch.arange(3 * 2 * 5).view(3, 2, 5) / 100
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     volume=st.sampled_from([4, 8, 12]),
     pushes=st.lists(st.lists(st.booleans(), min_size=BATCH, max_size=BATCH), max_size=12),
@@ -43,7 +43,7 @@ def test_the_bank_is_a_queue(volume: int, pushes: list[list[bool]]) -> None:
             assert torch.equal(m, i[:1] * 2), "an image came back with another image's mask"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pushed=st.integers(0, 30), seed=st.integers(0, 99))
 def test_places_are_those_of_the_order_that_hold_a_context(pushed: int, seed: int) -> None:
     bank = ContextBank(12, (2, 5), torch.device("cpu"), drawn_from=BATCH)
@@ -58,7 +58,7 @@ def test_places_are_those_of_the_order_that_hold_a_context(pushed: int, seed: in
     assert torch.equal(bank.places(order[:BATCH], BATCH), order[:BATCH])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(before=st.integers(0, 12), after=st.integers(0, 12))
 def test_a_restored_bank_goes_on_as_the_first(before: int, after: int) -> None:
     def push(bank: ContextBank, first: int, count: int) -> None:

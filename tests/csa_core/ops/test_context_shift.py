@@ -12,7 +12,7 @@ IMAGES, CONTEXTS = (torch.randn(3, 3, 4, 5, generator=RNG) for _ in range(2))
 MASKS = torch.rand(3, 1, 4, 5, generator=RNG)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(mix=st.floats(0, 1, width=32))
 def test_equals_the_formula(mix: float) -> None:
     mixed = context_shift(IMAGES, CONTEXTS, MASKS, torch.tensor(mix)).numpy()

@@ -110,7 +110,7 @@ def test_the_focal_loss_of_an_image_that_is_certain_has_a_finite_gradient(expone
     assert z.grad is not None and z.grad.isfinite().all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 100_000), min_size=1, max_size=30),
     st.one_of(st.floats(0, 0.99999), st.sampled_from([0.0, 0.9999, 1 - 1e-12])),

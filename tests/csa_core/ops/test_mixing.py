@@ -26,7 +26,7 @@ def test_mixup_is_a_weighted_sum() -> None:
 counts = st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(counts, st.integers(0, 100), st.sampled_from([2.0, 3.0]), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_remix_has_the_three_cases_of_its_paper(
     pairs: list[tuple[int, int]], percent: int, kappa: float, tau: float
@@ -78,7 +78,7 @@ def test_images_stay_in_channels_last_memory() -> None:
         assert made.is_contiguous(memory_format=torch.channels_last)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.tuples(sides, sides), st.integers(0, 1000), st.sampled_from([0.2, 1.0, 4.0]))
 def test_boxes_lie_in_the_image_and_leave_what_they_say(size: tuple[int, int], seed: int, alpha: float) -> None:
     boxes, kept = draw_boxes(np.random.default_rng(seed), 20, alpha, size)

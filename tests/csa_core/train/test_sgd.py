@@ -15,7 +15,7 @@ from tests.conftest import ROOT, tiny_fields
 from tests.helpers.patience import PATIENCE
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 2e-4, 0.1]), st.integers(0, 5))
 def test_it_is_torchs_sgd_to_the_bit(momentum: float, weight_decay: float, seed: int) -> None:
     """Two groups, of which the second has no gradient at first, and a learning rate that changes."""

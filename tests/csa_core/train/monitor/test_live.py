@@ -70,7 +70,9 @@ def test_tensorboard_shows_the_history(
 
 
 def test_a_finished_run_shows_the_same_whenever_it_is_fetched(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    began = time.time()
     fit(tiny(), dataset, split, tmp_path)
+    ended = time.time()
     out, (state,) = tmp_path / "out", (tmp_path / "state").iterdir()
     before = (out / EVENTS).read_bytes()
     assert sorted(path.name for path in out.iterdir()) == sorted([".lock", EVENTS, *store.RESULTS])
@@ -80,20 +82,22 @@ def test_a_finished_run_shows_the_same_whenever_it_is_fetched(dataset: Dataset, 
     fit(tiny(), dataset, split, tmp_path)
     assert (out / EVENTS).read_bytes() == before == events_of(out)
     assert not (out / PARTIAL).exists()
-    finished = EventAccumulator(str(out)).Reload().Scalars("loss/train")[-1].wall_time
-    assert abs(finished - time.time()) < 60, "an epoch's time is about when it was"
+    times = [event.wall_time for event in EventAccumulator(str(out)).Reload().Scalars("loss/train")]
+    assert times == sorted(times) and began - 1 <= times[0] <= times[-1] <= ended, "an epoch's time is when it was"
 
 
 @pytest.mark.long
 def test_a_run_can_be_watched_killed_and_continued(tmp_path: Path) -> None:
     out = tmp_path / "out"
+    began = time.monotonic()
     process = start(out, epochs=40)
     wait_for_checkpoint(out, 3)
     beat = sign_of_life(out / "state")
+    took = time.monotonic() - began
     process.kill()
     process.communicate()
     assert beat["process"] == process.pid and beat["host"] == socket.gethostname() and beat["out"] == str(out)
-    assert beat["epochs"] == 40 and beat["epoch"] >= 1 and 0 < beat["seconds_per_epoch"] < 10
+    assert beat["epochs"] == 40 and beat["epoch"] >= 1 and 0 < beat["seconds_per_epoch"] < took
     assert 0 <= beat["train_accuracy"] <= 1 and set(beat["digests"]) == {"config", "data", "split", "code", "precision"}
     rows = (out / PARTIAL).read_text()
     assert len(rows.splitlines()) == 1 + sign_of_life(out / "state")["epoch"]
