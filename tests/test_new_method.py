@@ -1,6 +1,7 @@
 """docs/new-method.md, followed in a copy of the project, where its method has another name: it is there already."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which the page's files and lines have been written, and the demo is short."""
     folder = tmp_path_factory.mktemp("project")
     copy_project(folder)
+    if (ROOT / ".mypy_cache").is_dir():  # what mypy has seen, it need not read again
+        shutil.copytree(ROOT / ".mypy_cache", folder / ".mypy_cache")
     for path in ("workflow/protocols/demo.yaml", "docs/examples/demo.yaml"):
         fields = yaml.safe_load((folder / path).read_text())
         fields |= {"epochs": 4, "lr_drops": [3], "lr_warmup_epochs": 1, "evaluate_every": 0, "warmup_epochs": 1}

@@ -107,12 +107,12 @@ def test_every_number_of_every_covered_file_counts() -> None:
     for name in sorted({name for method in METHODS for name in code.files_of(method)}):
         source = (ROOT / "csa_core" / name).read_text()
         tree = ast.parse(source)
+        before = code.normalised(source.encode())
         told = {id(node) for outer in ast.walk(tree) if is_told(outer) for node in ast.walk(outer)}
         for node in ast.walk(tree):
             value = node.value if isinstance(node, ast.Constant) else None
             if isinstance(value, int | float) and not isinstance(value, bool) and id(node) not in told:
                 assert isinstance(node, ast.Constant)
-                before = code.normalised(source.encode())
                 node.value = value + 1
                 assert code.normalised(ast.unparse(tree).encode()) != before, f"{name} line {node.lineno}"
                 node.value = value

@@ -28,8 +28,8 @@ from csa_core.data.split import make_split
 from csa_core.train.loop import Options, train
 from csa_core.train.state import checkpoint
 from tests.conftest import tiny
+from tests.helpers.runs import results
 
-FILES = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
 PACKAGE = str(Path(csa_core.__file__).parent)
 PRETRAINING = {"epochs": 4, "batch_size": 12, "projector_width": 16, "predictor_width": 4, "sam": "sam"}
 
@@ -95,7 +95,7 @@ def main(method: str, kills: int, folder: Path) -> None:
         killed = in_a_process(lambda out=out, place=place: run(out, Tracer(place)))  # type: ignore[misc]
         found = bool(list(out.glob("state/*/epoch-*")))
         ended = in_a_process(lambda out=out: run(out))  # type: ignore[misc]
-        same = not ended and all((out / n).read_bytes() == (folder / "whole" / n).read_bytes() for n in FILES)
+        same = not ended and results(out) == results(folder / "whole")
         left = sorted(p.name for p in [*out.iterdir(), *out.glob("state/*/*")] if p.name.endswith(".tmp"))
         report.append({"killed": killed, "writing": place[0], "from_checkpoint": found, "same": same, "left": left})
     print(json.dumps({"lines": lines, "kills": report}))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from csa_core import store
 from csa_core.config import DataConfig
@@ -15,36 +14,21 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.sources import read_dataset
 from csa_core.data.split import Split, make_split, read_split, write_split
 from csa_core.errors import UserError
-from csa_core.train.loop import Options, train
 from csa_core.train.state import checkpoint
 from tests.conftest import tiny
-
-SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
-
-
-class PowerCut(Exception):
-    """The end of a run that has written its checkpoints and not its results."""
+from tests.helpers.runs import cut_short, fit
 
 
 @pytest.fixture(scope="module")
 def interrupted(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state of a run with its last two checkpoints."""
-
-    def cut(*arguments: object) -> None:
-        raise PowerCut
-
     folder = tmp_path_factory.mktemp("interrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csa_core.train.loop.finish", cut)
-        with pytest.raises(PowerCut):
-            fit(folder, dataset, split)
+    cut_short(tiny(), dataset, split, folder)
     return folder
 
 
-def fit(folder: Path, dataset: Dataset, split: Split) -> dict[str, bytes]:
-    options = Options(folder / "out", folder / "state", torch.device("cpu"), "code", checkpoint_seconds=0)
-    train(tiny(), dataset, split, options)
-    return {name: (folder / "out" / name).read_bytes() for name in SAME}
+def finish(folder: Path, dataset: Dataset, split: Split) -> dict[str, bytes]:
+    return fit(tiny(), dataset, split, folder, checkpoint_seconds=0)
 
 
 def damaged(content: bytes, how: str, rng: random.Random) -> bytes:
@@ -60,7 +44,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     how: str, times: int, interrupted: Path, dataset: Dataset, split: Split, tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    whole, rng = fit(tmp_path / "whole", dataset, split), random.Random(f"{how} {times}")
+    whole, rng = finish(tmp_path / "whole", dataset, split), random.Random(f"{how} {times}")
     for number in range(times):
         folder = tmp_path / str(number)
         shutil.copytree(interrupted, folder)
@@ -68,7 +52,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         newest, before = checkpoint.find(state)
         newest.write_bytes(damaged(newest.read_bytes(), how, rng))
         capfd.readouterr()
-        assert fit(folder, dataset, split) == whole
+        assert finish(folder, dataset, split) == whole
         log = capfd.readouterr().err.splitlines()
         (line,) = [line for line in log if str(newest) in line]
         assert line.endswith("; going back to the one before")
@@ -81,7 +65,7 @@ def test_two_damaged_checkpoints_are_a_fresh_start(
     shutil.copytree(interrupted, tmp_path / "a")
     for path in tmp_path.glob("a/state/*/epoch-*"):
         path.write_bytes(path.read_bytes()[:-1])
-    assert fit(tmp_path / "a", dataset, split) == fit(tmp_path / "b", dataset, split)
+    assert finish(tmp_path / "a", dataset, split) == finish(tmp_path / "b", dataset, split)
     assert "continuing" not in capfd.readouterr().err
 
 
@@ -97,7 +81,7 @@ def test_a_checkpoint_of_another_run_is_kept_and_not_continued(
     store.write_tensors(newest, tensors, meta | {"digests": meta["digests"] | {key: "0" * 64}})
     content = newest.read_bytes()
     capfd.readouterr()
-    assert fit(tmp_path / "a", dataset, split) == fit(tmp_path / "b", dataset, split)
+    assert finish(tmp_path / "a", dataset, split) == finish(tmp_path / "b", dataset, split)
     log = capfd.readouterr().err
     assert f"{newest}: is of another run (differs in the digest of {key}); kept as {newest.stem}.other" in log.replace(
         f"{newest.parent}/{newest.stem}.other", f"{newest.stem}.other"
@@ -112,7 +96,7 @@ def test_a_file_of_another_kind_under_this_name_is_not_taken(
     shutil.copytree(interrupted, tmp_path / "a")
     (state,) = (tmp_path / "a/state").iterdir()
     dataset.write(checkpoint.find(state)[0])
-    assert fit(tmp_path / "a", dataset, split) == fit(tmp_path / "b", dataset, split)
+    assert finish(tmp_path / "a", dataset, split) == finish(tmp_path / "b", dataset, split)
 
 
 @pytest.mark.parametrize("how", ["cut", "flip"])
@@ -121,7 +105,7 @@ def test_a_damaged_input_or_result_is_refused_where_it_is_read(
     how: str, times: int, interrupted: Path, dataset: Dataset, split: Split, tmp_path: Path
 ) -> None:
     """Metrics, predictions, weights, splits and data, each as often."""
-    fit(tmp_path / "run", dataset, split)
+    finish(tmp_path / "run", dataset, split)
     data = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)
     dataset.write(tmp_path / "data.safetensors")
     write_split(tmp_path / "split.json", make_split(dataset, data), dataset, data)

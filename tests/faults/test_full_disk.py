@@ -20,8 +20,8 @@ from csa_core.errors import UserError
 from csa_core.train.loop import Options, train
 from tests.conftest import ROOT, TINY, tiny
 from tests.faults.conftest import mounted
+from tests.helpers.runs import results
 
-SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
 UNSEALED = ("lock", ".lock", "history.csv", "history.partial.csv", "events.out.tfevents.csa")
 
 
@@ -38,7 +38,7 @@ def attempt(out: Path, dataset: Dataset, split: Split, state: Path | None = None
 def whole(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("whole")
     assert not attempt(out, dataset, split)
-    return {name: (out / name).read_bytes() for name in SAME}
+    return results(out)
 
 
 def sound(folder: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_full_disk(
         sound(out)
         failed.add(Path(message.split(": ")[0]).name)
     assert failed >= files, failed
-    assert {name: (out / name).read_bytes() for name in SAME} == whole
+    assert results(out) == whole
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path, whole: dict[str, bytes], dataset: Dataset, split: Split) -> None:
@@ -88,7 +88,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, whole: dict[str, bytes], d
     assert re.search(r"epoch-000001.safetensors: cannot be written \(File too large\)", message), message
     sound(tmp_path)
     assert not attempt(tmp_path, dataset, split)
-    assert {name: (tmp_path / name).read_bytes() for name in SAME} == whole
+    assert results(tmp_path) == whole
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from csa_core.errors import UserError
 from csa_core.ops.bank import ContextBank, bank_bytes
 from tests.conftest import ROOT, TINY, Cli, tiny, tiny_fields
 from tests.helpers.patience import PATIENCE
-
-SAME = ("metrics.json", "history.csv", "weights.safetensors", "predictions.safetensors")
+from tests.helpers.runs import results
 
 
 @pytest.mark.long
@@ -59,7 +58,7 @@ sys.exit(code)
         assert code == 0 or (holder in log and log.count("\n") == 1), log
     alone = subprocess.run([*command[:4], "0", *words[:3], str(tmp_path / "alone"), *words[4:]], cwd=ROOT)
     assert alone.returncode == 0
-    assert all((out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes() for name in SAME)
+    assert results(out) == results(tmp_path / "alone")
 
 
 def test_a_lock_falls_with_its_holder(tmp_path: Path) -> None:
@@ -188,9 +187,10 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("every", ["1000", pytest.param("0", marks=pytest.mark.long)])
-@pytest.mark.parametrize("function", ["make_metrics", pytest.param("describe", marks=pytest.mark.long)])
-@pytest.mark.parametrize("method", ["csa", pytest.param("ce", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("method", "function", "every"),
+    [("csa", "make_metrics", "1000"), pytest.param("ce", "describe", "0", marks=pytest.mark.long)],
+)
 def test_a_signal_in_the_final_evaluation_loses_no_epoch(
     method: str, function: str, every: str, cli: Cli, tmp_path: Path
 ) -> None:
@@ -207,7 +207,7 @@ def test_a_signal_in_the_final_evaluation_loses_no_epoch(
     assert "epoch 5/5: " not in again.stderr, "nothing is trained again"
     assert not list((tmp_path / "out").glob("state/*/epoch-*"))
     assert cli(*words, tmp_path / "whole").returncode == 0
-    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
 GROWTH = """

@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         pytest.param({"2": "/dev/full"}, marks=pytest.mark.slow),
         pytest.param({"1": "/dev/full"}, marks=pytest.mark.slow),
         pytest.param({"2": CLOSED}, marks=pytest.mark.slow),
-        pytest.param({"1": CLOSED, "2": CLOSED}, marks=pytest.mark.slow),
+        pytest.param({"1": CLOSED, "2": CLOSED}, marks=pytest.mark.long),
         pytest.param({"0": CLOSED, "1": CLOSED, "2": CLOSED}, marks=pytest.mark.slow),
     ],
     ids=str,

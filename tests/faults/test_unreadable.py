@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from csa_core import store
 from csa_core.config import DataConfig
@@ -15,37 +14,26 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.sources import read_dataset
 from csa_core.data.split import Split, make_split, read_split, write_split
 from csa_core.errors import UserError
-from csa_core.train.loop import Options, train
 from csa_core.train.state.parent import read_parent
 from tests.conftest import listed, tiny
 from tests.helpers.errno_injection import failing
+from tests.helpers.runs import cut_short, fit
 
 ERRORS = (errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOMEM)
 FEW = (errno.EIO, errno.EACCES)
 SPLIT = DataConfig(source="demo", imbalance_ratio=4, max_class_count=16)
 
 
-class PowerCut(Exception):
-    """The end of a run that has written its checkpoints and not its results."""
-
-
-def fit(folder: Path, dataset: Dataset, split: Split) -> None:
-    train(tiny(), dataset, split, Options(folder / "out", folder / "state", torch.device("cpu"), "code", 0))
+def finish(folder: Path, dataset: Dataset, split: Split) -> None:
+    fit(tiny(), dataset, split, folder, checkpoint_seconds=0)
 
 
 @pytest.fixture(scope="module")
 def trained(dataset: Dataset, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`interrupted` with two checkpoints, `finished`, and a data set and split."""
-
-    def cut(*arguments: object) -> None:
-        raise PowerCut
-
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csa_core.train.loop.finish", cut)
-        with pytest.raises(PowerCut):
-            fit(folder / "interrupted", dataset, split)
-    fit(folder / "finished", dataset, split)
+    cut_short(tiny(), dataset, split, folder / "interrupted")
+    finish(folder / "finished", dataset, split)
     dataset.write(folder / "data.safetensors")
     write_split(folder / "split.json", make_split(dataset, SPLIT), dataset, SPLIT)
     return folder
@@ -78,7 +66,7 @@ def test_nothing_is_deleted_because_it_cannot_be_read(
     work: Callable[[], object] = {
         "data.safetensors": lambda: read_dataset(tmp_path / name, SPLIT),
         "split.json": lambda: read_split(tmp_path / name, dataset, SPLIT),
-    }.get(name, lambda: fit(tmp_path / FILES[name], dataset, split))
+    }.get(name, lambda: finish(tmp_path / FILES[name], dataset, split))
     before = content(tmp_path)
     with (
         failing(error, lambda path: path.match(name) and "out" not in path.parts, at),
@@ -99,7 +87,7 @@ def test_a_state_that_cannot_be_listed_is_not_empty(
     (state,) = (tmp_path / "state").iterdir()
     before = content(tmp_path)
     with failing(error, lambda path: path == state, "list"), pytest.raises(UserError, match=f"{state}: cannot be read"):
-        fit(tmp_path, dataset, split)
+        finish(tmp_path, dataset, split)
     assert before.items() <= content(tmp_path).items()
 
 
@@ -121,7 +109,7 @@ def test_no_memory_to_read_is_no_damage(
 
     monkeypatch.setattr("csa_core.store.tensors_digest", full)
     with pytest.raises(UserError, match=r"epoch-000005.safetensors: cannot be read .not enough memory"):
-        fit(tmp_path, dataset, split)
+        finish(tmp_path, dataset, split)
     assert before.items() <= content(tmp_path).items()
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -25,6 +26,22 @@ def results(folder: Path) -> dict[str, bytes]:
 def fit(config: RunConfig, dataset: Dataset, split: Split, folder: Path, **options: object) -> dict[str, bytes]:
     train(config, dataset, split, Options(folder / "out", folder / "state", CPU, "code", **options))  # type: ignore[arg-type]
     return results(folder / "out")
+
+
+class PowerCut(Exception):
+    """The end of a run that has written its checkpoints and not its results."""
+
+
+def cut_short(config: RunConfig, dataset: Dataset, split: Split, folder: Path) -> None:
+    """Train until nothing but the results is to be written."""
+
+    def cut(*arguments: object) -> None:
+        raise PowerCut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csa_core.train.loop.finish", cut)
+        with pytest.raises(PowerCut):
+            fit(config, dataset, split, folder, checkpoint_seconds=0)
 
 
 def start(out: Path, **changes: object) -> "subprocess.Popen[str]":

@@ -90,7 +90,7 @@ def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
 
 def test_where_nothing_is_to_be_given_the_command_runs_as_it_is(tmp_path: Path) -> None:
     for count, devices, env in ((0, "0", {}), (1, "", {}), (1, "0", {"SLURM_JOB_ID": "7"})):
-        assert start(tmp_path, count, devices, seconds=0, starts=1, **env).wait(timeout=PATIENCE) == 0
+        assert start(tmp_path, count, devices, 0, 1, **env).wait(timeout=PATIENCE) == 0
     assert most_at_once(tmp_path) == {"none": 1} and not (tmp_path / "state").exists()
 
 

@@ -4,12 +4,8 @@ import base64
 import html
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +16,9 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from tests.conftest import ROOT
 from tests.helpers.inside import run_inside
-from tests.helpers.patience import wait_until
 from tests.helpers.workflows import RUN, SWEEPS, Folder
+from workflow.plan import Plan
 from workflow.report import partial
 
 TABLES = ("results/table2.csv", "results/table4.csv")
@@ -40,10 +35,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Everything the workflow makes, of the tiny protocol, trained for real."""
+    """Everything the workflow makes, of the tiny protocol and one seed, trained for real."""
     folder = Folder(tmp_path_factory.mktemp("finished"))
-    jobs = folder.jobs()
-    assert jobs["data"] == jobs["split"] == 1 and jobs["train"] == 42 and jobs["table"] == 11
+    folder.write(seeds=[1])
+    jobs, plan = folder.jobs(), Plan(folder.config)
+    assert jobs["data"] == jobs["split"] == 1
+    assert jobs["train"] == len(plan.all_runs()) >= 21 and jobs["table"] == len(plan.usual) >= 11
     done = folder.snakemake()
     assert done.returncode == 0, done.stderr
     return folder
@@ -70,7 +67,7 @@ def check_tables(made: Folder, tables: dict[str, int]) -> None:
         for _, line in table[table["column"].isin(groups)].iterrows():
             inside = groups[line["column"]][labels]
             accuracy = []
-            for seed in (1, 2):
+            for seed in made.config["seeds"]:
                 folder = made.path / "results/tiny/runs" / line["run"] / f"seed={seed}"
                 logits = safetensors.numpy.load_file(folder / "predictions.safetensors")
                 both = (logits["uniform"] + logits["resampling"]) / 2 if line["head"] == "ensemble" else None
@@ -79,7 +76,7 @@ def check_tables(made: Folder, tables: dict[str, int]) -> None:
                 accuracy.append(100 * right[inside].mean() if inside.any() else np.nan)
             assert line["mean_percent"] == pytest.approx(np.mean(accuracy), nan_ok=True)
             if inside.any():
-                assert line["sd_percent"] == pytest.approx(np.std(accuracy, ddof=1))
+                assert len(accuracy) == 1 or line["sd_percent"] == pytest.approx(np.std(accuracy, ddof=1))
                 checked += 1
     assert checked == sum(tables.values()) * 2, "all and few-shot of each row; the tiny protocol has no other classes"
 
@@ -124,7 +121,7 @@ def test_the_page_shows_the_worst_mistakes(finished: Folder) -> None:
 @pytest.mark.long
 def test_a_report_while_runs_are_finished_has_figures_and_mistakes(finished: Folder) -> None:
     done = run_inside(partial.main, ["--config", "mine.yaml"], finished.path)
-    assert done.returncode == 0 and "11 of 11 tables and 9 figures" in done.stdout, done.stderr
+    assert done.returncode == 0 and re.search(r"(\d+) of \1 tables and 9 figures", done.stdout), done.stderr
     page = finished.read("results/tiny/partial/report.html").decode()
     assert page.count("data:image/svg+xml;base64,") == 9 and page.count('<figure class="small">') == 12
 
@@ -134,24 +131,24 @@ def test_claims_come_with_verdicts(finished: Folder) -> None:
     claims = pd.read_csv(finished.path / "results/claims.csv").set_index("claim")
     assert len(claims) >= 19 and set(claims["verdict"]) <= {"supported", "cannot be told", "contradicted", "not run"}
     assert claims.loc["when λ is close to 0, the performance decreases (a lot)", "verdict"] == "not run"
-    assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 2
+    assert claims.loc["Grad-CAM is superior to CAM", "seeds"] == 1
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "figure", ["curves-table4", "per_class-table4", "per_class-figure1", "bank-baselines", "classes-table4"]
-)
-def test_views_of_the_runs_of_any_table(figure: str, finished: Folder) -> None:
-    done = finished.snakemake(f"results/figures/{figure}.png")
+def test_views_of_the_runs_of_any_table(finished: Folder) -> None:
+    figures = ["curves-table4", "per_class-table4", "per_class-figure1", "bank-baselines", "classes-table4"]
+    done = finished.snakemake(*(f"results/figures/{figure}.png" for figure in figures))
     assert done.returncode == 0, done.stderr
-    drawn = pd.read_csv(finished.path / f"results/figures/{figure}.csv")
-    if figure.endswith("table4"):
-        assert drawn["name"].unique().tolist() == ["Uniform module", "Re-sampling module", "Ensemble results"]
-    if figure == "curves-table4":
-        last = drawn[(drawn["quantity"] == "test_accuracy")].groupby("name")["mean"].last()
-        table = pd.read_csv(finished.path / "results/table4.csv").set_index(["label", "column"])["mean_percent"]
-        # The tiny protocol evaluates after epoch 2 of 3, so the heads alone are compared: three lines, not one.
-        assert last.nunique() > 1 and table.xs("all", level="column").nunique() > 1
+    drawn = {figure: pd.read_csv(finished.path / f"results/figures/{figure}.csv") for figure in figures}
+    for figure in figures:
+        if figure.endswith("table4"):
+            names = ["Uniform module", "Re-sampling module", "Ensemble results"]
+            assert drawn[figure]["name"].unique().tolist() == names, figure
+    curves = drawn["curves-table4"]
+    last = curves[curves["quantity"] == "test_accuracy"].groupby("name")["mean"].last()
+    table = pd.read_csv(finished.path / "results/table4.csv").set_index(["label", "column"])["mean_percent"]
+    # The tiny protocol evaluates after epoch 2 of 3, so the heads alone are compared: three lines, not one.
+    assert last.nunique() > 1 and table.xs("all", level="column").nunique() > 1
 
 
 @pytest.mark.long
@@ -235,12 +232,11 @@ def test_redrawing_trains_nothing(finished: Folder) -> None:
 @pytest.mark.long
 def test_fine_tuning_starts_from_the_encoder_of_its_seed(finished: Folder) -> None:
     runs = finished.path / "results/tiny/runs"
-    for seed in (1, 2):
-        with safetensors.safe_open(runs / f"simsiam/seed={seed}/weights.safetensors", "numpy") as file:
-            digest = json.loads(file.metadata()["csa"])["sha256"]
-        for method in ("ce", "class_balanced", "csa"):
-            metrics = json.loads((runs / method / f"pretrained=true/seed={seed}/metrics.json").read_text())
-            assert metrics["digests"]["parent"] == digest
+    with safetensors.safe_open(runs / "simsiam/seed=1/weights.safetensors", "numpy") as file:
+        digest = json.loads(file.metadata()["csa"])["sha256"]
+    for method in ("ce", "class_balanced", "csa"):
+        metrics = json.loads((runs / method / "pretrained=true/seed=1/metrics.json").read_text())
+        assert metrics["digests"]["parent"] == digest
     assert "simsiam" not in finished.read("results/tiny/logs/runs/ce/seed=1.log").decode()
 
 
@@ -249,8 +245,8 @@ def test_a_change_of_the_pretraining_trains_it_and_what_starts_from_it(finished:
     before = dict(finished.config)
     finished.write(overrides={"pretraining": {"density_exponent": 0.5}})
     try:
-        # rwSAM and three fine-tunings for two seeds; the plain encoders, which it does not touch, stay.
-        assert finished.jobs("results/table6.csv")["train"] == 2 * 4
+        # rwSAM and three fine-tunings; the plain encoders, which it does not touch, stay.
+        assert finished.jobs("results/table6.csv")["train"] == 4
         assert finished.jobs("results/table2.csv").get("train", 0) == 0
     finally:
         finished.config = before
@@ -267,13 +263,15 @@ def test_a_partial_table_is_made_when_it_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_estimate_is_of_measured_epochs(finished: Folder, tmp_path: Path) -> None:
+    runs = len(Plan(finished.config).all_runs())
     done = finished.snakemake("estimate")
-    assert done.returncode == 0 and re.search(r"all +42 +42 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(rf"all +{runs} +{runs} +0 +0 s", done.stdout), done.stdout
     done = finished.snakemake("status")
-    assert done.returncode == 0 and re.search(r"all +42 +42 +0 +0 +0 +0 +0 s", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(rf"all +{runs} +{runs} +0 +0 +0 +0 +0 s", done.stdout), done.stdout
     folder = Folder(tmp_path)
+    folder.write(seeds=[1])
     assert "nothing yet: ask again after one" in folder.snakemake("estimate").stdout
-    assert re.search(r"all +42 +0 +0 +0 +0 +42 +\?", folder.snakemake("status").stdout)
+    assert re.search(rf"all +{runs} +0 +0 +0 +0 +{runs} +\?", folder.snakemake("status").stdout)
 
 
 @pytest.mark.parametrize(
@@ -360,21 +358,3 @@ def test_missing_images_are_named_and_leave_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "csa_core: nowhere/train: no such folder" in done.stderr, "the log of a failed job is shown"
     assert not list(tmp_path.glob("results/data/*/dataset.safetensors"))
-
-
-@pytest.mark.long
-def test_killed_with_everything_it_continues(finished: Folder, tmp_path: Path) -> None:
-    """SIGKILL to Snakemake and its jobs in the middle; unlock; the same bytes in the end."""
-    folder = Folder(tmp_path)
-    process = subprocess.Popen(folder.command("results/table2.csv"), cwd=ROOT, stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    wait_until(lambda: list(tmp_path.glob("results/state/*/lock")), "a run's lock")
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "results/table2.csv").exists()
-    assert folder.snakemake("--unlock").returncode == 0
-    done = folder.snakemake("results/table2.csv")
-    assert done.returncode == 0, done.stderr
-    assert folder.read("results/table2.csv") == finished.read("results/table2.csv")
-    assert folder.read(RUN) == finished.read(RUN)

@@ -1,6 +1,7 @@
 """Rows of runs that start from another row's run: names, what is planned, and a whole workflow of them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,16 +22,9 @@ from workflow.standing import survey
 
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 ON_CSA: dict[str, Any] = {"method": "post_hoc_adjustment", "changes": {"first_stage": "csa"}}
-ROWS: list[dict[str, Any]] = [
-    {"label": "CE", "method": "ce"},
-    {"label": "cRT", "method": "crt"},
-    {"label": "LWS", "method": "lws"},
-    {"label": "LA post hoc", "method": "post_hoc_adjustment"},
-    {"label": "tau-norm", "method": "tau_normalisation"},
-    {"label": "Ours"},
-    {"label": "Ours, uniform, LA", "head": "uniform", **ON_CSA},
-    {"label": "Ours, both, LA", "head": "ensemble", **ON_CSA},
-]
+(PAGE,) = re.findall(r"```yaml\n(# workflow/tables/stages.yaml\n.*?)```", (ROOT / "docs/stages.md").read_text(), re.S)
+TABLE: dict[str, Any] = yaml.safe_load(PAGE)
+TABLE["rows"].append({"label": "Ours, both heads, adjusted", "head": "ensemble", **ON_CSA})
 STAGED = ["crt", "lws", "post_hoc_adjustment", "tau_normalisation"]
 
 
@@ -77,16 +71,16 @@ def test_what_trains_nothing_is_estimated_at_its_start_alone(tmp_path: Path, mon
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with a protocol of seconds and a table of such rows, drawn."""
+    """A copy of the project with a protocol of seconds and the table of docs/stages.md, with a row more, drawn."""
     folder = tmp_path_factory.mktemp("stages") / "project"
     copy_project(folder)
     protocol = TINY | {"epochs": 3, "lr_drops": [2], "second_stage": {"epochs": 2, "lr_drops": [1]}}
+    protocol |= {"mislas": {"epochs": 2}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(protocol))
     config = yaml.safe_load((folder / "config.yaml").read_text()) | {"protocol": "tiny.yaml", "seeds": [1]}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    table = {"title": "Stages", "row_name": "Method", "source": "a test", "rows": ROWS}
-    (folder / "workflow/tables/stages.yaml").write_text(yaml.safe_dump(table))
-    assert trained(folder) == 7
+    (folder / "workflow/tables/stages.yaml").write_text(yaml.safe_dump(TABLE))
+    assert trained(folder) == 9
     snakemake(folder, "results/stages.csv")
     return folder
 
@@ -108,11 +102,13 @@ def snakemake(folder: Path, *words: str) -> str:
 def test_one_first_stage_serves_every_row(project: Path) -> None:
     runs = project / "results/tiny/runs"
     found = sorted(str(path.parent.parent.relative_to(runs)) for path in runs.rglob("seed=1/metrics.json"))
-    assert found == sorted(["ce", "csa", *STAGED, "post_hoc_adjustment/first_stage=csa"])
+    on_csa = ["post_hoc_adjustment/first_stage=csa", "crt/first_stage=csa"]
+    assert found == sorted(["ce", "csa", *STAGED, "mislas", *on_csa])
     digests = {}
-    for name in found:
+    for name in ("ce", "csa"):
         with safetensors.safe_open(runs / name / "seed=1/weights.safetensors", "numpy") as file:
             digests[name] = json.loads(file.metadata()["csa"])["sha256"]
+    for name in found:
         stated = json.loads((runs / name / "seed=1/metrics.json").read_text())["digests"].get("parent")
         parent = digests["csa" if name.endswith("=csa") else "ce"]
         assert stated == (None if name in ("ce", "csa") else parent)
@@ -132,10 +128,10 @@ def test_the_table_has_the_numbers_of_the_saved_logits(project: Path) -> None:
     ce, csa, head = stored("ce")["single"], stored("csa"), stored("ce", "weights")
     norms = np.linalg.norm(head["heads.single.weight"], axis=1)
     expected = {
-        "LA post hoc": ce - prior,
-        "tau-norm": (ce - head["heads.single.bias"]) / norms,
-        "Ours, uniform, LA": csa["uniform"] - prior,
-        "Ours, both, LA": (csa["uniform"] + csa["resampling"]) / 2 - prior,
+        "Post-hoc logit adjustment": ce - prior,
+        "tau-normalisation": (ce - head["heads.single.bias"]) / norms,
+        "Ours, uniform head, adjusted": csa["uniform"] - prior,
+        "Ours, both heads, adjusted": (csa["uniform"] + csa["resampling"]) / 2 - prior,
         "cRT": stored("crt")["single"],
     }
     few = counts[labels] < 20
@@ -143,11 +139,11 @@ def test_the_table_has_the_numbers_of_the_saved_logits(project: Path) -> None:
         right = logits.argmax(1) == labels
         assert table[label, "all"] == pytest.approx(100 * right.mean()), label
         assert table[label, "few"] == pytest.approx(100 * right[few].mean()), label
-    assert len({round(table[row["label"], "all"], 6) for row in ROWS}) > 4, "rows are of different runs"
+    assert len({round(table[row["label"], "all"], 6) for row in TABLE["rows"]}) > 4, "rows are of different runs"
 
 
 @pytest.mark.long
 def test_a_change_of_the_first_stage_trains_again_what_starts_from_it(project: Path) -> None:
-    assert trained(project, "--config", "overrides={threshold: 0.5}") == 2
-    assert trained(project, "--config", "overrides={second_stage: {lr: 0.05}}") == 2
+    assert trained(project, "--config", "overrides={threshold: 0.5}") == 3
+    assert trained(project, "--config", "overrides={second_stage: {lr: 0.05}}") == 3
     assert trained(project) == 0

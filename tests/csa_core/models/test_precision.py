@@ -26,6 +26,7 @@ from csa_core.models import precision
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
 from tests.conftest import tiny
+from tests.helpers.runs import cut_short
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 1, "batch_size": 12, "lr": 0.05, "projector_width": 24, "predictor_width": 8, "sam": "none"}
@@ -321,24 +322,13 @@ def fit(config: Any, dataset: Dataset, split: Split, folder: Path, **options: An
     return train(config, dataset, split, Options(folder / "out", folder / "state", CPU, "code", **options))
 
 
-class PowerCut(Exception):
-    """What ends a run before its results."""
-
-
 def test_a_checkpoint_is_not_continued_in_another_precision(
     dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The same `auto`, begun on a processor with bfloat16 and started again on one without."""
     whole = fit(tiny(precision="auto"), dataset, split, tmp_path / "float32")
-
-    def cut(*_: object) -> None:
-        raise PowerCut
-
     processor(monkeypatch, "avx512_bf16")
-    with monkeypatch.context() as patched:
-        patched.setattr("csa_core.train.loop.finish", cut)
-        with pytest.raises(PowerCut):
-            fit(tiny(precision="auto"), dataset, split, tmp_path, checkpoint_seconds=0)
+    cut_short(tiny(precision="auto"), dataset, split, tmp_path)
     assert list((tmp_path / "state").glob("*/epoch-*"))
     processor(monkeypatch, "avx2")
     capfd.readouterr()

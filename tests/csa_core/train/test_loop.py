@@ -22,7 +22,6 @@ from csa_core.evaluation.scores import score
 from csa_core.models.resnet import make_body, reduction
 from csa_core.train.loop import Options, train, train_epoch
 from csa_core.train.run import Run
-from csa_core.train.state import checkpoint
 from csa_core.train.state.lock import hold
 from tests.conftest import TINY, Cli, tiny
 from tests.helpers.patience import PATIENCE
@@ -137,35 +136,6 @@ def test_a_finished_run_is_not_trained_again(
     assert "epoch" not in capfd.readouterr().err
     assert fit(tiny(), dataset, split, tmp_path, retrain=True) == uninterrupted
     assert "epoch 5/5" in capfd.readouterr().err
-
-
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    uninterrupted: dict[str, bytes],
-    dataset: Dataset,
-    split: Split,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class PowerCut(Exception):
-        pass
-
-    def cut(*args: object) -> None:
-        raise PowerCut
-
-    monkeypatch.setattr("csa_core.train.loop.finish", cut)
-    with pytest.raises(PowerCut):
-        fit(tiny(), dataset, split, tmp_path, checkpoint_seconds=0)
-    monkeypatch.undo()
-    (folder,) = (tmp_path / "state").iterdir()
-    newest, before = checkpoint.find(folder)
-    content = bytearray(newest.read_bytes())
-    content[-20] ^= 1
-    newest.write_bytes(content)
-    assert fit(tiny(), dataset, split, tmp_path) == uninterrupted
-    log = capfd.readouterr().err
-    assert "content does not match its SHA-256; going back to the one before" in log
-    assert f"continuing after epoch {int(before.stem[6:])}" in log
 
 
 def test_damaged_results_are_made_again(

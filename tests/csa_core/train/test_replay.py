@@ -94,9 +94,8 @@ def long(*values: object) -> Any:
     ("changes", "phases"),
     [
         ({}, 3),
-        long({"bank_batches": 3, "mix": ["beta", 1.0, 3.0], "activation_map": "cam"}, 3),
+        long({"bank_batches": 3, "mix": ["beta", 1.0, 3.0], "activation_map": "cam", "mask_forward": "eval"}, 3),
         long({"bank_batches": 0, "resampling_loss": "logit_adjustment"}, 3),
-        long({"bank_reset": "epoch", "mask_forward": "eval"}, 3),
         long({"bank_reset": "epoch", "bank_batches": 4, "bank_start": "batch"}, 3),
         ({"method": "ce"}, 1),
         long({"method": "class_balanced", "balance_ratio": 0.5}, 1),
