@@ -32,16 +32,23 @@ class PowerCut(Exception):
     """The end of a run that has written its checkpoints and not its results."""
 
 
-def cut_short(config: RunConfig, dataset: Dataset, split: Split, folder: Path) -> None:
+def cut_short(
+    config: RunConfig,
+    dataset: Dataset,
+    split: Split,
+    folder: Path,
+    by: type[BaseException] = PowerCut,
+    **options: object,
+) -> None:
     """Train until nothing but the results is to be written."""
 
     def cut(*arguments: object) -> None:
-        raise PowerCut
+        raise by
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("csa_core.train.loop.finish", cut)
-        with pytest.raises(PowerCut):
-            fit(config, dataset, split, folder, checkpoint_seconds=0)
+        with pytest.raises(by):
+            fit(config, dataset, split, folder, **{"checkpoint_seconds": 0} | options)
 
 
 def start(out: Path, **changes: object) -> "subprocess.Popen[str]":

@@ -11,23 +11,7 @@ from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
 from csa_core.train.state import checkpoint
 from tests.conftest import Cli, tiny, tiny_fields
-from tests.helpers.runs import fit
-
-
-class PowerCut(Exception):
-    pass
-
-
-def cut_before_its_results(
-    patch: pytest.MonkeyPatch, *args: object, by: type[BaseException] = PowerCut, **options: object
-) -> None:
-    def cut(*_: object) -> None:
-        raise by
-
-    with patch.context() as patched:
-        patched.setattr("csa_core.train.loop.finish", cut)
-        with pytest.raises(by):
-            fit(*args, **{"checkpoint_seconds": 0} | options)  # type: ignore[arg-type]
+from tests.helpers.runs import cut_short, fit
 
 
 def state_of(folder: Path) -> Path:
@@ -36,13 +20,13 @@ def state_of(folder: Path) -> Path:
 
 
 def test_asked_to_train_again_what_is_not_finished_goes_on(
-    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    dataset: Dataset, split: Split, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cut_before_its_results(monkeypatch, tiny(), dataset, split, tmp_path, retrain=True)
+    cut_short(tiny(), dataset, split, tmp_path, retrain=True)
     capfd.readouterr()
     first = fit(tiny(), dataset, split, tmp_path, retrain=True)
     assert "continuing after epoch 5 of 5" in capfd.readouterr().err
-    cut_before_its_results(monkeypatch, tiny(), dataset, split, tmp_path, retrain=True)
+    cut_short(tiny(), dataset, split, tmp_path, retrain=True)
     assert not (state_of(tmp_path) / "finished.json").exists(), "a finished one is forgotten"
     assert fit(tiny(), dataset, split, tmp_path) == first
 
@@ -55,19 +39,17 @@ def test_an_environment_that_says_no_is_believed(said: str, again: bool, cli: Cl
     assert ("finished before" not in cli(*words, CSA_RETRAIN=said).stderr) == again
 
 
-def test_results_name_every_way_in_which_a_run_was_computed(
-    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_name_every_way_in_which_a_run_was_computed(dataset: Dataset, split: Split, tmp_path: Path) -> None:
     def computed() -> dict[str, object]:
         return dict(store.read_sealed(tmp_path / "out/metrics.json")["computed"])
 
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        cut_before_its_results(monkeypatch, tiny(), dataset, split, tmp_path)
+        cut_short(tiny(), dataset, split, tmp_path)
         fit(tiny(), dataset, split, tmp_path)
         assert computed() == {"device": "cpu", "precision": "float32", "compiled": False, "threads": 1}
-        cut_before_its_results(monkeypatch, tiny(seed=2), dataset, split, tmp_path)
+        cut_short(tiny(seed=2), dataset, split, tmp_path)
         torch.set_num_threads(2)
         fit(tiny(seed=2), dataset, split, tmp_path)
         assert computed() == {"device": "cpu", "precision": "float32", "compiled": False, "threads": "1, 2"}
@@ -85,11 +67,10 @@ def test_what_only_a_training_needs_goes_even_if_the_run_was_killed_before(
 
 
 def test_a_signal_loses_no_epoch_of_a_run_whose_results_are_damaged(
-    dataset: Dataset, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, split: Split, tmp_path: Path
 ) -> None:
     whole = fit(tiny(), dataset, split, tmp_path)
     (state_of(tmp_path) / "metrics.json").write_text("{}")
-    how = {"by": KeyboardInterrupt, "checkpoint_seconds": 1e9}
-    cut_before_its_results(monkeypatch, tiny(), dataset, split, tmp_path, **how)  # type: ignore[arg-type]
+    cut_short(tiny(), dataset, split, tmp_path, KeyboardInterrupt, checkpoint_seconds=1e9)
     assert [path.stem for path in checkpoint.find(state_of(tmp_path))] == ["epoch-000005"]
     assert fit(tiny(), dataset, split, tmp_path) == whole
