@@ -258,7 +258,7 @@ def test_a_table_chooses_by_the_images_of_its_own_runs(tmp_path: Path) -> None:
     assert plan.choosing == ["table2"]
     one = {key: values[:1] for key, values in CONFIG["sweeps"].items()}
     config = CONFIG | {"overrides": {"data": {"validation": 0.2}}, "tables": [str(tmp_path / "extra.yaml")]}
-    for key, values, can in (("mask_exponent", [1, 2], True), ("data.imbalance_ratio", [10, 50], False)):
+    for key, values, can in (("weight_decay", [1e-4, 1e-3], True), ("data.imbalance_ratio", [10, 50], False)):
         own = {
             "title": "t",
             "source": "s",
