@@ -166,7 +166,7 @@ def read_split(path: Path, dataset: Dataset | ImageList, data: DataConfig) -> Sp
     if split.digest != stated:
         raise UserError(f"{path}: content does not match its SHA-256; {again}")
     if content["data"] != dataset.digest:
-        raise UserError(f"{path}: is a split of data {content['data'][:12]}, not {dataset.digest[:12]}; {again}")
+        raise UserError(f"{path}: is a split of data {str(content['data'])[:12]}, not {dataset.digest[:12]}; {again}")
     if content["recipe"] != recipe(data):
         raise UserError(f"{path}: was made with {content['recipe']}, the run asks for {recipe(data)}; {again}")
     if not len(indices) or indices.min() < 0 or indices.max() >= len(dataset.train_labels):

@@ -34,7 +34,7 @@ def read_parent(path: Path | None, config: RunConfig, data: str, split: str) -> 
     weights, label, digest = store.read_tensors(path)
     try:
         method, identity = label["config"]["method"], dict(label["config"])
-        stated = {key: label["digests"][key] for key in ("data", "split")}
+        stated = {key: str(label["digests"][key]) for key in ("data", "split")}
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: holds no trained weights; name those of a {wanted.method} run") from None
     if method != wanted.method:

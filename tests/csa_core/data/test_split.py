@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from csa_core.config import DataConfig
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import class_counts, group_of_class, make_split, read_split, write_split
 from csa_core.errors import UserError
+from csa_core.store import digest, read_json, write_json
 
 CIFAR100, CIFAR10 = np.full(100, 500), np.full(10, 5000)
 
@@ -106,6 +108,19 @@ def test_a_split_of_another_recipe_or_data_set_is_refused(dataset: Dataset, tmp_
     )
     with pytest.raises(UserError, match="is a split of data"):
         read_split(path, other, config())
+
+
+@pytest.mark.parametrize("data", [None, 7.5, True, {"a": []}])
+def test_a_split_that_names_no_data_is_refused_though_its_sha256_is_right(
+    data: Any, dataset: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "split.json"
+    write_split(path, made := make_split(dataset, config()), dataset, config())
+    content = read_json(path) | {"data": data}
+    resealed = {"indices": made.indices.tolist(), "counts": made.class_counts.tolist(), "recipe": content["recipe"]}
+    write_json(path, content | {"sha256": digest(resealed | {"data": data})})
+    with pytest.raises(UserError, match="is a split of data"):
+        read_split(path, dataset, config())
 
 
 def test_groups_by_count() -> None:

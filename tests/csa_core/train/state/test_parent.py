@@ -89,6 +89,10 @@ def test_an_encoder_that_is_not_the_one_is_refused(plain: Path, dataset: Dataset
     images = (dataset.train_images ^ 1, dataset.train_labels, dataset.test_images, dataset.test_labels)
     changed = Dataset("demo", dataset.class_names, *images)
     assert "was trained on other data" in says(plain, config, changed, make_split(changed, config.data))
+    weights, label, _ = store.read_tensors(plain / "weights.safetensors")
+    nameless = tmp_path / "nameless.safetensors"
+    store.write_tensors(nameless, weights, label | {"digests": dict.fromkeys(label["digests"])})
+    assert "was trained on other data (digest None" in says(nameless)
     damaged = tmp_path / "damaged.safetensors"
     content = bytearray((plain / "weights.safetensors").read_bytes())
     content[-1] ^= 1
