@@ -146,8 +146,8 @@ def write_image_lists(root: Path, counts: tuple[int, ...] = (40, 26, 18, 12, 9, 
 
 
 def listed(root: Path, **changes: object) -> dict[str, object]:
-    """Return the fields of a tiny run on the lists below `root`."""
-    data = {"source": "image_list", "root": str(root), "profile": "as_is", "image_size": 32}
+    """Return the fields of a tiny run on the lists below `root`, of images just large enough to have a background."""
+    data = {"source": "image_list", "root": str(root), "profile": "as_is", "image_size": 40}
     data |= {f"{part}_list": str(root / f"{part}.txt") for part in ("train", "test")}
     schedule = {"lr_schedule": "cosine", "lr_warmup_epochs": 0, "horizontal_flip": True, "lr": 0.02}
     return TINY | {"data": data, "model": "resnet10", "epochs": 4, "lr_drops": []} | schedule | changes
