@@ -44,7 +44,7 @@ def test_pictures_of_a_list_are_what_is_evaluated(image_lists: Path, resize: str
     assert isinstance(images, ImageList)
     made = pictures(images, np.array([5, 0]))
     for pixels, number in zip(made, (5, 0), strict=True):
-        np.testing.assert_array_equal(pixels, evaluated(image_lists / images.test_paths[number].decode(), 32, resize))
+        np.testing.assert_array_equal(pixels, evaluated(image_lists / images.test_paths[number].decode(), 40, resize))
     assert pictures(images, np.array([], dtype=np.int64)).shape[0] == 0
 
 
