@@ -165,7 +165,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
 
     Args:
         run: folder that `csa train --out` filled, or a file that `csa export --format safetensors` wrote.
-        device: where to compute, as torch names it.
+        device: where to compute: auto, or as torch names it.
 
     Raises:
         UserError: missing, damaged, weights that do not say how they are used, or no such device here.

@@ -26,14 +26,16 @@ def place(network: nn.Module, device: torch.device) -> Any:
 
 
 def device_named(name: str | torch.device) -> torch.device:
-    """Return the device that torch calls so.
+    """Return the device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
         UserError: there is none here, or none that networks are trained on.
     """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
+        if str(device) != "cpu" and device.type not in ("cuda", "mps"):
             raise RuntimeError
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):

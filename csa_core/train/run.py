@@ -177,8 +177,6 @@ def choose_device(name: str, precision: str = "float32") -> torch.device:
     """
     # cuBLAS repeats itself only with a workspace of fixed size, set before its first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = device_named(name)
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"precision: tf32 is for NVIDIA GPUs, not for {device.type}; use float32")

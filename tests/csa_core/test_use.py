@@ -302,7 +302,8 @@ def test_a_folder_without_a_run_is_one_line(cli: Cli, photos: Path, dataset: Dat
         csa_core.load(runs["csa"]).predict([])
     with pytest.raises(UserError, match="top: 0 classes; ask for 1 or more"):
         csa_core.load(runs["csa"]).predict(photos, top=0)
-    for device in ("cuda:7", "gpu", "meta"):
+    assert csa_core.load(runs["csa"], "auto").class_names == dataset.class_names
+    for device in ("cuda:7", "gpu", "meta", "cpu:0"):
         with pytest.raises(UserError, match=f"device: '{device}' is not available here"):
             csa_core.load(runs["csa"], device)
     for empty in ("", [""]):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -187,9 +188,16 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+ENDINGS = list(product(("csa", "ce"), ("make_metrics", "describe"), ("1000", "0")))
+
+
 @pytest.mark.parametrize(
     ("method", "function", "every"),
-    [("csa", "make_metrics", "1000"), pytest.param("ce", "describe", "0", marks=pytest.mark.long)],
+    [
+        ENDINGS[0],
+        pytest.param(*ENDINGS[-1], marks=pytest.mark.long),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ENDINGS[1:-1]),
+    ],
 )
 def test_a_signal_in_the_final_evaluation_loses_no_epoch(
     method: str, function: str, every: str, cli: Cli, tmp_path: Path

@@ -46,11 +46,7 @@ def finish(
     metrics = make_metrics(run.config, run.dataset, run.split, logits, digests)
     metrics |= run.method.counts(history)
     metrics["class_names"] = list(run.dataset.class_names)
-    metrics["computed"] = {
-        key: computed[0][key] if len(values) == 1 else ", ".join(values)
-        for key in how_computed(run)
-        if (values := list(dict.fromkeys(str(each[key]) for each in computed)))
-    }
+    metrics["computed"] = {key: _each([how[key] for how in computed]) for key in how_computed(run)}
     weights = {k: v.detach().cpu().numpy() for k, v in run.network.state_dict().items()}
     label = {"config": run.config.identity(), "digests": digests}
     store.write_bytes(folder / "history.csv", history_csv(history).encode())
@@ -77,6 +73,12 @@ def how_computed(run: Run) -> Row:
         "compiled": run.is_compiled,
         "threads": torch.get_num_threads() if run.device.type == "cpu" else None,
     }
+
+
+def _each(values: list[Any]) -> Any:
+    """Return the value that all have, or a text of those that there are."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else ", ".join(map(str, different))
 
 
 def is_finished(folder: Path) -> bool:

@@ -368,6 +368,16 @@ def test_a_precision_by_name_is_part_of_what_a_run_is() -> None:
     assert len({tiny(method="simsiam", precision=name).digest() for name in names}) == 3
 
 
+def test_an_epoch_in_bfloat16_is_near_one_in_float32(dataset: Dataset, split: Split) -> None:
+    rows = []
+    for name in ("float32", "bfloat16"):
+        run = Run(tiny(precision=name, lr=0.01), dataset, split, CPU)
+        rows.append(train_epoch(run, 1))
+        assert all(parameter.dtype == torch.float32 for parameter in run.network.parameters())
+    assert rows[0]["loss"] != rows[1]["loss"]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=0.02)
+
+
 def test_resuming_in_bfloat16_changes_no_tensor(dataset: Dataset, split: Split) -> None:
     config = tiny(precision="bfloat16")
     run = Run(config, dataset, split, CPU)

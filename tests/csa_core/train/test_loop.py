@@ -267,13 +267,11 @@ def test_a_network_that_sees_no_place_on_an_image_is_refused_before_training(
     """Of 16 x 12 px resnet10 leaves 1 x 1: nothing tells an object from its background."""
     with pytest.raises(UserError, match="resnet10 reduces images of 16 x 12 px to a single place"):
         fit(tiny(model="resnet10"), dataset, split, tmp_path)
-    small = dict.fromkeys(("resnet8", "resnet18_cifar"), False) | dict.fromkeys(("resnet10", "resnet50"), True)
-    for model, is_single in small.items():
+    for model in ("resnet8", "resnet18_cifar", "resnet10", "resnet50"):
         body = make_body(model).eval()
         for height, width in ((16, 12), (32, 32), (33, 8), (64, 64)):
             places = body(torch.zeros(1, 3, height, width)).shape[2:].numel()
             assert (max(height, width) <= reduction(model)) == (places == 1), (model, height, width)
-        assert (reduction(model) == 32) == is_single
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "{", '{"metrics.json": "0"}'])
