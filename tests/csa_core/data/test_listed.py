@@ -66,7 +66,7 @@ def test_written_and_read_again(image_lists: Path, tmp_path: Path) -> None:
         "where they lie is no part of it"
     )
     with pytest.raises(UserError, match="image_size asks"):
-        read_dataset(tmp_path / "lists.safetensors", config.data.model_copy(update={"image_size": 40}))
+        read_dataset(tmp_path / "lists.safetensors", config.data.model_copy(update={"image_size": 48}))
     with pytest.raises(UserError, match=r"data.root .*nowhere: no such folder"):
         read_dataset(tmp_path / "lists.safetensors", config.data.model_copy(update={"root": "nowhere"}))
 
@@ -163,7 +163,7 @@ def test_a_batch_is_what_torchvision_makes_of_each_image(image_lists: Path, monk
                 image = file.convert("RGB")
             drawn = picks.draws[i].numpy()
             box = crop_boxes(drawn[None, :22], np.array([image.height]), np.array([image.width]), 0.08)
-            image = functional.resized_crop(image, *(int(a[0]) for a in box), [32, 32])
+            image = functional.resized_crop(image, *(int(a[0]) for a in box), [config.data.image_size] * 2)
             flips += bool(drawn[22] < 0.5)
             image = functional.horizontal_flip(image) if drawn[22] < 0.5 else image
             wanted = functional.normalize(functional.pil_to_tensor(image).double() / 255, mean.tolist(), std.tolist())
@@ -230,8 +230,9 @@ def test_test_images_are_torchvisions(image_lists: Path) -> None:
     config = config_of(image_lists)
     dataset = load(config)
     batches = torch.cat(list(evaluation_batches(dataset, CPU)))
+    side = config.data.image_size
     transform = torchvision.transforms.v2.Compose(
-        [torchvision.transforms.v2.Resize(round(32 * 256 / 224)), torchvision.transforms.v2.CenterCrop(32)]
+        [torchvision.transforms.v2.Resize(round(side * 256 / 224)), torchvision.transforms.v2.CenterCrop(side)]
     )
     mean, std = dataset.mean_std
     for i in (0, 7, 47):
@@ -239,7 +240,7 @@ def test_test_images_are_torchvisions(image_lists: Path) -> None:
             wanted = np.array(transform(file.convert("RGB")))
         made = (batches[i].permute(1, 2, 0).numpy() * std + mean) * 255
         np.testing.assert_allclose(made, wanted, atol=0.01)
-        assert np.array_equal(evaluated(image_lists / dataset.test_paths[i].decode(), 32), wanted)
+        assert np.array_equal(evaluated(image_lists / dataset.test_paths[i].decode(), side), wanted)
 
 
 def broken(tmp_path: Path) -> Path:
