@@ -206,6 +206,34 @@ def test_a_row_of_more_epochs_drops_its_learning_rate_later() -> None:
     assert run == "ce/epochs=60"
 
 
+def test_a_share_of_the_epochs_is_of_those_that_the_row_trains(tmp_path: Path) -> None:
+    sweeps = {"sweeps": CONFIG["sweeps"] | {"epochs": [30, 40]}}
+    swept = {"sweep": "epochs", "label": "{value}"}
+
+    def trained(**row: Any) -> list[tuple[int, list[int], int]]:
+        configs: list[Any] = [
+            row.runs[0].config for row in plan(**sweeps, **own_table(tmp_path, {}, **row)).rows("own")
+        ]
+        return [(each.epochs, list(each.lr_drops), each.warmup_epochs) for each in configs]
+
+    assert trained(epochs_times=2, warmup_share=0.5, sweep="epochs", label="{value}") == [
+        (60, [48, 54], 30),
+        (80, [48, 54], 40),
+    ]
+    assert trained(warmup_share=0.5, **swept) == [(30, [24, 27], 15), (40, [24, 27], 20)]
+    assert trained(epochs_times=2, **swept) == [(60, [48, 54], 3), (80, [48, 54], 3)]
+
+
+def test_a_row_says_more_than_the_protocol_says_of_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {source: demo}\nmodel: resnet8\ntables: {own: {data.imbalance_ratio: 10}}\n")
+    rows = plan(
+        protocol=str(path),
+        **own_table(tmp_path, {}, {"data": {"imbalance_ratio": 20}}, {"data.imbalance_ratio": 20}),
+    ).rows("own")
+    assert [row.runs[0].config.data.imbalance_ratio for row in rows] == [10, 20, 20]
+
+
 def test_figures_are_named_by_kind_and_table() -> None:
     p = plan()
     assert p.drawn("figure1") == ("points", "figure1") and p.drawn("curves-table5") == ("curves", "table5")
@@ -365,6 +393,14 @@ def test_contents_are_kept_for_files_that_have_not_changed(tmp_path: Path, monke
         ("{label: a, sweep: data}", "sweeps.data is missing"),
         ("{label: a, changes: {seed: 3}}", "seed is not a change"),
         ("{label: a, method: csaa}", "did you mean 'csa'"),
+        ("{label: '{0.x}', sweep: threshold}", "label '{0.x}' may hold"),
+        ("{label: '{0[0]}', sweep: threshold}", "label '{0[0]}' may hold"),
+        ("{label: a, method: ce, warmup_share: 0.5}", "row 'a': method ce has no warmup_epochs; remove warmup_share"),
+        ("{label: a, method: simsiam, epochs_times: 2}", "row 'a': method simsiam has no epochs; remove epochs_times"),
+        ("{label: a, warmup_share: 0.5, changes: {warmup_epochs: 3}}", "in place of warmup_epochs; give one of them"),
+        ("{label: a, paper: {al: 45}}", "paper: unknown column 'al', did you mean 'all'?"),
+        ("{label: a, paper: {all: '45'}}", "paper: all: '45' is no number of percent"),
+        ("{label: '{value}', sweep: threshold, paper: {'0.8': 45}}", "of a sweep it is by value and column"),
         ("{labl: a}", "unknown key 'rows.0.labl': did you mean 'label'?"),
         ("{label: a, swep: threshold}", "unknown key 'rows.0.swep': did you mean 'sweep'?"),
     ],
