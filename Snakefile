@@ -77,7 +77,7 @@ wildcard_constraints:
     run=r"[a-z_]+(/[^/]+)?",
     seed=r"\d+",
     table="|".join(PLAN.tables),
-    figure=r"(?!contexts)[a-zA-Z_0-9]+(-[a-zA-Z_0-9]+)?",
+    figure=r"(?!contexts\.)[^/.]+",
     shown=shown_names(PLAN),
 
 

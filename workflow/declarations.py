@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 Column = Literal["all", "many", "medium", "few", "balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
 Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "knn_untrained"]
 
+# Of a table they would be another's: lists over all tables, and the picture of contexts.
+TAKEN = ("claims", "choices", "contexts")
 DEVICES = ["auto", "cpu", "cuda", "cuda:0", "mps"]
 
 
@@ -220,6 +222,8 @@ def load_own_tables(patterns: list[str], known: Collection[str]) -> dict[str, Ta
 
 def _load_table(path: Path, where: str) -> Table:
     table = validate(Table, load_yaml(path), where)
+    if path.stem in TAKEN:
+        raise UserError(f"{where}: {path.stem} is a file of the results already; rename the file")
     if not path.stem.isidentifier():
         raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
     return table

@@ -325,6 +325,7 @@ def test_a_protocol_of_ones_own_cannot_pass_for_the_papers(tmp_path: Path) -> No
     path.write_text("data: {source: demo}")
     with pytest.raises(UserError, match="has the name of a protocol of the project; rename it"):
         plan(protocol=str(path))
+    assert plan(protocol=str(ROOT / "workflow/protocols/paper.yaml")).paper_heading == "paper", "which it is"
 
 
 def test_nested_changes_keep_what_they_do_not_name() -> None:
