@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -479,6 +480,13 @@ def test_other_images_never_pass_under_one_name(tmp_path: Path) -> None:
 def test_a_change_that_no_folder_can_be_named_by_is_refused(tmp_path: Path) -> None:
     photos = {"data": {"source": "folder", "root": "photos", "image_size": 32}}
     chosen = {"data.profile": "selection", "data.selection": "lists/a.txt"}
-    with pytest.raises(UserError, match=r"data.selection=lists/a.txt: .* name a file or folder without /, or set"):
+    for name in ("2024", "a+b", "a{b}", "a<b>", "a,b", "true"):
+        said = f"data.val_folder={re.escape(name)}: .* name a file or folder with letters"
+        with pytest.raises(UserError, match=said):
+            plan(overrides=photos, **own_table(tmp_path, {"data.val_folder": name}))
+    p = plan(overrides=photos, **own_table(tmp_path, {"data.val_folder": "prüf 1"}))
+    run = p.runs_of("own")[0]
+    assert run.name == "csa/data.val_folder=prüf 1" and p.run_at(run.name, "1") == run
+    with pytest.raises(UserError, match=r"data.selection=lists/a.txt: .* name a file or folder with letters, .*or set"):
         plan(overrides=photos, **own_table(tmp_path, chosen))
     plan(overrides={"data": photos["data"] | {"profile": "selection", "selection": "lists/a.txt"}})
