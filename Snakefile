@@ -28,9 +28,9 @@ from workflow.standing import doing
 GIVEN = workflow.config_settings
 or_one_line(check_command, GIVEN.config_args, [f"{ROOT}/config.yaml", *GIVEN.configfiles])
 
-for key in GIVEN.config:
-    if isinstance(config[key], (dict, list)):
-        config[key] = or_one_line(retyped, config[key])
+for key, given in GIVEN.config.items():
+    if isinstance(given, (dict, list)):
+        config[key] = or_one_line(retyped, config[key], given)
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
 REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.*"))
@@ -77,7 +77,7 @@ wildcard_constraints:
     run=r"[a-z_]+(/[^/]+)?",
     seed=r"\d+",
     table="|".join(PLAN.tables),
-    figure=r"(?!contexts)[a-zA-Z_0-9]+(-[a-zA-Z_0-9]+)?",
+    figure=r"(?!contexts\.)[^/.]+",
     shown=shown_names(PLAN),
 
 

@@ -41,6 +41,9 @@ def check_command(config_args: Iterable[Any] | None, configfiles: Iterable[Any])
     Raises:
         UserError: naming key or file.
     """
+    for option, short in (("--config", "-C"), ("--configfile", "--configfiles")):
+        if sum(word.partition("=")[0] in (option, short) for word in sys.argv[1:]) > 1:
+            raise UserError(f"{option} is given twice, and Snakemake reads the last alone; put all behind one {option}")
     words = [str(arg) for arg in config_args or ()]
     for word in words:
         _check_pair(word)

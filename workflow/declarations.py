@@ -3,17 +3,19 @@
 from collections.abc import Collection
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from csa_core.config import PathText, Seed, Strict, load_yaml, validate
-from csa_core.errors import UserError
+from csa_core.errors import UserError, nearest
 
 HERE = Path(__file__).parent
 Column = Literal["all", "many", "medium", "few", "balanced", "harmonic_mean", "geometric_mean", "worst_class", "ece"]
 Head = Literal["uniform", "resampling", "ensemble", "single", "knn", "linear", "knn_untrained"]
 
+# Of a table they would be another's: lists over all tables, and the picture of contexts.
+TAKEN = ("claims", "choices", "contexts")
 DEVICES = ["auto", "cpu", "cuda", "cuda:0", "mps"]
 
 
@@ -97,6 +99,21 @@ class Row(Strict):
     """The paper's values in percent by column; by value and column for a sweep. Rows that have some are the paper's."""
     published: str = ""
     """What others print of All in percent on CIFAR100-LT with ratio 100, and where, as `42.6 (Remix, Table 1)`."""
+
+    @model_validator(mode="after")
+    def _prints_numbers(self) -> "Row":
+        known = get_args(Column)
+        for values in self.paper.values() if self.sweep else [self.paper]:
+            if not isinstance(values, dict):
+                raise ValueError(
+                    f"paper: of a sweep it is by value and column, as {{'0.8': {{all: 45.8}}}}, not {values}"
+                )
+            for column, number in values.items():
+                if column not in known:
+                    raise ValueError(f"paper: unknown column '{column}', {nearest(column, known)}")
+                if isinstance(number, bool) or not isinstance(number, int | float):
+                    raise ValueError(f"paper: {column}: '{number}' is no number of percent; write it as 45.8")
+        return self
 
 
 class Term(Strict):
@@ -205,6 +222,8 @@ def load_own_tables(patterns: list[str], known: Collection[str]) -> dict[str, Ta
 
 def _load_table(path: Path, where: str) -> Table:
     table = validate(Table, load_yaml(path), where)
+    if path.stem in TAKEN:
+        raise UserError(f"{where}: {path.stem} is a file of the results already; rename the file")
     if not path.stem.isidentifier():
         raise UserError(f"{where}: name the file with letters, digits and _ alone; it is the name of a target")
     return table

@@ -166,12 +166,14 @@ class Recipe:
         """Return the run of a configuration, named by what it changes and reads."""
         changed, read = self._changed(config), flat(config.read())
         name = "+".join(f"{key}={text_of(changed[key])}" for key in sorted(changed.keys() & read.keys()))
-        if "/" in name:
-            key = next(key for key in sorted(changed) if "/" in text_of(changed[key]))
-            raise UserError(
-                f"{config.method} with {key}={text_of(changed[key])}: a run's folder is named by what it changes, and "
-                "/ leads into another; name a file or folder without /, or set it for the whole protocol"
-            )
+        for key in sorted(changed.keys() & read.keys()):
+            text = text_of(changed[key])
+            if set(text) & set("/+{}<>") or value_of(text) != changed[key]:
+                raise UserError(
+                    f"{config.method} with {key}={text}: a run's folder is named by what it changes, and this would "
+                    "lead elsewhere or be read as something else; name a file or folder with letters, digits and . _ - "
+                    "alone, or set it for the whole protocol"
+                )
         return Run("/".join(part for part in (config.method, name) if part), config, self.results)
 
     @cache  # noqa: B019
@@ -211,7 +213,7 @@ def text_of(value: Any) -> str:
     """Write a value as it stands in a path; floats by repr, so that 0.3 is 0.3."""
     if isinstance(value, list):
         return ",".join(text_of(item) for item in value) + ("," if len(value) < 2 else "")
-    return canonical(value).strip('"')
+    return value if isinstance(value, str) else canonical(value)
 
 
 def value_of(text: str) -> Any:

@@ -117,7 +117,7 @@ def _file_of(protocol: str) -> Path:
     """Return the file of a protocol, which is named, or given by its path."""
     known = protocol_files()
     path = known.get(protocol, Path(protocol))
-    if path.stem in known and protocol not in known:
+    if path.stem in known and protocol not in known and path.resolve() != known[path.stem].resolve():
         raise UserError(f"config.yaml: protocol: {path} has the name of a protocol of the project; rename it")
     if protocol not in known and path.suffix not in (".yaml", ".yml"):
         hint = nearest(protocol, known)

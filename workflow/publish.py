@@ -9,7 +9,6 @@ copies what has finished since from the results of a training into the folder.
 import argparse
 import os
 import re
-import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,8 +20,9 @@ import pandas as pd
 from csa_core import store
 from csa_core.config import load_yaml
 from csa_core.errors import UserError, say
+from csa_core.files import read_bytes, read_text
 from workflow.plan import Plan
-from workflow.report.declared import CONFIG
+from workflow.report.declared import CONFIG, overlaid
 from workflow.report.numbers import interval, level, shown
 from workflow.report.verdicts import NOT_RUN
 
@@ -61,7 +61,10 @@ def plan_of(folder: Path) -> Plan:
         UserError: it is of another protocol than its name says.
     """
     where = {"results": os.path.relpath(folder.parent)}  # as a person would write it: tables name what is missing
-    plan = Plan(load_yaml(CONFIG) | load_yaml(folder / "config.yaml") | where, spell_out=())
+    own = load_yaml(folder / "config.yaml")
+    if not isinstance(own, dict):
+        raise UserError(f"{folder / 'config.yaml'}: is not a mapping of keys to values; see config.yaml")
+    plan = Plan(overlaid(load_yaml(CONFIG), own) | where, spell_out=())
     if plan.protocol != folder.name:
         raise UserError(f"{folder}: its config.yaml is of protocol {plan.protocol}; call the folder so")
     return plan
@@ -69,16 +72,19 @@ def plan_of(folder: Path) -> Plan:
 
 def _take(args: argparse.Namespace) -> None:
     plan, others = plan_of(args.folder), 0
-    for path in sorted((args.results / plan.protocol / "runs").rglob("metrics.json")):
+    runs = args.results / plan.protocol / "runs"
+    if not runs.is_dir():
+        raise UserError(f"{runs}: no such folder; RESULTS is the training's `results`, and {plan.protocol} lies in it")
+    for path in sorted(runs.rglob("metrics.json")):
         run = _run_at(args.results / plan.protocol, path)
         target = args.folder / "runs" / run
         is_of_this = _is_of(plan, run, path)
         others += not is_of_this
         if not is_of_this or _is_of(plan, run, target / "metrics.json"):
             continue
-        target.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            shutil.copyfile(path.parent / name, target / name)
+        files = {name: read_bytes(path.parent / name) for name in FILES}  # all of a run or none
+        for name, content in files.items():
+            store.write_bytes(target / name, content)
         print(target.relative_to(args.folder))
     if others:
         say(f"note: {others} runs of another configuration or code are not taken; see {args.folder / 'config.yaml'}")
@@ -109,7 +115,7 @@ def _draw(args: argparse.Namespace) -> None:
         raise UserError(f"{PUBLISHED}: no folder with a config.yaml")
     drawn = {folder.name: draw(folder) for folder in folders}
     for page in args.pages:
-        text = page.read_text()
+        text = read_text(page)
         if (fresh := refreshed(text, drawn)) != text:
             store.write_bytes(page, fresh.encode())
             print(page)

@@ -66,8 +66,9 @@ def planned_rows(
     reference = recipe.run("csa", changes, config.seeds[0])
     rows = []
     for number, row in enumerate(table.rows):
-        fixed = _longer(row, changes | row.changes, recipe, config.seeds[0])
-        for value, own in _spelt_out(name, row, fixed, recipe, config):
+        fixed = flat(changes) | flat(row.changes)  # by whole names: the row's word is the last
+        for value, given in _spelt_out(name, row, fixed, recipe, config):
+            own = _longer(name, row, given, recipe, config.seeds[0])
             runs = tuple(recipe.run(row.method, own, seed) for seed in config.seeds)
             kind = METHODS[row.method].scored_as(runs[0].config)
             if row.head and row.head not in kind.heads + (("ensemble",) if kind.ensemble else ()):
@@ -152,19 +153,26 @@ def _spelt_out(
         yield fields[row.sweep], changes
 
 
-def _longer(row: Row, changes: dict[str, Any], recipe: Recipe, seed: int) -> dict[str, Any]:
+def _longer(name: str, row: Row, changes: dict[str, Any], recipe: Recipe, seed: int) -> dict[str, Any]:
     """Return a row's changes with epochs and drops of the learning rate times, and the warm-up the share, it says."""
-    if row.warmup_share is not None:
-        csa: Any = recipe.run(row.method, changes, seed).config
-        most = max(0, csa.epochs - csa.plain_epochs - 1)
-        changes = changes | {"warmup_epochs": min(round(row.warmup_share * csa.epochs), most)}
-    if row.epochs_times == 1:
-        return changes
     config: Any = recipe.run(row.method, changes, seed).config
-    longer: dict[str, Any] = {"epochs": config.epochs * row.epochs_times}
-    if config.lr_schedule == "drops":
-        longer["lr_drops"] = [epoch * row.epochs_times for epoch in config.lr_drops]
-    return changes | longer
+    for key, read, is_given in (
+        ("epochs_times", "epochs", row.epochs_times > 1),
+        ("warmup_share", "warmup_epochs", row.warmup_share is not None),
+    ):
+        if is_given and not hasattr(config, read):
+            raise UserError(f"{name}: row '{row.label}': method {row.method} has no {read}; remove {key}")
+    if row.warmup_share is not None and "warmup_epochs" in {*flat(row.changes), row.sweep}:
+        raise UserError(f"{name}: row '{row.label}': warmup_share is in place of warmup_epochs; give one of them")
+    if row.epochs_times > 1:
+        changes = changes | {"epochs": config.epochs * row.epochs_times}
+        if config.lr_schedule == "drops":
+            changes |= {"lr_drops": [epoch * row.epochs_times for epoch in config.lr_drops]}
+    if row.warmup_share is not None:
+        config = recipe.run(row.method, changes, seed).config
+        most = max(0, config.epochs - config.plain_epochs - 1)
+        changes = changes | {"warmup_epochs": min(round(row.warmup_share * config.epochs), most)}
+    return changes
 
 
 def _names(name: str, row: Row, value: Any) -> dict[str, Any]:
@@ -174,5 +182,5 @@ def _names(name: str, row: Row, value: Any) -> dict[str, Any]:
     parts = value if isinstance(value, list) else [value]
     try:
         return {key: getattr(row, key).format(*parts, value=text_of(value)) for key in ("label", "series")}
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError):
         raise UserError(f"{name}: label '{row.label}' may hold {{value}}, {{0}}, {{1}} only") from None

@@ -211,15 +211,18 @@ def say_at_the_end_when_interrupted() -> None:
     earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
-def retyped(value: Any) -> Any:
-    """Return a list or mapping of `--config` with its numbers: Snakemake leaves all within it as text, `['1', '2']`.
+def retyped(value: Any, given: Any) -> Any:
+    """Return a list or mapping with the numbers of `--config`: Snakemake leaves all within it as text, `['1', '2']`.
+
+    Args:
+        given: what `--config` says of it; what files say beside that has its types.
 
     Raises:
         UserError: text within it is not YAML.
     """
-    if isinstance(value, dict):
-        return {key: retyped(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [retyped(inner) for inner in value]
+    if isinstance(given, dict):
+        return value | {key: retyped(value[key], inner) for key, inner in given.items()}
+    if isinstance(given, list):
+        return [retyped(inner, inner) for inner in given]
     read = parse_yaml(value, "--config") if isinstance(value, str) else value
     return value if isinstance(read, dict | list) else read  # text in quotes that looks like one

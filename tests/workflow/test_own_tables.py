@@ -8,6 +8,8 @@ import yaml
 
 from csa_core.errors import UserError
 from tests.conftest import ROOT
+from tests.helpers.workflows import SWEEPS as FEW
+from tests.helpers.workflows import Folder
 from workflow.plan import Plan
 from workflow.schema import reference
 
@@ -54,10 +56,25 @@ def test_what_is_no_table_is_named(mine: Path) -> None:
     (mine.with_name("table1.yaml")).rename(mine.with_name("a-b.yaml"))
     with pytest.raises(UserError, match=r"mine/a-b.yaml: name the file with letters"):
         plan()
+    for taken in ("claims", "choices", "contexts"):
+        mine.with_name("a-b.yaml").rename(mine.with_name(f"{taken}.yaml"))
+        with pytest.raises(UserError, match=f"mine/{taken}.yaml: {taken} is a file of the results already; rename"):
+            plan()
+        mine.with_name(f"{taken}.yaml").rename(mine.with_name("a-b.yaml"))
     mine.with_name("a-b.yaml").rename(mine)
     mine.write_text("rowz: []")
     with pytest.raises(UserError, match=r"mine/Exponents2.yaml: "):
         plan()
+
+
+@pytest.mark.parametrize("name", ["contexts_of_mine", "Exponents_é"])
+def test_an_own_table_of_any_name_has_its_picture(name: str, mine: Path, tmp_path: Path) -> None:
+    mine.unlink()
+    mine.with_name(f"{name}.yaml").write_text(yaml.safe_dump(TABLE | {"draw": "line"}))
+    folder = Folder(tmp_path)
+    folder.write(tables=[str(mine.with_name(f"{name}.yaml"))], seeds=[1], sweeps=FEW | {"mask_exponent": [1.0, 2.0]})
+    target = f"results/figures/{name}.svg"
+    assert folder.jobs(target) == {"data": 1, "split": 1, "train": 2, "figure": 1}
 
 
 def test_the_reference_names_each_key_and_its_values() -> None:

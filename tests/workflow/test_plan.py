@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,34 @@ def test_a_row_of_more_epochs_drops_its_learning_rate_later() -> None:
     assert run == "ce/epochs=60"
 
 
+def test_a_share_of_the_epochs_is_of_those_that_the_row_trains(tmp_path: Path) -> None:
+    sweeps = {"sweeps": CONFIG["sweeps"] | {"epochs": [30, 40]}}
+    swept = {"sweep": "epochs", "label": "{value}"}
+
+    def trained(**row: Any) -> list[tuple[int, list[int], int]]:
+        configs: list[Any] = [
+            row.runs[0].config for row in plan(**sweeps, **own_table(tmp_path, {}, **row)).rows("own")
+        ]
+        return [(each.epochs, list(each.lr_drops), each.warmup_epochs) for each in configs]
+
+    assert trained(epochs_times=2, warmup_share=0.5, sweep="epochs", label="{value}") == [
+        (60, [48, 54], 30),
+        (80, [48, 54], 40),
+    ]
+    assert trained(warmup_share=0.5, **swept) == [(30, [24, 27], 15), (40, [24, 27], 20)]
+    assert trained(epochs_times=2, **swept) == [(60, [48, 54], 3), (80, [48, 54], 3)]
+
+
+def test_a_row_says_more_than_the_protocol_says_of_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {source: demo}\nmodel: resnet8\ntables: {own: {data.imbalance_ratio: 10}}\n")
+    rows = plan(
+        protocol=str(path),
+        **own_table(tmp_path, {}, {"data": {"imbalance_ratio": 20}}, {"data.imbalance_ratio": 20}),
+    ).rows("own")
+    assert [row.runs[0].config.data.imbalance_ratio for row in rows] == [10, 20, 20]
+
+
 def test_figures_are_named_by_kind_and_table() -> None:
     p = plan()
     assert p.drawn("figure1") == ("points", "figure1") and p.drawn("curves-table5") == ("curves", "table5")
@@ -297,6 +326,7 @@ def test_a_protocol_of_ones_own_cannot_pass_for_the_papers(tmp_path: Path) -> No
     path.write_text("data: {source: demo}")
     with pytest.raises(UserError, match="has the name of a protocol of the project; rename it"):
         plan(protocol=str(path))
+    assert plan(protocol=str(ROOT / "workflow/protocols/paper.yaml")).paper_heading == "paper", "which it is"
 
 
 def test_nested_changes_keep_what_they_do_not_name() -> None:
@@ -365,6 +395,14 @@ def test_contents_are_kept_for_files_that_have_not_changed(tmp_path: Path, monke
         ("{label: a, sweep: data}", "sweeps.data is missing"),
         ("{label: a, changes: {seed: 3}}", "seed is not a change"),
         ("{label: a, method: csaa}", "did you mean 'csa'"),
+        ("{label: '{0.x}', sweep: threshold}", "label '{0.x}' may hold"),
+        ("{label: '{0[0]}', sweep: threshold}", "label '{0[0]}' may hold"),
+        ("{label: a, method: ce, warmup_share: 0.5}", "row 'a': method ce has no warmup_epochs; remove warmup_share"),
+        ("{label: a, method: simsiam, epochs_times: 2}", "row 'a': method simsiam has no epochs; remove epochs_times"),
+        ("{label: a, warmup_share: 0.5, changes: {warmup_epochs: 3}}", "in place of warmup_epochs; give one of them"),
+        ("{label: a, paper: {al: 45}}", "paper: unknown column 'al', did you mean 'all'?"),
+        ("{label: a, paper: {all: '45'}}", "paper: all: '45' is no number of percent"),
+        ("{label: '{value}', sweep: threshold, paper: {'0.8': 45}}", "of a sweep it is by value and column"),
         ("{labl: a}", "unknown key 'rows.0.labl': did you mean 'label'?"),
         ("{label: a, swep: threshold}", "unknown key 'rows.0.swep': did you mean 'sweep'?"),
     ],
@@ -442,6 +480,13 @@ def test_other_images_never_pass_under_one_name(tmp_path: Path) -> None:
 def test_a_change_that_no_folder_can_be_named_by_is_refused(tmp_path: Path) -> None:
     photos = {"data": {"source": "folder", "root": "photos", "image_size": 32}}
     chosen = {"data.profile": "selection", "data.selection": "lists/a.txt"}
-    with pytest.raises(UserError, match=r"data.selection=lists/a.txt: .* name a file or folder without /, or set"):
+    for name in ("2024", "a+b", "a{b}", "a<b>", "a,b", "true"):
+        said = f"data.val_folder={re.escape(name)}: .* name a file or folder with letters"
+        with pytest.raises(UserError, match=said):
+            plan(overrides=photos, **own_table(tmp_path, {"data.val_folder": name}))
+    p = plan(overrides=photos, **own_table(tmp_path, {"data.val_folder": "prüf 1"}))
+    run = p.runs_of("own")[0]
+    assert run.name == "csa/data.val_folder=prüf 1" and p.run_at(run.name, "1") == run
+    with pytest.raises(UserError, match=r"data.selection=lists/a.txt: .* name a file or folder with letters, .*or set"):
         plan(overrides=photos, **own_table(tmp_path, chosen))
     plan(overrides={"data": photos["data"] | {"profile": "selection", "selection": "lists/a.txt"}})

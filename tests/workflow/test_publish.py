@@ -95,6 +95,39 @@ def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(
     assert capsys.readouterr().out.split() == [str(path.parent.relative_to(folder))] and path.read_bytes() == of_this
 
 
+def test_a_mistake_is_one_line(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, results = tmp_path / "tiny", tmp_path / "results"
+    folder.mkdir()
+    config = (published / "config.yaml").read_text()
+    for text, message in (
+        ("", "config.yaml: is not a mapping of keys to values"),
+        ("[1]", "config.yaml: is not a mapping of keys to values"),
+        (config, f"{results}/tiny/runs: no such folder; RESULTS is the training's `results`, and tiny lies in it"),
+    ):
+        (folder / "config.yaml").write_text(text)
+        assert publish.main(["take", str(folder), str(results)]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+    shutil.copytree(published / "runs", results / "tiny/runs")
+    (results / "tiny/runs/csa/seed=1/history.csv").unlink()
+    assert publish.main(["take", str(folder), str(results)]) == 2
+    assert "csa/seed=1/history.csv: cannot be read (no such file)" in capsys.readouterr().err
+    assert not (folder / "runs/csa/seed=1").exists(), "half a run"
+    assert publish.main(["draw", str(published), "--pages", str(tmp_path / "none.md")]) == 2
+    assert "none.md: cannot be read (no such file)" in capsys.readouterr().err
+
+
+def test_the_configuration_of_a_folder_lies_over_the_repositorys_as_snakemake_lays_it(published: Path) -> None:
+    path = published / "config.yaml"
+    before = path.read_text()
+    path.write_text(before + "sweeps: {threshold: [0.05]}\n")
+    try:
+        plan = publish.plan_of(published)
+    finally:
+        path.write_text(before)
+    assert len(plan.rows("table2")) == 1 and len(plan.rows("table3")) > 1
+
+
 def test_a_page_counts_what_is_of_its_folder_alone(published: Path, tmp_path: Path) -> None:
     """Runs of another code are no part of any block, and what was drawn of them before goes."""
     folder, page = tmp_path / "tiny", tmp_path / "page.md"

@@ -302,6 +302,13 @@ def test_lists_and_mappings_of_the_command_line_have_their_numbers(trained: Fold
     assert trained.jobs(*words)["train"] == 4
 
 
+def test_text_of_a_file_stays_text_beside_numbers_of_the_command_line(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    photos = {"source": "folder", "root": "photos", "image_size": 32, "val_folder": "2024"}
+    folder.write(overrides={"data": photos})
+    assert folder.jobs(RUN, "--config", "overrides={weight_decay: 0.001, data: {image_size: 16}}")["train"] == 1
+
+
 def test_one_ablation_by_the_path_that_a_person_types(trained: Folder) -> None:
     target = "results/tiny/runs/csa/activation_map=cam+threshold=0.25/seed=7/metrics.json"
     done = trained.snakemake(target)

@@ -41,11 +41,11 @@ def read_plan(args: argparse.Namespace) -> Plan:
         over = {key: parse_yaml(value, f"--config {given}")} if is_pair else load_yaml(given)
         if not isinstance(over, dict | None):
             raise UserError(f"{given}: is not a mapping of keys to values; see config.yaml")
-        config = _overlaid(config, over or {})
+        config = overlaid(config, over or {})
     return Plan(config, spell_out=())
 
 
-def _overlaid(config: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def overlaid(config: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with another one over it, as Snakemake lays it: mappings merged, all else replaced."""
-    merged = {key: _overlaid(config.get(key) or {}, value) for key, value in over.items() if isinstance(value, dict)}
+    merged = {key: overlaid(config.get(key) or {}, value) for key, value in over.items() if isinstance(value, dict)}
     return config | over | merged
