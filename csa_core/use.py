@@ -200,6 +200,8 @@ def weights_of(run: Path) -> Path:
 def describe(method: Method, network: Any) -> dict[str, Any]:
     """Return what the weights of a run must say so that they can be used without its data, JSON types only."""
     dataset, scored = method.setting.dataset, method.scored_as(method.config)
+    # What a selection takes from a folder was made square as the run says; the selection does not.
+    resize = method.config.data.resize if dataset.source == "selection" else dataset.resize
     heads = list(getattr(network, "heads", ()))
     mean, deviation = dataset.mean_std
     return {
@@ -207,7 +209,7 @@ def describe(method: Method, network: Any) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "class_counts": method.class_counts.tolist(),
         "image_size": list(dataset.image_size),
-        "resizing": "centre" if isinstance(dataset, ImageList) and dataset.resize == "crop" else dataset.resize,
+        "resizing": "centre" if isinstance(dataset, ImageList) and resize == "crop" else resize,
         "mean": mean.tolist(),
         "sd": deviation.tolist(),
         "heads": [*heads, "ensemble"] if heads and scored.ensemble else heads,
