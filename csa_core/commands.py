@@ -287,7 +287,8 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
         fields = recipe(fields, asked) | {key: value for key, value in fields.items() if key in keys}
     config = parse(fields, where)
     # A selection names images whichever source and size they come from.
-    read = flat(config.read()).keys() | {f"data.{key}" for key in PLACES | {"source", "image_size", "resize"}}
+    origin = {"source", "image_size", "resize"} if config.data.profile == "selection" else set()
+    read = flat(config.read()).keys() | {f"data.{key}" for key in PLACES | origin}
     for key in (change.partition("=")[0] for change in args.set):
         if not any(f"{leaf}.".startswith(f"{key}.") for leaf in read):
             raise UserError(f"--set {key}: has no effect with what else is set; leave it out")
