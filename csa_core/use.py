@@ -24,7 +24,7 @@ from csa_core.data.augment import plain_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.decode import centred
 from csa_core.data.folder import SUFFIXES
-from csa_core.data.images import fitted, opened, rgb
+from csa_core.data.images import UNDECODABLE, fitted, opened, rgb
 from csa_core.data.listed import ImageList
 from csa_core.data.split import Split
 from csa_core.errors import UserError, nearest, several, untrusted
@@ -140,7 +140,7 @@ class Trained:
                     f"images: {images.dtype} of shape {images.shape}; give uint8 of shape (N, {height}, {width}, 3), "
                     "or paths or PIL images, which are resized"
                 )
-            yield images
+            yield np.require(images, requirements=["C", "W"])  # [..., ::-1], as of BGR, steps backwards
             return
         each = list(_one_by_one(images))
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
@@ -151,7 +151,10 @@ class Trained:
         """Decode an image by the one policy and resize it as the run's source does, (H, W, 3) uint8."""
         height, width = self.image_size
         if isinstance(image, Image.Image):
-            decoded = rgb(image)
+            try:
+                decoded = rgb(image)
+            except UNDECODABLE as error:  # Pillow reads the pixels of an opened file only now
+                raise UserError(f"images: one of mode {image.mode} cannot be decoded ({error}); leave it out") from None
         else:
             with opened(Path(image)) as file:
                 decoded = rgb(file)
