@@ -287,7 +287,8 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
         fields = recipe(fields, asked) | {key: value for key, value in fields.items() if key in keys}
     config = parse(fields, where)
     # A selection names images whichever source and size they come from.
-    read = flat(config.read()).keys() | {f"data.{key}" for key in PLACES | {"source", "image_size", "resize"}}
+    origin = {"source", "image_size", "resize"} if config.data.profile == "selection" else set()
+    read = flat(config.read()).keys() | {f"data.{key}" for key in PLACES | origin}
     for key in (change.partition("=")[0] for change in args.set):
         if not any(f"{leaf}.".startswith(f"{key}.") for leaf in read):
             raise UserError(f"--set {key}: has no effect with what else is set; leave it out")
@@ -340,12 +341,14 @@ def trained(args: argparse.Namespace) -> "tuple[Method, Any]":
 
     from csa_core.data.split import apart
     from csa_core.methods.base import Setting
-    from csa_core.models.precision import place
+    from csa_core.models.precision import allow_tf32, place
 
     config = _config_of(args, label, path)
     with untrusted(f"{path}: holds no trained weights; train the run again"):
         wanted = label["digests"]["data"], label["digests"]["split"]
-    device = device_of(args, config.precision)
+    device = device_of(args, "float32")
+    if device.type == "cuda":  # elsewhere what was trained in TF32 is evaluated without
+        allow_tf32(config.precision == "tf32")
     dataset, kept = _inputs(args, config.data)
     if (dataset.digest, kept.digest) != wanted:
         raise UserError(f"{args.folder}: was trained on other data or another split; name them with --data and --split")

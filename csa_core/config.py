@@ -113,6 +113,8 @@ class DataConfig(Strict):
         for key in ("train_list", "test_list"):
             if self.source == "image_list" and getattr(self, key) is None:
                 raise ValueError(f"{key} is missing: image_list needs a file with a line 'path label' for each image")
+            if "source" not in self.model_fields_set and getattr(self, key) is not None:
+                raise ValueError(f"{key} is for source image_list, and no source is given; add source: image_list")
         if (self.profile == "selection") != (self.selection is not None):
             raise ValueError("profile: selection and selection: FILE go together; give both or neither")
         if self.profile == "selection" and self.source == "image_list":

@@ -24,7 +24,7 @@ from csa_core.data.augment import plain_batches
 from csa_core.data.dataset import Dataset
 from csa_core.data.decode import centred
 from csa_core.data.folder import SUFFIXES
-from csa_core.data.images import fitted, opened, rgb
+from csa_core.data.images import UNDECODABLE, fitted, opened, rgb
 from csa_core.data.listed import ImageList
 from csa_core.data.split import Split
 from csa_core.errors import UserError, nearest, several, untrusted
@@ -140,7 +140,7 @@ class Trained:
                     f"images: {images.dtype} of shape {images.shape}; give uint8 of shape (N, {height}, {width}, 3), "
                     "or paths or PIL images, which are resized"
                 )
-            yield images
+            yield np.require(images, requirements=["C", "W"])  # [..., ::-1], as of BGR, steps backwards
             return
         each = list(_one_by_one(images))
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
@@ -151,7 +151,10 @@ class Trained:
         """Decode an image by the one policy and resize it as the run's source does, (H, W, 3) uint8."""
         height, width = self.image_size
         if isinstance(image, Image.Image):
-            decoded = rgb(image)
+            try:
+                decoded = rgb(image)
+            except UNDECODABLE as error:  # Pillow reads the pixels of an opened file only now
+                raise UserError(f"images: one of mode {image.mode} cannot be decoded ({error}); leave it out") from None
         else:
             with opened(Path(image)) as file:
                 decoded = rgb(file)
@@ -200,6 +203,8 @@ def weights_of(run: Path) -> Path:
 def describe(method: Method, network: Any) -> dict[str, Any]:
     """Return what the weights of a run must say so that they can be used without its data, JSON types only."""
     dataset, scored = method.setting.dataset, method.scored_as(method.config)
+    # What a selection takes from a folder was made square as the run says; the selection does not.
+    resize = method.config.data.resize if dataset.source == "selection" else dataset.resize
     heads = list(getattr(network, "heads", ()))
     mean, deviation = dataset.mean_std
     return {
@@ -207,7 +212,7 @@ def describe(method: Method, network: Any) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "class_counts": method.class_counts.tolist(),
         "image_size": list(dataset.image_size),
-        "resizing": "centre" if isinstance(dataset, ImageList) and dataset.resize == "crop" else dataset.resize,
+        "resizing": "centre" if isinstance(dataset, ImageList) and resize == "crop" else resize,
         "mean": mean.tolist(),
         "sd": deviation.tolist(),
         "heads": [*heads, "ensemble"] if heads and scored.ensemble else heads,

@@ -80,7 +80,7 @@ class ListedImages:
         """Yield the steps of an epoch."""
         streams = plan.streams
         items = [_items(list(streams.values()), step) for step in range(plan.steps)]
-        for step, pixels in enumerate(_whole(_loader(self._files, items, self.dataset.workers))):
+        for step, pixels in enumerate(_whole(_loader(self._files, items, self.dataset.workers, self.device))):
             parts = self._on_device(pixels).split([len(picks.index[step]) for picks in streams.values()])
             made: dict[str, Labelled] = {}
             for (name, picks), part in zip(streams.items(), parts, strict=True):
@@ -99,7 +99,8 @@ def listed_evaluation_batches(dataset: ImageList, numbers: np.ndarray, device: t
     sizes = dataset.sizes[len(dataset.train_paths) :]
     files = _Files(dataset.root, dataset.test_paths, sizes, dataset.side, dataset.resize)
     parts = np.array_split(numbers, -(-len(numbers) // 100))
-    for pixels in _whole(_loader(files, [[(int(n), None) for n in part] for part in parts], dataset.workers)):
+    batches: list[list[Item]] = [[(int(n), None) for n in part] for part in parts]
+    for pixels in _whole(_loader(files, batches, dataset.workers, device)):
         if isinstance(pixels, UserError):
             raise pixels
         yield normalise(pixels.to(device, non_blocking=True))
@@ -114,7 +115,9 @@ def _items(picks: list[ListedPicks], step: int) -> list[Item]:
     return [(number, drawn) for index, draws in both for number, drawn in zip(index, draws, strict=True)]
 
 
-def _loader(files: "_Files", batches: list[list[Item]], workers: int) -> "DataLoader[Tensor | UserError]":
+def _loader(
+    files: "_Files", batches: list[list[Item]], workers: int, device: torch.device
+) -> "DataLoader[Tensor | UserError]":
     """Return a loader of batches; one whose workers' images do not fit their shared memory would wait for ever.
 
     Raises:
@@ -129,7 +132,7 @@ def _loader(files: "_Files", batches: list[list[Item]], workers: int) -> "DataLo
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_stack,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
         prefetch_factor=PREFETCHED if workers else None,
     )
 

@@ -29,7 +29,7 @@ def device_named(name: str | torch.device) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        UserError: there is none here, or none that networks are trained on.
+        UserError: there is none here, none that networks are trained on, or one whose memory others have taken.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -38,7 +38,11 @@ def device_named(name: str | torch.device) -> torch.device:
         if str(device) != "cpu" and device.type not in ("cuda", "mps"):
             raise RuntimeError
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if "out of memory" in str(error):
+            raise UserError(
+                f"device: '{name}' has no memory left, others use it; wait, or use another device"
+            ) from None
         raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None
     return device
 

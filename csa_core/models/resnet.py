@@ -110,7 +110,7 @@ class CosineHead(nn.Module):
     def __init__(self, inputs: int, classes: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        # Of unit length, every direction as likely: as in the released code of LDAM.
+        # Of unit length, every direction as likely; the released code of LDAM draws them uniformly from a cube.
         self.weight = nn.Parameter(normalize(torch.randn(classes, inputs), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The context memory bank Q: a first-in-first-out ring of images and their background masks."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import torch
 from torch import Tensor
 
 from csa_core.errors import UserError
+
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+LIMIT_2 = ("memory.max", "memory.current", "inactive_file")
+LIMIT_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""Of control groups, versions 2 and 1: the file of the limit, that of what is taken, and what of it can be freed."""
 
 
 def bank_bytes(volume: int, size: tuple[int, int]) -> int:
@@ -32,12 +38,30 @@ def make_bank(batches: int, start: int, batch_size: int, size: tuple[int, int], 
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free on a device, or can be freed; bytes."""
+    """Return the memory that is free on a device, or can be freed, in bytes; in a container, up to its limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with suppress(OSError, IndexError, ValueError):  # Linux
-        return 1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free.append(1024 * int((PROC / "meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
+    with suppress(OSError, ValueError):
+        free += _left_by_limits()
+    return max(0, min(free))
+
+
+def _left_by_limits() -> Iterator[int]:
+    """Yield what each limit leaves that this process is under: of a container, a batch job, those around it."""
+    for line in (PROC / "self/cgroup").read_text().splitlines():
+        _, kinds, name = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        folder = (CGROUP / "memory" if kinds else CGROUP) / name.lstrip("/")
+        limit, taken, cache = LIMIT_1 if kinds else LIMIT_2
+        for group in (folder, *folder.parents):  # a container may see its own group at the root, under any name
+            with suppress(OSError, ValueError):  # no such group here, or no limit: "max"
+                most, now = (int((group / each).read_text()) for each in (limit, taken))
+                stated = dict(each.split() for each in (group / "memory.stat").read_text().splitlines())
+                yield most - now + int(stated.get(cache, 0))
 
 
 class ContextBank:

@@ -69,7 +69,7 @@ def log_prior(class_counts: np.ndarray, device: torch.device) -> Tensor:
 
 def effective_number_weights(class_counts: np.ndarray, beta: float, device: torch.device) -> Tensor:
     """Return class weights (1 - beta) / (1 - beta^n_k), scaled to a sum of K; (K,) float32 (Cui et al., 2019)."""
-    # log1p and expm1 keep digits where beta is near 1; beta 0 weighs all classes alike.
+    # expm1 keeps digits where beta is near 1; beta 0 weighs all classes alike.
     effective = -np.expm1(class_counts * np.log(beta)) if beta else np.ones(len(class_counts))
     weights = 1 / effective
     return torch.tensor(weights * len(weights) / weights.sum(), dtype=torch.float32, device=device)

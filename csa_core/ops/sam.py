@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation (Foret et al., 2021): the gradient is taken a small ascend away."""
+"""Sharpness-aware minimisation (Foret et al., 2021): the gradient is taken a small ascent away."""
 
 from collections.abc import Sequence
 

@@ -135,6 +135,8 @@ UNREAD = {
     "of another first stage": ["method=crt", "threshold=0.3"],
     "of a pre-training that is not asked for": ["pretraining.epochs=3"],
     "of a split that is as it is": ["data.profile=as_is", "data.imbalance_ratio=3"],
+    "of images that have a size": ["data.image_size=64"],
+    "of images that are square": ["data.resize=pad"],
 }
 
 

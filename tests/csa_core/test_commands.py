@@ -12,7 +12,7 @@ from csa_core.config import DataConfig
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.errors import UserError
-from csa_core.store import read_sealed, sealed, write_json
+from csa_core.store import read_sealed, read_tensors, sealed, write_json, write_tensors
 from tests.conftest import TINY, listed, write_image_lists
 from tests.helpers.errno_injection import failing
 from tests.helpers.images import folder_of_images
@@ -115,6 +115,16 @@ def test_ones_own_images_are_asked_for_by_their_option(
     assert main(["evaluate", str(out / "weights.safetensors")]) == 2
     assert "weights.safetensors: is no folder; name the one that `csa train --out` filled" in capsys.readouterr().err
     assert main(["evaluate", str(out), "--root", str(tmp_path / "photos")]) == 0
+    assert "same as metrics.json" in capsys.readouterr().out
+
+
+def test_what_was_trained_in_tf32_is_evaluated_without_a_gpu(
+    photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = photos[1] / "weights.safetensors"
+    weights, label, _ = read_tensors(path)
+    write_tensors(path, weights, label | {"config": label["config"] | {"precision": "tf32"}})
+    assert main(["evaluate", str(photos[1]), "--root", str(tmp_path / "photos"), "--device", "cpu"]) == 0
     assert "same as metrics.json" in capsys.readouterr().out
 
 

@@ -175,3 +175,10 @@ def test_own_images_are_taken_as_they_are_unless_a_profile_is_meant() -> None:
     assert profile(source="demo") == profile() == "exponential"
     one, other = (parse({"data": {"source": "folder"} | more}, "test") for more in ({}, {"profile": "as_is"}))
     assert one.digest() == other.digest()
+
+
+@pytest.mark.parametrize("key", ["train_list", "test_list"])
+def test_lists_without_their_source_are_not_taken_for_cifar(key: str) -> None:
+    with pytest.raises(UserError, match=f"data: {key} is for source image_list, and no source is given; add source"):
+        parse({"data": {key: "a.txt", "root": "photos"}}, "run.yaml")
+    assert parse({"data": {key: "a.txt", "source": "demo"}}, "run.yaml").data.source == "demo", "an override"

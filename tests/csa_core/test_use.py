@@ -313,6 +313,24 @@ def test_a_folder_without_a_run_is_one_line(cli: Cli, photos: Path, dataset: Dat
     assert done.returncode == 2 and "--root: is empty; name a file or folder" in done.stderr
 
 
+def test_an_array_may_be_a_view_of_another(runs: dict[str, Path], dataset: Dataset) -> None:
+    run, images = csa_core.load(runs["csa"]), dataset.test_images[:3]
+    backwards = np.ascontiguousarray(images[..., ::-1])[..., ::-1]
+    backwards.flags.writeable = False
+    assert run.logits(backwards)["resampling"].tobytes() == run.logits(images)["resampling"].tobytes()
+    assert np.array_equal(run.features(backwards), run.features(images))
+
+
+def test_an_opened_image_that_cannot_be_decoded_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1000])
+    run = csa_core.load(runs["csa"])
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(UserError, match="images: one of mode L cannot be"):
+        run.predict(cut)
+    with pytest.raises(UserError, match="images: one of mode La cannot be decoded"):
+        run.predict(Image.new("La", (8, 8)))
+
+
 def test_predictions_do_not_change_what_the_run_is(runs: dict[str, Path], dataset: Dataset) -> None:
     """One at a time or together, again and again, up to rounding."""
     run = csa_core.load(runs["csa"])

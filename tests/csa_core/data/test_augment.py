@@ -1,5 +1,7 @@
 """The batched crop, flip and normalisation against torchvision, image by image."""
 
+import tracemalloc
+
 import numpy as np
 import torch
 
@@ -40,6 +42,18 @@ def test_mean_and_std_are_numpys(dataset: Dataset) -> None:
     pixels = dataset.train_images / 255
     np.testing.assert_allclose(dataset.mean_std[0], pixels.mean((0, 1, 2)))
     np.testing.assert_allclose(dataset.mean_std[1], pixels.std((0, 1, 2)))
+
+
+def test_mean_and_std_take_no_copy_of_the_images() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1250, 32, 32, 3), dtype=np.uint8)
+    labels = np.zeros(len(images), dtype=np.int64)
+    dataset = Dataset("demo", ("a", "b"), images, labels, images[:1], labels[:1], digest="any")
+    tracemalloc.start()
+    found = dataset.mean_std
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < images.nbytes / 2
+    np.testing.assert_allclose(found[1], (images / 255).std((0, 1, 2)))
 
 
 def test_normalising_can_be_undone(dataset: Dataset) -> None:

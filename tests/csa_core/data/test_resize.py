@@ -13,15 +13,19 @@ from PIL import Image
 
 import csa_core
 from csa_core.config import DataConfig
+from csa_core.data.dataset import Dataset
 from csa_core.data.decode import evaluated, trained
 from csa_core.data.images import fitted
 from csa_core.data.listed import ImageList
 from csa_core.data.plan import LISTED_DRAWS
+from csa_core.data.selection import write_selection
 from csa_core.data.sources import load_source, read_dataset
+from csa_core.data.split import make_split
 from csa_core.errors import UserError
 from csa_core.store import read_json, read_tensors
+from csa_core.use import describe
 from csa_core.vision import torchvision
-from tests.conftest import TINY, Cli
+from tests.conftest import TINY, Cli, method_of, tiny
 from tests.csa_core.data.test_own_images import data_of_lists, write_lists
 from tests.helpers.images import folder, folder_of_images
 
@@ -185,3 +189,16 @@ def test_a_run_predicts_images_as_it_was_trained_on_them(tmp_path: Path, cli: Cl
     assert csa_core.load(tmp_path / "run.safetensors").logits(paths)["single"].tobytes() == stored.tobytes()
     config = json.loads((tmp_path / "out/metrics.json").read_text())["config"]
     assert config["data"]["resize"] == "pad"
+
+
+def test_a_run_on_a_selection_predicts_images_as_its_folder_was_read(tmp_path: Path) -> None:
+    wide_folder(tmp_path / "photos")
+    data = {"source": "folder", "root": str(tmp_path / "photos"), "image_size": 10, "resize": "pad"}
+    config = tiny(method="ce", data=data)
+    whole = load_source(config.data)
+    assert isinstance(whole, Dataset)
+    write_selection(tmp_path / "all.txt", whole, make_split(whole, config.data))
+    config = tiny(method="ce", data=data | {"profile": "selection", "selection": str(tmp_path / "all.txt")})
+    dataset = load_source(config.data)
+    method = method_of(config, dataset, make_split(dataset, config.data))
+    assert describe(method, method.network())["resizing"] == "pad"

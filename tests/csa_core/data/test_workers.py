@@ -70,3 +70,11 @@ def test_lists_without_workers_need_no_shared_memory(tmp_path: Path, monkeypatch
     monkeypatch.setattr(decode, "free_shared_memory", lambda: 0)
     dataset = load_source(data_of_lists(write_lists(tmp_path)))
     assert len(next(evaluation_batches(dataset, torch.device("cpu")))) == 2
+
+
+def test_a_run_on_the_cpu_takes_nothing_of_a_gpu_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned memory is the GPU's: asking for it takes some of the GPU's own, and fails where that is full."""
+    dataset = load_lists(write_lists(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    files = decode._Files(dataset.root, dataset.test_paths, dataset.sizes, dataset.side, dataset.resize)
+    assert [decode._loader(files, [], 0, torch.device(kind)).pin_memory for kind in ("cpu", "cuda")] == [False, True]

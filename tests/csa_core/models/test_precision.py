@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from csa_core import ops
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split
+from csa_core.errors import UserError
 from csa_core.methods.base import Stats
 from csa_core.models import precision
 from csa_core.train.loop import Options, train, train_epoch
@@ -390,3 +391,15 @@ def test_resuming_in_bfloat16_changes_no_tensor(dataset: Dataset, split: Split) 
         train_epoch(each, 2)
     one, other = run.state(), resumed.state()
     assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
+)
+def test_a_full_gpu_is_not_said_to_be_absent(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(UserError, match="device: 'cuda:0' has no memory left, others use it; wait, or use another"):
+        precision.device_named("cuda:0")

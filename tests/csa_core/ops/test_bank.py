@@ -1,6 +1,7 @@
 """The bank is a first-in-first-out queue, whatever is pushed in whatever batches."""
 
 from collections import deque
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csa_core.errors import UserError
-from csa_core.ops.bank import ContextBank, bank_bytes, make_bank, write_rows
+from csa_core.ops import bank as bank_module
+from csa_core.ops.bank import ContextBank, bank_bytes, free_bytes, make_bank, write_rows
 
 BATCH = 4
 
@@ -98,3 +100,40 @@ def test_a_bank_that_does_not_fit_is_refused() -> None:
     assert make_bank(2, 2, 4, (16, 12), torch.device("cpu")).volume == 8
     with pytest.raises(UserError, match=r"bank_batches 1024: .* 224 x 224 px takes [\d,]+ bytes, [\d,]+ are free"):
         make_bank(1024, 1024, 65536, (224, 224), torch.device("cpu"))
+
+
+V1 = {"memory.limit_in_bytes": "3000000\n", "memory.usage_in_bytes": "1000000\n"}
+V2 = {"memory.max": "3000000\n", "memory.current": "1000000\n"}
+OF_V1 = V1 | {"memory.stat": "inactive_file 7\ntotal_inactive_file 250000\n"}
+OF_V2 = V2 | {"memory.stat": "anon 7\ninactive_file 250000\n"}
+NO_LIMIT = OF_V2 | {"memory.max": "max\n"}
+
+
+@pytest.mark.parametrize(
+    ("said", "folders", "free"),
+    [
+        ("0::/\n", {"": OF_V2}, 2_250_000),
+        ("0::/job/step\n", {"job": OF_V2, "job/step": NO_LIMIT}, 2_250_000),
+        ("4:memory:/docker/abc\n0::/\n", {"memory": OF_V1}, 2_250_000),
+        ("3:cpuset,memory:/slurm/job:1\n", {"memory/slurm/job:1": OF_V1}, 2_250_000),
+        ("0::/\n", {"": OF_V2 | {"memory.current": "4000000\n"}}, 0),
+        ("0::/job\n", {"job": NO_LIMIT}, 5_120_000),
+        ("3:cpuset:/\n", {"": OF_V1, "memory": OF_V1}, 5_120_000),
+        (None, {"": OF_V2}, 5_120_000),
+    ],
+    ids=["container", "within a job", "container, version 1", "job, version 1", "full", "no limit", "others", "none"],
+)
+def test_a_container_has_no_more_than_its_limit(
+    said: str | None, folders: dict[str, dict[str, str]], free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\n")
+    if said is not None:
+        (tmp_path / "proc/self/cgroup").write_text(said)
+    for name, files in folders.items():
+        (tmp_path / "cgroup" / name).mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            (tmp_path / "cgroup" / name / file).write_text(text)
+    monkeypatch.setattr(bank_module, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(bank_module, "CGROUP", tmp_path / "cgroup")
+    assert free_bytes(torch.device("cpu")) == free
