@@ -282,6 +282,35 @@ def test_a_paper_can_print_the_table(results: Path) -> None:
     assert all(character.isascii() for character in text), "pdflatex reads ASCII everywhere"
 
 
+def test_latex_takes_no_label_for_an_option_and_none_of_its_signs_for_others(results: Path) -> None:
+    rows = [row | {"label": label} for row, label in zip(table()["rows"], ["[0, 1]", "* a < b > c | d"], strict=True)]
+    write(table(rows=rows, row_name="[λ]"), "t")
+    lines = Path("t.tex").read_text().splitlines()
+    assert any(line.startswith(r"{}[$\lambda$] & All") for line in lines)
+    assert any(line.startswith("{}[0, 1] & ") for line in lines)
+    assert any(line.startswith(r"{}* a \textless{} b \textgreater{} c \textbar{} d & ") for line in lines)
+
+
+def test_the_note_of_a_printed_table_explains_what_it_shows(results: Path) -> None:
+    write(table(paper_sd=0.34), "t")
+    tex, text = Path("t.tex").read_text(), Path("t.md").read_text()
+    assert r"\textbf{" in tex and "Bold: the best of its column" in tex and "Bold" not in text
+    assert "− paper: 95 %" in text and "paper: 95" not in tex, "those columns are left out"
+    write(table(seeds=[1], rows=[one_seed(row) for row in table()["rows"]]), "t")
+    assert "Bold" not in Path("t.tex").read_text(), "nothing is"
+
+
+def test_seeds_without_spread_have_no_interval_from_the_paper(results: Path) -> None:
+    for seed in ACCURACY:
+        path = results / f"results/demo/runs/csa/seed={seed}/metrics.json"
+        content = read_sealed(path)
+        content["heads"]["single"]["accuracy"]["all"] = 0.9
+        path.write_text(json.dumps(sealed(content)))
+    summary, text = drawn(paper_sd=0.34)
+    ours = summary[(summary["label"] == "Ours") & (summary["column"] == "all")].iloc[0]
+    assert np.isnan(ours["from_paper_low_percent"]) and "+44.2 " in text and "+44.2 [" not in text
+
+
 def test_each_run_behind_a_table_is_listed(results: Path) -> None:
     write(table(), "t")
     seeds = pd.read_csv("t.seeds.csv")
