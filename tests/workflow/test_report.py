@@ -17,7 +17,7 @@ from csa_core.errors import UserError
 from csa_core.methods import parse
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
-from workflow.report import recipe
+from workflow.report import recipe, tables
 from workflow.report.collect import MEASURES, collect, is_finished
 from workflow.report.curves import curves
 from workflow.report.drawing import means
@@ -191,6 +191,7 @@ def test_a_table_says_how_its_runs_were_computed(results: Path) -> None:
     text = shown(lambda run, seed: moved if (run, seed) == ("ce", 2) else CPU)
     assert "1 of 6 runs on cpu, cuda (ce, seed 2)" in text and "1 of 6 runs compiled in part (ce, seed 2)" in text
     assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: None if seed == 1 else CPU)
+    assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: {"device": "cpu"} if seed == 1 else CPU)
 
 
 def test_a_row_that_asks_for_a_precision_is_no_mixture(results: Path) -> None:
@@ -349,6 +350,17 @@ def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path)
     spoil(RUN, digests={"split": "u" * 64})
     with pytest.raises(UserError, match="split digest differs"):
         collect(table())
+
+
+def test_the_recipe_has_the_counts_of_its_own_images(results: Path) -> None:
+    """Also where the reference run, whose recipe is shown, is not of the first row."""
+    for seed in ACCURACY:
+        path = results / f"results/demo/runs/ce/seed={seed}/metrics.json"
+        few = {"data": {"source": "demo", "imbalance_ratio": 1.0}}
+        spoil(path, digests={"split": "t" * 64}, config=few, class_counts=[3, 3])
+    shown = tables.drawn(table(rows=table()["rows"][::-1]))[".json"]
+    assert shown["images"] | {"test": None} == {"train": 12, "classes": 2, "largest": 9, "smallest": 3, "test": None}
+    assert "imbalance_ratio" not in shown["recipe"]["data"]
 
 
 @pytest.mark.parametrize("recorded", [False, True])
