@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_core import store
 from csa_core.code import code_digest
+from csa_core.compare import percent
 from csa_core.config import PLACES, DataConfig, RunConfig, Strict, flat, load_yaml, parse_yaml, read_stdin, set_dotted
 from csa_core.errors import Damaged, Missing, UserError, printable, say, settle, untrusted
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
@@ -397,6 +398,6 @@ def _print_accuracies(metrics: dict[str, Any]) -> None:
     print(f"{'accuracy, %':<{width}}" + "".join(f"{column:>8}" for column in columns))
     for name, scores in rows.items():
         values = (scores["accuracy"][column] for column in columns)
-        cells = "".join(f"{'' if value is None else f'{100 * value:.1f}':>8}" for value in values)
-        balanced = f"   mean over classes {100 * scores['balanced']:.1f}" if name.startswith("validation ") else ""
+        cells = "".join(f"{percent(value):>8}" for value in values)
+        balanced = f"   mean over classes {percent(scores['balanced'])}" if name.startswith("validation ") else ""
         print(f"{name:<{width}}{cells}{'   <- predicts' if name == metrics['predicts'] else balanced}")

@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from csa_core.errors import UserError, untrusted
 GROUPS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
 ABSENT = "-"
 ACCURACY = "accuracy, %"
+EXACT = Decimal("1e-9")  # percent that are alike up to here were computed in another order
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def listing(folder: Path) -> Iterator[str]:
         named = [str(run.folder.relative_to(folder)), run.method, " ".join(changes), str(run.seed)]
         scores = list(run.scores[run.predicts].values())
         scores += [run.validation.get(run.predicts, {}).get("balanced")] if val else []
-        rows.append([*named, *map(_percent, scores), run.hours])
+        rows.append([*named, *map(percent, scores), run.hours])
     yield from _columns(rows, left=3)
     yield from damaged
 
@@ -155,14 +157,18 @@ def _fraction(accuracy: Any) -> float | None:
     return None if accuracy is None else float(accuracy)
 
 
-def _percent(accuracy: float | None, digits: int = 1) -> str:
-    return "" if accuracy is None else f"{100 * accuracy:.{digits}f}"
+def percent(accuracy: float | None, digits: int = 1) -> str:
+    """Return an accuracy in percent, halves rounded up as in the workflow's tables; nothing of None."""
+    if accuracy is None:
+        return ""
+    exact = Decimal(100 * accuracy).quantize(EXACT, ROUND_HALF_UP)
+    return format(exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP), "f")
 
 
 def _percents(left: Any, right: Any) -> list[str]:
     """Return two accuracies with as many decimals as tell them apart."""
     for digits in range(1, 9):
-        texts = [value if value == ABSENT else _percent(value, digits) for value in (left, right)]
+        texts = [value if value == ABSENT else percent(value, digits) for value in (left, right)]
         if texts[0] != texts[1]:
             break
     return texts

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from csa_core.compare import percent
 from csa_core.data.dataset import Dataset
 from csa_core.data.split import Split, make_split
 from csa_core.store import read_json, read_sealed, sealed, write_json
@@ -46,7 +47,7 @@ def test_runs_are_listed_with_what_they_change(folder: Path, cli: Cli) -> None:
     metrics = read_json(folder / "ce/two/out/metrics.json")
     accuracy = metrics["heads"]["single"]["accuracy"]
     assert accuracy["many"] is None, "a column that is empty"
-    assert lines[2][3:5] == [f"{100 * accuracy['all']:.1f}", f"{100 * accuracy['few']:.1f}"]
+    assert lines[2][3:5] == [percent(accuracy["all"]), percent(accuracy["few"])]
     seconds = read_json(folder / "ce/two/out/provenance.json")["seconds"]
     assert lines[2][-1] == f"{seconds / 3600:.2f}"
 
@@ -60,7 +61,7 @@ def test_two_runs_differ_in_what_is_shown_and_in_nothing_else(folder: Path, cli:
     digests = [read_json(path / "metrics.json")["digests"]["config"][:12] for path in (one, other)]
     assert lines[3:5] == [["digests"], ["config", *digests]]
     both = [read_json(path / "metrics.json")["heads"]["single"]["accuracy"] for path in (one, other)]
-    shown = [[f"{100 * accuracy[key]:.1f}" for accuracy in both] for key in ("all", "few")]
+    shown = [[percent(accuracy[key]) for accuracy in both] for key in ("all", "few")]
     wanted = [["single", name, *pair] for name, pair in zip(("All", "Few"), shown, strict=True) if pair[0] != pair[1]]
     assert wanted
     assert [line for line in lines[5:] if line[0] == "single"] == wanted

@@ -300,6 +300,17 @@ def test_the_best_of_many_pays_for_looking_often() -> None:
     assert line["verdict"] == "cannot be told"
 
 
+def test_a_contradiction_never_has_an_interval_around_zero() -> None:
+    """A rival at p = 0.04, last in Holm's order behind two that are far worse: it is tested at 5 % itself."""
+    rng = np.random.default_rng(3)
+    better = next(
+        d for d in (rng.normal(0.5, 0.4, 5) for _ in range(1000)) if 0.03 < stats.ttest_1samp(d, 0).pvalue < 0.045
+    )
+    line = judge(values(a=50, b=50 + better, c=40 + NOISE, d=39 + 2 * NOISE), kind="best", row="a")
+    assert line["verdict"] == "contradicted" and line["high"] < 0 and line["confidence"] == pytest.approx(95)
+    assert line["p"] == pytest.approx(stats.ttest_1samp(better, 0).pvalue)
+
+
 def test_the_best_of_many_is_judged_by_holm_and_not_by_false_discovery() -> None:
     """Three rivals, each better at about p = 0.022: Holm's smallest is 0.066, a discovery rate would be 0.022."""
     rng = np.random.default_rng(1)

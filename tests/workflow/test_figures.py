@@ -24,6 +24,7 @@ from workflow.report.collect import collect, folder_of
 from workflow.report.curves import curves
 from workflow.report.points import points
 from workflow.report.recount import unpack
+from workflow.report.seen import seen
 from workflow.report.style import use_style
 from workflow.report.tables import drawn
 
@@ -169,6 +170,109 @@ def test_a_figure_says_in_words_what_is_seen(kind: str, scored: Path) -> None:
     assert said.startswith("A title. ") and expected.get(kind, "Ours 90.0 % to 0.0 %") in said
     shown = page._read(Path("f.svg"))
     assert shown["seen"] == said
+
+
+def test_a_figure_says_what_its_numbers_are(results: Path) -> None:
+    use_style()
+    shown = table(columns=["ece", "all"])
+    _, drawn = points(shown, collect(shown)[0])
+    assert seen("points", shown, drawn).startswith("A title. ECE of 2 rows (Method): highest Ours (50.0 %)")
+    _, drawn = points(table(), collect(table())[0])
+    assert "Accuracy of 2 rows (Method), with 95 % intervals: highest Ours" in seen("points", table(), drawn)
+    for path in results.rglob("seed=[23]/metrics.json"):
+        path.unlink()
+    _, drawn = points(table(), collect(table(), partial=True)[0])
+    assert "interval" not in seen("points", table(), drawn)
+    pyplot.close("all")
+
+
+def test_a_first_column_without_classes_is_named(results: Path) -> None:
+    shown = table(columns=["many", "all"])
+    with pytest.raises(UserError, match="table0: no row has Many, its first column"):
+        points(shown, collect(shown)[0])
+
+
+def test_a_network_without_mistakes_takes_nothing_for_another(scored: Path) -> None:
+    _, drawn = confusion(table(), collect(table())[0])
+    drawn = drawn.assign(percent=np.where(drawn["true"] == drawn["predicted"], 100.0, 0.0))
+    assert seen("confusion", table(), drawn).endswith("by Ours; none is taken for another.")
+    pyplot.close("all")
+
+
+def test_a_class_without_test_images_has_no_shares(scored: Path) -> None:
+    for path in scored.rglob("metrics.json"):
+        content = read_sealed(path)
+        content["heads"]["single"] = score(np.eye(4)[[0, 1, 1]], np.array([0, 1, 2]), content["groups"])
+        path.write_text(json.dumps(sealed(content)))
+    _, drawn = confusion(table(), collect(table())[0])
+    assert drawn.groupby("true")["percent"].count().tolist() == [4, 4, 4, 0]
+    pyplot.close("all")
+
+
+def test_a_partial_figure_says_so(results: Path) -> None:
+    (results / "results/demo/runs/ce/seed=2/metrics.json").unlink()
+    assert "protocol demo, 2 to 3 seeds, partial" in texts(figures.draw("points", table(), partial=True)[0])
+    rows = table()["rows"][:1]
+    assert "partial" not in texts(figures.draw("points", table(rows=rows), partial=True)[0])
+    pyplot.close("all")
+
+
+def test_a_point_of_one_seed_among_others_is_said_to_have_no_interval(results: Path) -> None:
+    values, _ = collect(table())
+    assert "one seed has none" not in texts(points(table(), values)[0])
+    values = values[(values["run"] != "ce") | (values["seed"] == 1)]
+    assert "95 % interval (one seed has none)" in texts(points(table(), values)[0])
+    pyplot.close("all")
+
+
+def test_bars_of_some_rows_count_the_seeds_of_these(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflow.report.classes.MOST_BARS", 4)  # one row of four classes
+    values, _ = collect(table())
+    for run, said in (("csa", "1 seed"), ("ce", "3 seeds")):
+        figure, drawn = class_bars(table(), values[(values["run"] != run) | (values["seed"] == 1)])
+        assert drawn["name"].unique().tolist() == ["Ours"] and f"protocol demo, {said}" in texts(figure)
+        assert ("95 % interval" in texts(figure)) == (run == "ce")
+    pyplot.close("all")
+
+
+def test_a_line_has_each_interval_and_each_value_that_is_there() -> None:
+    use_style()
+
+    def drawn(**seeds: tuple[int, ...]) -> Any:
+        lines = [
+            {"series": "", "label": label, "name": label, "column": "all", "seed": seed, "value": 0.5 + seed / 100}
+            for label, own in seeds.items()
+            for seed in own
+        ]
+        figure, _ = points(table(draw="line"), pd.DataFrame(lines))
+        return figure.axes[0]
+
+    three = (1, 2, 3)
+    axis = drawn(**{"0.0": three, "0.5": (1,), "1.0": three})
+    assert [each[0, 0] for each in axis.collections[1].get_segments()] == [0.0, 1.0], "a band of one point has no width"
+    assert not drawn(**{"0.0": three, "0.5": three, "1.0": (1,)}).collections[1].get_segments()
+    assert drawn(**{"1.0": three}).get_xticks().tolist() == [1.0]
+    pyplot.close("all")
+
+
+def test_the_names_of_series_keep_their_letters(results: Path) -> None:
+    rows = [row | {"series": name} for row, name in zip(table()["rows"], ["beta", "SimSiam + rwSAM"], strict=True)]
+    shown = table(rows=rows, draw="categories")
+    figure, _ = points(shown, collect(shown)[0])
+    assert [axis.get_title() for axis in figure.axes] == ["Beta", "SimSiam + rwSAM"]
+    pyplot.close("all")
+
+
+def test_classes_of_one_size_have_one_mean(scored: Path) -> None:
+    for path in scored.rglob("metrics.json"):
+        labels, groups = np.arange(24), ["few"] * 24
+        content = read_sealed(path) | {"class_counts": [30] * 24, "groups": groups}
+        content["heads"]["single"] = score(np.eye(24)[labels // 2], labels, groups)
+        path.write_text(json.dumps(sealed(content)))
+    figure, _ = per_class(table(), collect(table())[0])
+    means = [np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines if line.get_linestyle() != "None"]
+    assert means == [[[30.0, pytest.approx(100 / 24)]]] * 2
+    pyplot.close("all")
 
 
 def test_a_slide_has_larger_figures_and_letters(scored: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csa_core.compare import percent
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import table
 from workflow.report.numbers import interval, shown
@@ -25,6 +26,13 @@ def test_a_number_and_its_opposite_are_rounded_alike(hundredths: int) -> None:
     }
     tenths = (2 * abs(hundredths) + 10) // 20  # halves away from zero, in whole numbers
     assert sizes == {f"{tenths // 10}.{tenths % 10}"}
+
+
+def test_a_run_is_listed_with_the_accuracy_that_its_table_shows() -> None:
+    """`csa ls` and the end of a training say 0.2875 as a table does."""
+    accuracies = np.arange(10_001) / 10_000
+    assert [percent(each) for each in accuracies] == [shown(100 * each) for each in accuracies]
+    assert (percent(None), percent(0.28754, 2)) == ("", "28.75")
 
 
 def test_a_sign_is_written_where_it_is_asked_for() -> None:

@@ -59,6 +59,7 @@ def test_the_page_says_what_was_done(results: Path) -> None:
         assert word in text
     assert "imbalance ratio 50, split seed 0" in text and "float32" in text and "30.0 minutes a run" in text
     assert all(f" {symbol} " in text for symbol in ("Q", "δ", "λ", "γ"))
+    assert "Unless a table says otherwise: Top-1 accuracy" in text, "what most tables say need not be true of all"
     assert "lies below zero, or outside the margin, with this data and this recipe" in text, "a verdict is of this data"
 
 

@@ -17,7 +17,7 @@ from csa_core.errors import UserError
 from csa_core.methods import parse
 from csa_core.store import read_sealed, sealed
 from tests.helpers.workflows import ACCURACY, metrics, table
-from workflow.report import recipe
+from workflow.report import recipe, tables
 from workflow.report.collect import MEASURES, collect, is_finished
 from workflow.report.curves import curves
 from workflow.report.drawing import means
@@ -191,6 +191,7 @@ def test_a_table_says_how_its_runs_were_computed(results: Path) -> None:
     text = shown(lambda run, seed: moved if (run, seed) == ("ce", 2) else CPU)
     assert "1 of 6 runs on cpu, cuda (ce, seed 2)" in text and "1 of 6 runs compiled in part (ce, seed 2)" in text
     assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: None if seed == 1 else CPU)
+    assert "not recorded for 2 of 6 runs" in shown(lambda run, seed: {"device": "cpu"} if seed == 1 else CPU)
 
 
 def test_a_row_that_asks_for_a_precision_is_no_mixture(results: Path) -> None:
@@ -282,6 +283,35 @@ def test_a_paper_can_print_the_table(results: Path) -> None:
     assert all(character.isascii() for character in text), "pdflatex reads ASCII everywhere"
 
 
+def test_latex_takes_no_label_for_an_option_and_none_of_its_signs_for_others(results: Path) -> None:
+    rows = [row | {"label": label} for row, label in zip(table()["rows"], ["[0, 1]", "* a < b > c | d"], strict=True)]
+    write(table(rows=rows, row_name="[λ]"), "t")
+    lines = Path("t.tex").read_text().splitlines()
+    assert any(line.startswith(r"{}[$\lambda$] & All") for line in lines)
+    assert any(line.startswith("{}[0, 1] & ") for line in lines)
+    assert any(line.startswith(r"{}* a \textless{} b \textgreater{} c \textbar{} d & ") for line in lines)
+
+
+def test_the_note_of_a_printed_table_explains_what_it_shows(results: Path) -> None:
+    write(table(paper_sd=0.34), "t")
+    tex, text = Path("t.tex").read_text(), Path("t.md").read_text()
+    assert r"\textbf{" in tex and "Bold: the best of its column" in tex and "Bold" not in text
+    assert "− paper: 95 %" in text and "paper: 95" not in tex, "those columns are left out"
+    write(table(seeds=[1], rows=[one_seed(row) for row in table()["rows"]]), "t")
+    assert "Bold" not in Path("t.tex").read_text(), "nothing is"
+
+
+def test_seeds_without_spread_have_no_interval_from_the_paper(results: Path) -> None:
+    for seed in ACCURACY:
+        path = results / f"results/demo/runs/csa/seed={seed}/metrics.json"
+        content = read_sealed(path)
+        content["heads"]["single"]["accuracy"]["all"] = 0.9
+        path.write_text(json.dumps(sealed(content)))
+    summary, text = drawn(paper_sd=0.34)
+    ours = summary[(summary["label"] == "Ours") & (summary["column"] == "all")].iloc[0]
+    assert np.isnan(ours["from_paper_low_percent"]) and "+44.2 " in text and "+44.2 [" not in text
+
+
 def test_each_run_behind_a_table_is_listed(results: Path) -> None:
     write(table(), "t")
     seeds = pd.read_csv("t.seeds.csv")
@@ -320,6 +350,17 @@ def test_rows_may_differ_in_their_data_and_seeds_of_a_row_may_not(results: Path)
     spoil(RUN, digests={"split": "u" * 64})
     with pytest.raises(UserError, match="split digest differs"):
         collect(table())
+
+
+def test_the_recipe_has_the_counts_of_its_own_images(results: Path) -> None:
+    """Also where the reference run, whose recipe is shown, is not of the first row."""
+    for seed in ACCURACY:
+        path = results / f"results/demo/runs/ce/seed={seed}/metrics.json"
+        few = {"data": {"source": "demo", "imbalance_ratio": 1.0}}
+        spoil(path, digests={"split": "t" * 64}, config=few, class_counts=[3, 3])
+    shown = tables.drawn(table(rows=table()["rows"][::-1]))[".json"]
+    assert shown["images"] | {"test": None} == {"train": 12, "classes": 2, "largest": 9, "smallest": 3, "test": None}
+    assert "imbalance_ratio" not in shown["recipe"]["data"]
 
 
 @pytest.mark.parametrize("recorded", [False, True])

@@ -93,12 +93,14 @@ def _contrast(claim: dict[str, Any], estimates: dict[str, Estimate]) -> Line:
 
 
 def _best(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
-    p = dict(zip(rivals, holm([1.0 if math.isnan(e.p) else e.p for e in rivals.values()]), strict=True))
+    raw = {name: 1.0 if math.isnan(e.p) else e.p for name, e in rivals.items()}
+    p = dict(zip(rivals, holm(list(raw.values())), strict=True))
     better = [name for name, e in rivals.items() if p[name] < ALPHA and e.mean < 0]
     if better:
         name = min(better, key=lambda n: p[n])
-        note = f"better among {len(rivals)} rivals: {name}; p by Holm's method, interval by Bonferroni's"
-        return _line(rivals[name], 1 - ALPHA / len(rivals), CONTRADICTED) | {"p": p[name], "note": note}
+        note = f"better among {len(rivals)} rivals: {name}; p and level of the interval by Holm's method"
+        left = sum(value >= raw[name] for value in raw.values())  # hypotheses at this step
+        return _line(rivals[name], 1 - ALPHA / left, CONTRADICTED) | {"p": p[name], "note": note}
     lows = {name: e.interval(1 - ALPHA)[0] for name, e in rivals.items()}
     # A rival without an interval stands first: it cannot be told from the row.
     name = min(lows, key=lambda n: -np.inf if np.isnan(lows[n]) else lows[n])

@@ -37,7 +37,7 @@ def per_class(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
             axis.plot(
                 part["images"], part["mean"], ls="", alpha=0.35, color=style["color"], marker=sign["marker"], ms=1.5
             )
-            tenth = pd.qcut(part["images"], 10, duplicates="drop", labels=False)
+            tenth = pd.qcut(part["images"], 10, duplicates="drop", labels=False).fillna(0)  # all alike have no edges
             part = part[["images", "mean"]].groupby(tenth).mean()
             axis.plot(part["images"], part["mean"], label=plain(name), **sign, **style)
             continue
@@ -68,7 +68,7 @@ def class_bars(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.
     if len(names) > most:
         chosen = [_reference(table, values), *names]
         names = [name for name in names if name in list(dict.fromkeys(chosen))[:most]]
-        drawn = drawn[drawn["name"].isin(names)]
+        drawn, values = (frame[frame["name"].isin(names)] for frame in (drawn, values))
     order = drawn.drop_duplicates("class").sort_values(["images", "class"], ascending=[False, True])
     place = {number: x for x, number in enumerate(order["class"])}
     figure, axis = plt.subplots(figsize=inches(2 * WIDTH, 2.9), layout="constrained")
@@ -98,7 +98,8 @@ def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.D
         metrics = read_sealed(path)
         counts = metrics["class_counts"]
         matrix = unpack(metrics["heads"][row["head"]].get("confusion", ""), len(counts), path)
-        parts.append(100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1))
+        images = matrix.sum(1, keepdims=True)
+        parts.append(np.where(images > 0, 100 * matrix / np.maximum(images, 1), np.nan))
     order = sorted(range(len(counts)), key=lambda k: (-counts[k], k))
     shares = np.mean(parts, axis=0)[np.ix_(order, order)]
     names = [class_title(labels[k], k) for k in order]

@@ -87,7 +87,11 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
                 stated = {key: str(metrics["digests"][key]) for key in ("config", "code", "data", "split")}
                 facts = facts or {key: metrics[key] for key in ("class_counts", "groups", "config")}
                 if row["reference"] or "recipe" not in facts:
-                    facts["recipe"] = metrics["config"]
+                    facts |= {
+                        "recipe": metrics["config"],
+                        "recipe_row": number,
+                        "recipe_counts": metrics["class_counts"],
+                    }
                 facts["splits"] = facts.get("splits", set()) | {stated["split"]}
                 asked = canonical(metrics["config"]["data"])
                 started_from = str(metrics["digests"]["parent"]) if parent else ""

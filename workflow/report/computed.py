@@ -14,7 +14,7 @@ def computed(runs: list[dict[str, Any]]) -> str:
         runs: for each run its name, seed, the precision that was asked for (`asked`), and what `computed` in its
             metrics says, if anything. Runs that ask for another precision may differ in it.
     """
-    told = [run for run in runs if "device" in run]
+    told = [run for run in runs if all(key in run for key in KEYS)]
     if not told:
         return "how it was computed is not recorded"
     usual, apart = dict[str, Any](), dict[str, list[dict[str, Any]]]()

@@ -44,6 +44,7 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
     history = histories(table, values, "phase", "confident", "bank_fill")
     history = history[history["phase"] != "plain"].dropna()  # the bank rests in the last epochs
     names = list(dict.fromkeys(history["name"]))
+    values = values[values["name"].isin(names)]
     if not names:
         raise UserError(f"bank-{table['name']}: none of its runs has a bank; choose a table with csa rows")
     figure, axis = axes_of(2, 3.4)

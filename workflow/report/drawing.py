@@ -58,7 +58,8 @@ def face(figure: Figure, table: dict[str, Any], values: pd.DataFrame) -> None:
     room = figure.get_size_inches()[0] / LOOK["font"] * FONT / WIDTH * 56  # letters of a line
     lines = -(-len(table["title"]) // int(room))
     title = textwrap.fill(table["title"], len(table["title"]) // lines + 6)  # lines of about one length
-    text = f"{plain(title)}\nprotocol {table['protocol']}{overrides}, {seeds_of(values)}"
+    partial = ", partial" if table.get("is_partial") else ""
+    text = f"{plain(title)}\nprotocol {table['protocol']}{overrides}, {seeds_of(values)}{partial}"
     figure.suptitle(text, fontsize=text_size(7))
 
 
@@ -67,23 +68,25 @@ def key(figure: Figure, values: pd.DataFrame, *signs: str, title: str = "") -> N
 
     Of one seed there is no mean and no interval: its sign is that of the mean.
     """
-    is_one = values.groupby("name")["seed"].nunique().max() == 1
+    counts = values.groupby("name")["seed"].nunique()
+    is_one = counts.max() == 1
+    none = " (one seed has none)" if counts.min() == 1 else ""
     mean = "single seed" if is_one else "mean over seeds"
-    interval: dict[str, Any] = {"color": GREY, "ls": "", "ms": 7, "label": "95 % interval"}
+    interval: dict[str, Any] = {"color": GREY, "ls": "", "ms": 7, "label": f"95 % interval{none}"}
     handles: dict[str, Any] = {
         "mean": Line2D([], [], color=GREY, marker="o", ls="", ms=3, label=mean),
         "line": Line2D([], [], color=GREY, label=mean),
         "bar": Line2D([], [], marker="|", **interval),
         "flat": Line2D([], [], marker="_", **interval),
         "cross": Line2D([], [], marker="+", **interval),
-        "band": Patch(facecolor=GREY, alpha=0.2, label="95 % interval"),
+        "band": Patch(facecolor=GREY, alpha=0.2, label=f"95 % interval{none}"),
         "dot": Line2D([], [], color=GREY, marker=".", ls="", ms=3, label="single seed"),
         "thin": Line2D([], [], color=GREY, lw=0.4, label="single seed"),
     }
     if is_one:
         signs = tuple(sign for sign in signs if sign in ("mean", "line"))
     shown_signs = [handles[sign] for sign in signs]
-    look = {"fontsize": text_size(5.5), "title_fontsize": text_size(7), "title": title or None}
+    look = {"fontsize": text_size(5.5), "title_fontsize": text_size(7), "title": title or None, "columnspacing": 1.0}
     if signs:
         figure.legend(handles=shown_signs, loc="outside lower center", ncols=len(signs), **look)
 

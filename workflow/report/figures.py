@@ -84,7 +84,8 @@ def draw(kind: str, table: dict[str, Any], partial: bool) -> tuple[Figure, pd.Da
         UserError: a run is missing, damaged or of something else, or the runs have nothing of this kind.
     """
     use_style(**table.get("figure", {}))
-    values, _ = collect(table, partial)
+    values, facts = collect(table, partial)
+    table = table | {"is_partial": bool(facts["missing"])}
     use_fonts(f"{table} {class_names(table, values)}")
     return KINDS[kind](table, values)
 

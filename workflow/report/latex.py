@@ -4,9 +4,13 @@ from typing import Any
 
 import pandas as pd
 
+from workflow.report.wording import BOLD
+
 CHARACTERS = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
 CHARACTERS |= {"{": r"\{", "}": r"\}", "$": r"\$", "^": r"\^{}", "~": r"\~{}", "×": r"$\times$"}
+CHARACTERS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 CHARACTERS |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
+OPTIONS = ("[", "*")  # at the beginning of a row: taken for an option of what ends the row above
 HINT = r"% Needs \usepackage{booktabs} in the preamble." + "\n"
 
 
@@ -20,11 +24,12 @@ def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list
         bold: of each row the places of the cells that are set in bold.
     """
     has_series = "" in frame
+    columns, *lines = (_row(line) for line in [list(frame), *frame.to_numpy().tolist()])
     body = [
-        [rf"\textbf{{{text}}}" if place in strong else text for place, text in enumerate(map(_escaped, line))]
-        for line, strong in zip(frame.to_numpy().tolist(), bold, strict=True)
+        [rf"\textbf{{{text}}}" if place in strong else text for place, text in enumerate(line)]
+        for line, strong in zip(lines, bold, strict=True)
     ]
-    shown = pd.DataFrame(body, columns=[_escaped(name) for name in frame])
+    shown = pd.DataFrame(body, columns=columns)
     # To fit a page; the columns of differences from the paper are in the other files.
     shown = shown[[name for name in shown if not name.endswith(_escaped("− paper"))]]
     seeds = f"{len(table['seeds'])} seed{'s' if len(table['seeds']) > 1 else ''}"
@@ -35,8 +40,15 @@ def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list
         label=f"tab:{table['name']}",
         position_float="centering",
     )
-    below = rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(note)}\end{{minipage}}"
+    told = f"{note} {BOLD}" if any(bold) else note
+    below = rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(told)}\end{{minipage}}"
     return HINT + text.replace(r"\end{table}", f"{below}\n\\end{{table}}")
+
+
+def _row(cells: list[str]) -> list[str]:
+    """Return the cells of a row as LaTeX."""
+    first, *others = map(_escaped, cells)
+    return [f"{{}}{first}" if first.startswith(OPTIONS) else first, *others]
 
 
 def _escaped(text: str) -> str:

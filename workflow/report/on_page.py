@@ -37,9 +37,9 @@ def on_page(
         runs[number].append([int(seed), path.as_posix(), None if pd.isna(accuracy) else 100 * accuracy])
     needed = [name for name in claims if name.startswith("seeds_needed")]
     claims[needed] = claims[needed].astype(float).clip(upper=1e9)  # infinity is no JSON
-    data, counts = facts["recipe"]["data"], facts["class_counts"]
+    data, counts = facts["recipe"]["data"], facts["recipe_counts"]
     is_own = data.get("source") in OWN and not data.get("selection")
-    test_images = values["test_images"].max()
+    test_images = values.loc[values["row"] == facts["recipe_row"], "test_images"].max()
     return {key: table[key] for key in ("name", "title", "protocol", "overrides", "seeds", "note")} | {
         "heading": heading(table, facts, with_source=not is_own),
         "explanation": explanation(table, summary, facts),

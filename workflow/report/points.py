@@ -29,6 +29,8 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
         return scatter(table, values)
     column = next(name for name in table["columns"] if name in HEADINGS)
     shown = values[(values["column"] == column) & values["value"].notna()].assign(percent=lambda v: 100 * v["value"])
+    if shown.empty:
+        raise UserError(f"{table['name']}: no row has {HEADINGS[column]}, its first column; name another one first")
     drawn = means(shown, ["series", "label"])
     label = "Accuracy, all classes (%)" if column == "all" else f"{HEADINGS[column]} (%)"
     figure = {"line": _line, "categories": _categories, "no": _overview}[table["draw"]](table, shown, drawn, label)
@@ -45,14 +47,24 @@ def _line(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label
         x, style = _numbers(table, part["label"]), style_of(i, len(series))
         axis.plot(x, part["mean"], marker=MARKERS[i % 8], label=plain(name), **style)
         axis.fill_between(x, part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0)
+        alone = _stands_alone(part["low"].notna().to_numpy())
+        axis.vlines(x[alone], part["low"][alone], part["high"][alone], color=style["color"], alpha=0.3, linewidth=3)
         dots = {"marker": MARKERS[i % 8], "ms": 1.5, "ls": "", "color": style["color"], "alpha": 0.6}
         axis.plot(_numbers(table, runs["label"]), runs["percent"], **dots)
     axis.set_xlabel(plain(table["row_name"]))
+    if drawn["label"].nunique() == 1:
+        axis.set_xticks([float(drawn["label"].iloc[0])])  # the others would be of no row
     percent_axis(axis, "y", label)
     if len(series) > 1:
         axis.legend()
     key(figure, shown, "mean", "band", "dot")
     return figure
+
+
+def _stands_alone(has_interval: np.ndarray) -> np.ndarray:
+    """Return which points have an interval and no neighbour with one, so that a band there has no width."""
+    padded = np.pad(has_interval, 1)
+    return has_interval & ~padded[:-2] & ~padded[2:]
 
 
 def _categories(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label: str) -> Figure:
@@ -72,7 +84,7 @@ def _categories(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame,
         place = {text: x for x, text in enumerate(part["label"])}
         _bars(axis, part, runs, place, i, len(series))
         axis.set_xticks(list(place.values()), list(map(plain, place)), rotation=45, ha="right")
-        axis.set_title(plain(name.capitalize()), fontsize=text_size(7))
+        axis.set_title(plain(name[:1].upper() + name[1:]), fontsize=text_size(7))
     percent_axis(axes[0, 0], "y", label)
     key(figure, shown, "mean", "bar", "dot", title=plain(table["row_name"]))
     return figure

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from workflow.report.collect import HEADINGS
 from workflow.report.numbers import shown
 
 MOST = 6  # rows that are named
@@ -22,11 +23,14 @@ def seen(kind: str, table: dict[str, Any], drawn: pd.DataFrame) -> str:
 
 def _points(table: dict[str, Any], drawn: pd.DataFrame) -> str:
     value = "mean_all" if "mean_all" in drawn else "mean"
+    column = "all" if "mean_all" in drawn else next(name for name in table["columns"] if name in HEADINGS)
+    what = "Accuracy" if column == "all" else HEADINGS[column]
+    against = ", against that of the few-shot classes" if "mean_all" in drawn else ""
+    intervals = ", with 95 % intervals" if drawn[value.replace("mean", "low")].notna().any() else ""
     names = (drawn["series"] + " " + drawn["label"]).str.strip()
     high, low = drawn[value].idxmax(), drawn[value].idxmin()
     return (
-        f"Accuracy of {len(drawn)} rows ({table['row_name']})"
-        f"{', against that of the few-shot classes' if 'mean_all' in drawn else ''}, with 95 % intervals: highest "
+        f"{what} of {len(drawn)} rows ({table['row_name']}){against}{intervals}: highest "
         f"{names[high]} ({shown(drawn[value][high])} %), lowest {names[low]} ({shown(drawn[value][low])} %)."
     )
 
@@ -66,12 +70,13 @@ def _classes(table: dict[str, Any], drawn: pd.DataFrame) -> str:
 
 
 def _confusion(table: dict[str, Any], drawn: pd.DataFrame) -> str:
-    wrong = drawn[drawn["true"] != drawn["predicted"]].nlargest(3, "percent")
+    wrong = drawn[(drawn["true"] != drawn["predicted"]) & (drawn["percent"] > 0)].nlargest(3, "percent")
     texts = [
         f"{line['true_label']} taken for {line['predicted_label']} ({shown(line['percent'])} %)"
         for line in wrong.to_dict("records")
     ]
-    return f"Which class is taken for which by {drawn['name'].iloc[0]}; most often {', '.join(texts)}."
+    most = f"most often {', '.join(texts)}" if texts else "none is taken for another"
+    return f"Which class is taken for which by {drawn['name'].iloc[0]}; {most}."
 
 
 SEEN = {

@@ -32,11 +32,12 @@ from workflow.report.numbers import interval, shown
 from workflow.report.on_page import on_page
 from workflow.report.summary import CONFIDENCE, summarise
 from workflow.report.texts import csv_text, markdown_text
-from workflow.report.wording import COMPARABLE, explanation, heading
+from workflow.report.wording import COMPARABLE, OF_THE_PAPER, explanation, heading
 
 COMPARED = ("all", "few")
 PERCENT = ["mean", "sd", "test_error", "difference", "low", "high", "pooled_low", "pooled_high"]
 PERCENT += ["paper", "paper_sd", "from_paper", "from_paper_low", "from_paper_high"]
+NO_SPREAD = 1e-9  # sd of seeds that differ by rounding alone
 COUNTED = {"shifted_steps": "Shifted steps"}
 
 
@@ -80,7 +81,8 @@ def drawn(table: dict[str, Any], partial: bool = False) -> dict[str, Any]:
     not_of_a_run = ["row", "name", "test_images", "chance", *(COUNTED.keys() - set(table["columns"]))]
     frame = cells(table, summary)
     bold = _strong(table, values, frame)
-    note = " ".join(filter(None, [heading(table, facts), table["note"], *explanation(table, summary, facts)]))
+    told = [text for text in explanation(table, summary, facts) if text != OF_THE_PAPER]  # columns that it lacks
+    note = " ".join(filter(None, [heading(table, facts), table["note"], *told]))
     return {
         ".csv": csv_text(summary),
         ".seeds.csv": csv_text(seeds.drop(columns=not_of_a_run)),
@@ -152,9 +154,9 @@ def cells(table: dict[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
 def from_paper(summary: pd.DataFrame) -> pd.DataFrame:
     """Return our mean less the paper's value, and its 95 % interval from our standard error and the paper's sd (Welch).
 
-    Both are in fractions. The interval is NaN where either is not known.
+    Both are in fractions. The interval is NaN where either is not known, and where our seeds have no spread.
     """
-    ours = summary["sd"] ** 2 / summary["seeds"]
+    ours = (summary["sd"] ** 2 / summary["seeds"]).where(summary["sd"] > NO_SPREAD)
     both = ours + summary["paper_sd"] ** 2
     # The paper's sd is taken as known: its degrees of freedom are infinite.
     reach = stdtrit((summary["seeds"] - 1) * (both / ours) ** 2, (1 + CONFIDENCE) / 2) * np.sqrt(both)

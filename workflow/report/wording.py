@@ -19,6 +19,8 @@ POOLED = (
     "Pooled: the 95 % interval of the same difference with the spread of all rows of the sweep taken together "
     "({:g} degrees of freedom in place of {:g}); it assumes that all rows spread alike and that no seed favours some."
 )
+BOLD = "Bold: the best of its column, where its 95 % interval against every other row lies on the better side of zero."
+OF_THE_PAPER = "− paper: 95 % interval of the difference from our standard error and that ± (Welch)."
 PUBLISHED = (
     "Published by others: mostly from one run each, with other schedules and learning rates, often at the best test "
     "epoch; for orientation only, so no differences are shown."
@@ -26,7 +28,9 @@ PUBLISHED = (
 EXPLAINED = {
     "balanced": "Balanced: mean of the accuracies of the classes.",
     "shifted_steps": "Shifted steps: training steps with context shift, mean over seeds.",
-    "harmonic_mean": "Harmonic mean, worst class: of the accuracies of the classes.",
+    "harmonic_mean": "Harmonic mean: of the accuracies of the classes.",
+    "geometric_mean": "Geometric mean: of the accuracies of the classes.",
+    "worst_class": "Worst class: the lowest accuracy of a class, mean over seeds.",
     "ece": "ECE: expected calibration error in 15 bins, lower is better.",
     "validation_balanced": (
         "Validation: accuracy on images that are neither trained nor tested on. They may be as long-tailed as the "
@@ -82,7 +86,7 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, A
             "CIFAR100-LT runs, not the paper's own."
         )
         if table["paper_heading"] == COMPARABLE:
-            texts.append("− paper: 95 % interval of the difference from our standard error and that ± (Welch).")
+            texts.append(OF_THE_PAPER)
     if any(row.get("published") for row in table["rows"]):
         texts.append(PUBLISHED)
     texts += [text for column, text in EXPLAINED.items() if column in table["columns"]]
