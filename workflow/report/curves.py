@@ -59,7 +59,7 @@ def bank(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFr
             ax.plot(line["epoch"], line["mean"], label=label_of(name, i, len(names)), **style)
         ax.set_ylabel(label)
         ax.set_ylim(-3, 103)
-    axis[0].legend(title=plain(table["row_name"]), ncols=2)
+    legend_above(axis[0], title=plain(table["row_name"]))
     epochs_below(axis[1])
     key(figure, values, "line")
     face(figure, table, values)
@@ -91,7 +91,7 @@ def pretraining(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd
     axis[1].annotate(
         "0: collapse", (0.99, 0.06), xycoords="axes fraction", ha="right", fontsize=text_size(6), color="0.4"
     )
-    axis[0].legend()
+    legend_above(axis[0])
     epochs_below(axis[-1])
     key(figure, values, "line", "thin")
     face(figure, table, values)

@@ -91,9 +91,9 @@ def key(figure: Figure, values: pd.DataFrame, *signs: str, title: str = "") -> N
         figure.legend(handles=shown_signs, loc="outside lower center", ncols=len(signs), **look)
 
 
-def legend_above(axis: Axes, columns: int = 2) -> None:
+def legend_above(axis: Axes, columns: int = 2, title: str | None = None) -> None:
     """Put the legend of the rows above an axis, where it hides nothing."""
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, title=title)
 
 
 def percent_axis(axis: Axes, name: str, label: str, is_low: bool = False) -> None:

@@ -13,13 +13,15 @@ from matplotlib.transforms import Bbox
 
 from csa_core.errors import UserError
 from workflow.report.collect import HEADINGS
-from workflow.report.drawing import GREY, axes_of, face, key, means, percent_axis, style_of
+from workflow.report.drawing import GREY, axes_of, face, key, legend_above, means, percent_axis, style_of
 from workflow.report.style import MARKERS, WIDTH, inches, plain, text_size
 
 ASIDE = [(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
 """Where a name may stand, across and up from its point."""
 LEAD = {"arrowstyle": "-", "lw": 0.4, "shrinkA": 0, "shrinkB": 2}
 """The line from a name to its point."""
+BEHIND = {"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+"""Behind a name, so that the intervals below do not strike it out."""
 POINT = 4  # pixels from the middle of a point to its edge
 
 
@@ -56,7 +58,7 @@ def _line(table: dict[str, Any], shown: pd.DataFrame, drawn: pd.DataFrame, label
         axis.set_xticks([float(drawn["label"].iloc[0])])  # the others would be of no row
     percent_axis(axis, "y", label)
     if len(series) > 1:
-        axis.legend()
+        legend_above(axis)
     key(figure, shown, "mean", "band", "dot")
     return figure
 
@@ -149,11 +151,12 @@ def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Dat
         for line in part.to_dict("records"):
             place = (line["mean_all"], line["mean_few"])
             beside = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
-            names.append(axes.annotate(plain(line["label"]), place, arrowprops=LEAD | {"color": colour}, **beside))
+            look = {"arrowprops": LEAD | {"color": colour}, "bbox": BEHIND}
+            names.append(axes.annotate(plain(line["label"]), place, **look, **beside))
     percent_axis(axes, "x", "Accuracy, all classes (%)")
     percent_axis(axes, "y", f"{HEADINGS['few']} (%)")
     if len(series) > 1:
-        axes.legend()
+        legend_above(axes, columns=4)
     key(figure, values, "mean", "cross")
     face(figure, table, values)
     _set_apart(figure, axes, names)
