@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     found, jobs = survey(plan, time.time()), side_by_side(plan, args.cores)
     print(f"{'':<12}{'runs':>6}{'finished':>10}{'to train':>10}{'about':>10}")
-    for name, runs in [*found.tables.items(), ("all", found.runs)]:
+    for name, runs in [*found.tables.items(), ("all", found.runs), *found.extra.items()]:
         left = [run for run in runs if run.state != "finished"]
         print(f"{name:<12}{len(runs):>6}{len(runs) - len(left):>10}{len(left):>10}{about(together(left, jobs)):>10}")
     print(f"\n{jobs} jobs side by side. {measured(found.pace)}")

@@ -104,6 +104,10 @@ class Plan:
         """Return every run that a table of `all` needs, and those that they start from, each once."""
         return self.with_parents([run for table in self.usual for run in self.runs_of(table)])
 
+    def every_run(self) -> list[Run]:
+        """Return those of `all`, and after them those that the other tables need beside."""
+        return self.with_parents([*self.all_runs(), *(run for table in self.extra for run in self.runs_of(table))])
+
     # Tables and figures.
 
     @property
@@ -224,8 +228,7 @@ class Plan:
     @cached_property
     def _sources(self) -> Sources:
         """The data sets and splits that runs need: planned ones, and each that was typed."""
-        runs = [run for table in self.extra for run in self.runs_of(table)]
-        return Sources(f"{self.shared}/data", [self.reference, *self.all_runs(), *self.with_parents(runs)])
+        return Sources(f"{self.shared}/data", [self.reference, *self.every_run()])
 
     def splits(self) -> list[str]:
         """Return the split files of all runs; each is made from its data set's file."""

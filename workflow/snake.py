@@ -180,7 +180,7 @@ def nearest_target(target: str, plan: Plan, rules: list[str]) -> str:
     results = plan.shared
     figures = [f"{results}/figures/{name}{end}" for end in FIGURE for name in [*plan.figures, "contexts"]]
     tables = [f"{results}/{name}{end}" for end in TABLE for name in plan.tables]
-    runs = [f"{run.folder}/metrics.json" for run in plan.all_runs()]
+    runs = [f"{run.folder}/metrics.json" for run in plan.every_run()]
     files = [*tables, *figures, f"{results}/claims.csv", f"{results}/choices.csv", f"{results}/report.html", *runs]
     files.append(f"{plan.results}/figures/mistakes.safetensors")
     files = figures + files if "figure" in Path(target).parent.name else files

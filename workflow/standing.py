@@ -65,11 +65,21 @@ class RunStatus:
 
 @dataclass
 class Survey:
-    """All runs, those of each table, and the measured seconds of an epoch by kind of run."""
+    """How far the runs of a plan are."""
 
     runs: list[RunStatus]
+    """Those that `all` needs."""
     tables: dict[str, list[RunStatus]]
+    """Those of each of its tables."""
+    extra: dict[str, list[RunStatus]]
+    """Those of the tables beside `all` of which a run of their own has begun."""
     pace: dict[str, float]
+    """Measured seconds of an epoch by kind of run."""
+
+    @property
+    def told(self) -> list[RunStatus]:
+        """Every run, each once."""
+        return list({run.run.folder: run for run in sum(self.extra.values(), self.runs)}.values())
 
 
 class Heartbeat(Strict):
@@ -110,7 +120,7 @@ StateFolders = dict[str, dict[Key, StateFolder]]
 
 def survey(plan: Plan, now: float) -> Survey:
     """Look at the files of every run of a plan, once each."""
-    runs = plan.all_runs()
+    runs = plan.every_run()
     there = {run.folder: digests_of(Path(run.folder, "metrics.json")) for run in runs}
     stated_by = cache(stated_digest)
     wanted = {run.folder: _key(wanted_digests(plan, run, stated_by)) for run in runs}
@@ -132,8 +142,12 @@ def survey(plan: Plan, now: float) -> Survey:
                 what = "with another configuration or code" if stated[:2] != mine[:2] else "on other images"
                 standing.note = f"was trained {what}"
         standings[run.folder] = standing
-    tables = {t: [standings[run.folder] for run in plan.with_parents(plan.runs_of(t))] for t in plan.usual}
-    return Survey(list(standings.values()), tables, pace)
+    tables = {t: [standings[run.folder] for run in plan.with_parents(plan.runs_of(t))] for t in plan.tables}
+    of_all = [standings[run.folder] for run in plan.all_runs()]
+    shared = {run.run.folder for run in of_all}
+    begun = [run for run in standings.values() if run.state != "pending" and run.run.folder not in shared]
+    extra = {t: tables[t] for t in plan.extra if any(run in begun for run in tables[t])}
+    return Survey(of_all, {t: tables[t] for t in plan.usual}, extra, pace)
 
 
 def doing(plan: Plan) -> Callable[[Run], str]:

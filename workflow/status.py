@@ -58,13 +58,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show(plan: Plan, args: argparse.Namespace) -> None:
     found = survey(plan, time.time())
-    processes = {run.process for run in found.runs if run.process}
+    processes = {run.process for run in found.told if run.process}
     jobs = max(side_by_side(plan, args.cores), len(processes))  # a cluster has more than this machine
     if args.json:
         print(json.dumps(for_programs(found, jobs)))
         return
     is_terminal = sys.stdout.isatty()
-    lines = report(found, jobs, len(found.runs) if args.all else LINES)
+    lines = report(found, jobs, len(found.told) if args.all else LINES)
     if is_terminal:
         width = shutil.get_terminal_size().columns
         lines = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
@@ -79,12 +79,12 @@ def _show(plan: Plan, args: argparse.Namespace) -> None:
 def report(found: Survey, jobs: int, limit: int) -> list[str]:
     """Return what a person reads, line by line."""
     rows = [["", "runs", *STATES, "about"]]
-    for name, runs in [*found.tables.items(), ("all", found.runs)]:
+    for name, runs in [*found.tables.items(), ("all", found.runs), *found.extra.items()]:
         counts = [sum(run.state == state for run in runs) for state in STATES]
         rows.append([name, *map(str, [len(runs), *counts]), about(together(runs, jobs))])
     lines = _aligned(rows, right=True)
     for state in STATES[1:]:
-        chosen = [run for run in found.runs if run.state == state]
+        chosen = [run for run in found.told if run.state == state]
         if chosen:
             more = f"  ... and {len(chosen) - limit} more (--all shows them)"
             lines += ["", f"{state}:", *_aligned([_cells(run) for run in chosen[:limit]], indent="  ")]
@@ -108,8 +108,8 @@ def for_programs(found: Survey, jobs: int) -> dict[str, Any]:
         "updated": datetime.now(UTC).isoformat(timespec="seconds"),
         "jobs": jobs,
         "all": counts(found.runs),
-        "tables": {name: counts(runs) for name, runs in found.tables.items()},
-        "runs": [entry(standing) for standing in found.runs],
+        "tables": {name: counts(runs) for name, runs in (found.tables | found.extra).items()},
+        "runs": [entry(standing) for standing in found.told],
     }
 
 

@@ -163,6 +163,20 @@ def test_a_failed_run_is_listed_with_the_last_line_of_its_log(sweep: Sweep) -> N
     assert sweep.of(run)["state"] == "pending"
 
 
+def test_a_table_beside_all_is_told_of_once_a_run_of_its_own_has_begun(sweep: Sweep) -> None:
+    sweep.configure(overrides={"lr": 1e15, "lr_warmup_epochs": 0})
+    of_all = {run.folder for run in sweep.plan.all_runs()}
+    assert sweep.train(sweep.plan.reference).wait() == 2
+    assert not re.search(r"^methods ", sweep.look(), re.M), "it shares this run with the others"
+    (focal,) = [run for run in sweep.plan.runs_of("methods") if run.folder.endswith("runs/focal/seed=1")]
+    assert sweep.train(focal).wait() == 2
+    needed = len(sweep.plan.with_parents(sweep.plan.runs_of("methods")))
+    text = sweep.look()
+    assert counts(text, "methods") == [needed, 0, 0, 0, 2, needed - 2]
+    assert counts(text, "all") == [len(of_all), 0, 0, 0, 1, len(of_all) - 1]
+    assert re.search(r"^  focal/seed=1 +\d+ s ago +csa_core: ", text, re.M)
+
+
 def test_a_long_sweep_is_cut_short_unless_all_is_asked_for(sweep: Sweep) -> None:
     runs = len(sweep.plan.all_runs())
     text = sweep.look()
