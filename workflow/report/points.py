@@ -151,7 +151,7 @@ def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Dat
         for line in part.to_dict("records"):
             place = (line["mean_all"], line["mean_few"])
             beside = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
-            look = {"arrowprops": LEAD | {"color": colour}, "bbox": BEHIND}
+            look: dict[str, Any] = {"arrowprops": LEAD | {"color": colour}, "bbox": BEHIND}
             names.append(axes.annotate(plain(line["label"]), place, **look, **beside))
     percent_axis(axes, "x", "Accuracy, all classes (%)")
     percent_axis(axes, "y", f"{HEADINGS['few']} (%)")
