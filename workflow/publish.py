@@ -113,9 +113,9 @@ def _draw(args: argparse.Namespace) -> None:
     folders = args.folders or sorted(path.parent for path in PUBLISHED.glob("*/config.yaml"))
     if not folders:
         raise UserError(f"{PUBLISHED}: no folder with a config.yaml")
+    pages = {page: read_text(page) for page in args.pages}  # before the seconds that drawing takes
     drawn = {folder.name: draw(folder) for folder in folders}
-    for page in args.pages:
-        text = read_text(page)
+    for page, text in pages.items():
         if (fresh := refreshed(text, drawn)) != text:
             store.write_bytes(page, fresh.encode())
             print(page)

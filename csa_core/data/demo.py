@@ -6,9 +6,15 @@ few of them, and augmenting contexts has something to mend. The last `TEST_ORIGI
 originals of each class appear in the test set alone; every test context is fresh.
 """
 
+import gzip
+import io
+from importlib.metadata import distribution
+from pathlib import Path
+
 import numpy as np
 
 from csa_core.data.dataset import Dataset
+from csa_core.files import read_bytes
 
 SIDE = 16
 DIGIT_SIDE = 11  # two thirds of the side
@@ -20,14 +26,22 @@ DIGEST = "d3531aa07866b515483710370745b02fbc6926ed6a10d3ecde756b927936b99b"
 
 def make_demo() -> Dataset:
     """Generate the demo set: 10 classes, 2,500 train and 2,000 test images, the same everywhere."""
-    from sklearn.datasets import load_digits  # slow to import, and only this needs it
-
-    digits = load_digits()
-    originals = [digits.images[digits.target == k] / 16.0 for k in range(10)]
+    digits, labels = read_digits()
+    originals = [digits[labels == k] / 16.0 for k in range(10)]
     train_images, train_labels = _render([o[:-TEST_ORIGINALS] for o in originals], TRAIN_PER_CLASS, SEED)
     test_images, test_labels = _render([o[-TEST_ORIGINALS:] for o in originals], TEST_PER_CLASS, SEED + 1)
     names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     return Dataset("demo", names, train_images, train_labels, test_images, test_labels)
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's handwritten digits, (1797, 8, 8) from 0 to 16, and what each is, (1797,).
+
+    They are read from its file: to import `sklearn.datasets` takes as long as to import torch.
+    """
+    path = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+    rows = np.loadtxt(io.BytesIO(gzip.decompress(read_bytes(path))), delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
 
 
 def _render(originals: list[np.ndarray], per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The methods: a file each, and a line here. Importing them does not import torch."""
 
+from functools import cache
 from typing import Any
 
 from csa_core.config import RunConfig, validate
@@ -65,10 +66,11 @@ def parse(fields: Any, where: str) -> RunConfig:
     return validate(config, fields, where)
 
 
-def readers(key: str) -> list[str]:
+@cache
+def readers(key: str) -> tuple[str, ...]:
     """Return the methods that have a key of their own."""
     configs = {name: method.Config for name, method in METHODS.items()}
-    return [name for name, config in configs.items() if key in config.model_fields.keys() - config.borrowed]
+    return tuple(name for name, config in configs.items() if key in config.model_fields.keys() - config.borrowed)
 
 
 def recipe(fields: dict[str, Any], method: str) -> dict[str, Any]:

@@ -36,11 +36,16 @@ def runs(**overrides: Any) -> tuple[Plan, dict[str, Run]]:
     return plan, {name: plan.run(method, changes, 1) for name, (method, changes) in RUNS.items()}
 
 
+@pytest.fixture(scope="module")
+def unchanged() -> tuple[Plan, dict[str, Run]]:
+    return runs()
+
+
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_a_changed_leaf_runs_again_what_reads_it(leaf: str) -> None:
+def test_a_changed_leaf_runs_again_what_reads_it(leaf: str, unchanged: tuple[Plan, dict[str, Run]]) -> None:
     value, readers = LEAVES[leaf]
     key, _, inner = leaf.partition(".")
-    plan, before = runs()
+    plan, before = unchanged
     changes = {inner: value} | ({"profile": "selection"} if inner == "selection" else {})
     other, after = runs(**{key: changes if inner else value})
     assert {name for name in RUNS if before[name].json != after[name].json} == readers

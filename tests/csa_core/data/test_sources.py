@@ -24,6 +24,13 @@ def test_the_demo_set_is_what_it_was() -> None:
     assert np.bincount(dataset.test_labels).tolist() == [200] * 10
 
 
+def test_the_digits_are_scikit_learns() -> None:
+    images, labels = demo.read_digits()
+    expected = load_digits()
+    np.testing.assert_array_equal(images, expected.images)
+    np.testing.assert_array_equal(labels, expected.target)
+
+
 def test_handwritings_of_train_and_test_are_disjoint() -> None:
     digits = load_digits()
     for k in range(10):
