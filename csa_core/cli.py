@@ -44,12 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     args, others = _parser().parse_known_args(argv)
     if others:
         args.parser.refuse(others[0])
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     sys.unraisablehook = _swallowed
     code = _run(args)
     if code and launch.is_rank():
         os._exit(code)  # to leave in good order would be to wait for the others, who wait for this one
+    if code < 128:  # all is done, and nobody is left to catch what a late signal would raise
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
     launch.leave()
     with suppress(OSError):
         settle()

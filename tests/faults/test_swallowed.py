@@ -37,3 +37,28 @@ def test_it_ends(number: int) -> None:
     )
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr == "csa_core: interrupted; the same command continues where it stands\n"
+
+
+LATE = """
+import os, signal, sys, time
+from csa_core import cli
+
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def run(args):
+    Deleted()
+
+parser = cli._parser()
+cli._parser = lambda: parser
+parser.parse_known_args = lambda argv: (type("Args", (), {"run": staticmethod(run)}), [])
+code = cli.main([])
+time.sleep(0.3)  # longer than a signal waits to come again
+print(code, signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGTERM).name)
+"""
+
+
+def test_one_that_comes_when_all_is_done_is_too_late() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 True SIG_DFL\n", "")
