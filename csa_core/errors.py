@@ -44,8 +44,8 @@ def untrusted(message: str) -> Iterator[None]:
     except (MemoryError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not enough memory"
         raise Unreadable(f"{message.partition(': ')[0]}: cannot be read ({reason}); it stays as it is") from None
-    except Exception:
-        raise Damaged(message) from None
+    except Exception as error:  # parsers raise anything at all; a mistake of our own in there is found by its cause
+        raise Damaged(message) from error
 
 
 def printable(text: str) -> str:

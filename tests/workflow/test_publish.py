@@ -34,7 +34,7 @@ stays
 
 @pytest.fixture(autouse=True)
 def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw figures as SVG alone, in half the time; tests/workflow/test_figures.py draws every format."""
+    """Draw figures as SVG alone, in half the time; other tests draw and read the other formats."""
     monkeypatch.setattr(style, "METADATA", {"svg": style.METADATA["svg"]})
 
 
@@ -72,11 +72,12 @@ def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path, caps
     assert "taking the best of the epochs" in text
     for name in ("table1.csv", "table1.tex", "claims.csv", "report.html", "figures/curves-baselines.svg"):
         assert (published / name).exists(), name
-    page.write_text(f"{text}<!-- published: tiny tabel1 -->\n<!-- end -->\n")
+    wrong = tmp_path / "wrong.md"
+    wrong.write_text("<!-- published: tiny tabel1 -->\n<!-- end -->\n")
     capsys.readouterr()
-    assert publish.main(["draw", str(published), "--pages", str(page)]) == 2
+    assert publish.main(["draw", str(published), "--pages", str(page), str(wrong)]) == 2
     assert "'tiny tabel1': nothing of that name is published" in capsys.readouterr().err
-    assert page.read_text().startswith(text), "nothing of it is written"
+    assert page.read_text() == text, "drawn again it is the same"
 
 
 def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(
@@ -101,7 +102,9 @@ def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(
     assert capsys.readouterr().out.split() == [str(path.parent.relative_to(folder))] and path.read_bytes() == of_this
 
 
-def test_a_mistake_is_one_line(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, results = tmp_path / "tiny", tmp_path / "results"
     folder.mkdir()
     config = (published / "config.yaml").read_text()
@@ -119,6 +122,7 @@ def test_a_mistake_is_one_line(published: Path, tmp_path: Path, capsys: pytest.C
     assert publish.main(["take", str(folder), str(results)]) == 2
     assert "csa/seed=1/history.csv: cannot be read (no such file)" in capsys.readouterr().err
     assert not (folder / "runs/csa/seed=1").exists(), "half a run"
+    monkeypatch.setattr(publish, "draw", lambda folder: pytest.fail("drawn before the pages were looked at"))
     assert publish.main(["draw", str(published), "--pages", str(tmp_path / "none.md")]) == 2
     assert "none.md: cannot be read (no such file)" in capsys.readouterr().err
 
