@@ -125,11 +125,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _swallowed(lost: "sys.UnraisableHookArgs") -> None:
     """Interrupt once more where Python dropped it: what a destructor raises goes no further."""
     if not isinstance(lost.exc_value, Interrupted):
-        return sys.__unraisablehook__(lost)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # what a signal left half made cannot tidy up
+            sys.__unraisablehook__(lost)
+        return
     number = int(lost.exc_value.args[0])
     signal.signal(signal.SIGALRM, lambda *_: _interrupt(number, None))
     signal.setitimer(signal.ITIMER_REAL, 0.05)  # not here: this, too, is within the destructor
-    return None
 
 
 class _Parser(argparse.ArgumentParser):

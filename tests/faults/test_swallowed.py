@@ -39,6 +39,42 @@ def test_it_ends(number: int) -> None:
     assert done.stderr == "csa_core: interrupted; the same command continues where it stands\n"
 
 
+HALF = """
+import os, signal, sys, time
+from csa_core import cli
+
+class Half:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+        self.pool = []
+
+    def __del__(self):
+        self.pool.clear()
+
+def run(args):
+    if sys.argv[1] == "signal":
+        Half()
+    object.__new__(Half)
+
+parser = cli._parser()
+cli._parser = lambda: parser
+parser.parse_known_args = lambda argv: (type("Args", (), {"run": staticmethod(run)}), [])
+sys.exit(cli.main([]))
+"""
+
+
+def test_what_a_signal_left_half_made_says_nothing() -> None:
+    """A loader's destructor expects all that its constructor sets; without a signal, that is an error to be told."""
+    signalled, sound = (
+        subprocess.run([sys.executable, "-c", HALF, how], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+        for how in ("signal", "none")
+    )
+    said = "csa_core: interrupted; the same command continues where it stands\n"
+    assert (signalled.returncode, signalled.stderr) == (143, said)
+    assert sound.returncode == 0 and "has no attribute 'pool'" in sound.stderr
+
+
 LATE = """
 import os, signal, sys, time
 from csa_core import cli
