@@ -1,7 +1,7 @@
 """What surrounds the training: `python -m benchmarks.workflow`.
 
-Start-up of a training process, Snakemake's overhead a job, runs an hour by threads of a job, and the
-time to redraw everything, where everything has been trained.
+Start-up of a training process, Snakemake's overhead a job, runs an hour by threads of a job, what
+trainings lose that share their cores, and the time to redraw everything, where everything has been trained.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from benchmarks.measure import endless, keep, make_dataset, make_run
+from csa_core.cli import SPINS
 
 ROOT = Path(__file__).parents[1]
 # A run of one step: all that is left is what surrounds it.
@@ -53,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [startup(Path(folder), args.rounds), overhead(Path(folder), args.jobs), redraw()]
         keep("workflow", [row for row in rows if row], args.out)
-    return keep("threads", threads(args.rounds), args.out)
+    keep("threads", threads(args.rounds), args.out)
+    return keep("sharing", sharing(args.rounds), args.out)
 
 
 def startup(folder: Path, rounds: int) -> dict[str, Any]:
@@ -123,10 +125,27 @@ def threads(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def beside(jobs: int, what: str) -> list[float]:
+def sharing(rounds: int) -> list[dict[str, Any]]:
+    """Return steps a second with a thread a core, alone and two at once, by how long OpenMP's threads wait awake."""
+    cores, rows = len(os.sched_getaffinity(0)), []
+    for model, side, batch in (("resnet8", 16, 64), ("resnet32", 32, 128)):
+        for jobs in (1, 2):
+            pairs = [
+                [sum(beside(jobs, f"{model},{side},{batch},{cores}", spins)) for spins in (None, SPINS)]
+                for _ in range(rounds)
+            ]
+            usual, ours = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+            faster = statistics.median(b / a for a, b in pairs)
+            row = {"model": model, "trainings at once": jobs, "threads each": cores, "steps a second, as OpenMP": usual}
+            rows.append(row | {f"{SPINS} spins": ours, "faster by": faster})
+    return rows
+
+
+def beside(jobs: int, what: str, spins: str | None = None) -> list[float]:
     """Return the steps a second of each of several processes that train side by side."""
     words = [sys.executable, "-m", "benchmarks.workflow", "--child", f"{what},{time.time() + 12}"]
-    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(jobs)]
+    env = os.environ | ({"GOMP_SPINCOUNT": spins} if spins else {})
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) for _ in range(jobs)]
     return [float(process.communicate()[0]) for process in started]
 
 

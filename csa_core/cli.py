@@ -35,6 +35,12 @@ other key has a default.
 """
 
 
+# How often a thread of GNU OpenMP looks for work before it sleeps: what OpenMP takes itself where it has more threads
+# than cores. Of other processes it knows nothing: two trainings at once would each wait for threads whose cores the
+# other's waiting threads hold, and take five times as long (benchmarks/README.md).
+SPINS = "1000"
+
+
 class Interrupted(BaseException):
     """SIGTERM or SIGINT arrived. Like KeyboardInterrupt it is no `Exception`, which others may catch."""
 
@@ -44,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     args, others = _parser().parse_known_args(argv)
     if others:
         args.parser.refuse(others[0])
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # torch is not imported yet
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     sys.unraisablehook = _swallowed
     code = _run(args)

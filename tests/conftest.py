@@ -23,6 +23,7 @@ from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: several tests share the cores
 # The same examples each time, and none that fails by the clock.
 settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")

@@ -1,13 +1,17 @@
 """The command line as a person meets it: help that teaches, mistakes answered at once in one line."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from csa_core import store
-from tests.conftest import TINY, Cli
+from csa_core.cli import SPINS
+from tests.conftest import ROOT, TINY, Cli
 from tests.helpers.images import folder_of_images
 
 
@@ -23,6 +27,21 @@ def test_help(command: str, cli: Cli) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0 and "usage: python -m csa_core" in done.stdout
     assert command in cli("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], expected: str | None) -> None:
+    """OpenMP reads it when torch is imported; what a person sets stands."""
+    script = (
+        "import os, sys; from csa_core import cli;"
+        "cli.main(['keys']); print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", script], env=env | given, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"False {expected}", done.stderr
 
 
 def test_keys_lists_every_key(cli: Cli) -> None:
