@@ -59,7 +59,7 @@ def test_two_ranks_train_what_one_trains(kind: str, image_lists: Path, tmp_path:
     config: dict[str, Any] = TINY | {"lr": 0.005, "epochs": 3, "lr_drops": [2], "threshold": 0.02, "batch_size": 8}
     if kind == "images of lists":
         config = listed(
-            image_lists, lr=0.002, epochs=3, threshold=0.1, bank_batches=12, bank_start="batch", precision="float32"
+            image_lists, model="resnet8", lr=0.002, epochs=3, threshold=0.02, bank_batches=12, bank_start="batch"
         )
     if kind == "mixup and boxes":
         config |= {"uniform_mixup": 1.0, "activation_map": "box"}
@@ -110,7 +110,7 @@ def _parent(folder: Path) -> int:
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the ranks through /proc")
 def test_a_lost_rank_is_said_and_the_run_ends_with_the_same_bytes(image_lists: Path, tmp_path: Path) -> None:
-    config = write(listed(image_lists, ranks=2, epochs=6), tmp_path / "run.yaml")
+    config = write(listed(image_lists, model="resnet8", ranks=2, epochs=6), tmp_path / "run.yaml")
     whole = start(config, tmp_path / "whole")
     out, log = whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0, log
