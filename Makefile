@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
-# Of pip only errors: its warnings are about the index, and help nobody here.
-INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# Of pip only errors: its warnings are about the index, and help nobody here. It would compile on one core.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # packages ship files that are no Python, too
 
 .PHONY: help all table2 status report published test test-long test-faults test-slurm coverage lint docs bench clean
 
@@ -75,9 +76,11 @@ $(READY): requirements.lock pyproject.toml
 	@echo "make: installing the locked versions into .venv, once"
 	@$(INSTALL) --requirement requirements.lock
 	@$(INSTALL) --no-deps --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(DEV): $(READY) requirements-dev.lock
 	@echo "make: installing linters, tests and documentation into .venv, once"
 	@$(INSTALL) --requirement requirements.lock --requirement requirements-dev.lock
+	@$(COMPILE)
 	@touch $@
