@@ -215,20 +215,16 @@ def test_results_that_were_copied_are_compared_with_the_plan(trained: Folder, tm
 @pytest.mark.long
 def test_redrawing_trains_nothing(finished: Folder) -> None:
     assert finished.jobs("results/table2.csv", "--forcerun", "table") == {"table": 1}
-    everything = finished.jobs("results/report.html", "--forcerun", "table", "figure", "page", "gallery")
-    assert set(everything) == {"table", "figure", "page"}
     names = [
         "table2.csv",
         "table2.md",
-        "figures/figure2.svg",
-        "figures/figure2.pdf",
-        "figures/figure2.png",
-        "figures/contexts.png",
+        "figures/figure1.svg",
+        "figures/figure1.pdf",
+        "figures/figure1.png",
         "report.html",
     ]
     before = [finished.read(f"results/{name}") for name in names]
-    forced = [f"results/{name}" for name in names if not name.endswith((".md", ".pdf", "2.png"))]
-    done = finished.snakemake("results/report.html", "--forcerun", *forced)
+    done = finished.snakemake("results/report.html", "--forcerun", "table", "figure", "page", "gallery")
     assert done.returncode == 0 and "Train" not in done.stdout + done.stderr
     assert [finished.read(f"results/{name}") for name in names] == before, "the same runs give the same bytes"
 
