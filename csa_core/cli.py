@@ -394,7 +394,7 @@ def _device_options(sub: argparse.ArgumentParser, workers: bool = True) -> None:
         default="auto",
         help="auto, cpu, cuda, cuda:N or mps (default: auto)",
     )
-    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads of all ranks (default: as torch chooses)")
+    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads of all ranks (default: one a core)")
     if workers:
         _workers_option(sub)
 

@@ -60,6 +60,7 @@ def check(args: argparse.Namespace) -> None:
 
     if config.data.source == "image_list":
         count = 0
+        _check_count("--workers", args.workers, lowest=0)
         for line in check_images(config.data, _workers(args)):
             count += 1
             print(printable(line))
@@ -296,41 +297,51 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
     return config
 
 
-def _dataset(data: DataConfig, path: Path | None, workers: int = 0) -> "Dataset | ImageList":
-    from csa_core.data.listed import ImageList, with_workers
+def _dataset(data: DataConfig, path: Path | None) -> "Dataset | ImageList":
     from csa_core.data.sources import load_source, read_dataset
 
-    dataset = load_source(data) if path is None else read_dataset(path, data)
-    return with_workers(dataset, workers) if isinstance(dataset, ImageList) else dataset
+    return load_source(data) if path is None else read_dataset(path, data)
 
 
 def _inputs(args: argparse.Namespace, data: DataConfig) -> "tuple[Dataset | ImageList, Split]":
+    from csa_core.data.listed import ImageList, with_workers
     from csa_core.data.split import make_split, read_split
 
-    dataset = _dataset(data, args.data, _workers(args))
+    _check_count("--workers", args.workers, lowest=0)
+    dataset = _dataset(data, args.data)
+    if isinstance(dataset, ImageList):
+        dataset = with_workers(dataset, _workers(args))
     return dataset, read_split(args.split, dataset, data) if args.split else make_split(dataset, data)
 
 
 def _workers(args: argparse.Namespace) -> int:
     """Return how many processes decode: as asked for, else the cores that training leaves idle."""
-    if args.workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
-    if not 0 <= args.workers <= 1024:
-        raise UserError(f"--workers {args.workers}: from 0 to 1024")
-    return int(args.workers)
+    return max(0, _cores() - 1) if args.workers is None else int(args.workers)
+
+
+def _cores() -> int:
+    """Return how many cores a rank may use; of a container's quota Python and torch know nothing, joblib does."""
+    from joblib import cpu_count
+
+    return cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _check_count(option: str, count: int | None, lowest: int) -> None:
+    if count is not None and not lowest <= count <= 1024:
+        raise UserError(f"{option} {count}: from {lowest} to 1024")
 
 
 def device_of(args: argparse.Namespace, precision: str) -> Any:
-    """Return the device that is asked for, set up, with the threads that are asked for."""
+    """Return the device that is asked for, set up, with the threads that are asked for or that the cores allow."""
+    _check_count("--threads", args.threads, lowest=1)
     import torch
 
     from csa_core.train.run import choose_device
 
     if args.threads is not None:
-        if not 1 <= args.threads <= 1024:
-            raise UserError(f"--threads {args.threads}: from 1 to 1024")
         torch.set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores())))
     return choose_device(args.device, precision)
 
 

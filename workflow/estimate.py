@@ -4,9 +4,10 @@ Times are measured: those of finished runs, or of the epochs that running ones h
 """
 
 import argparse
-import os
 import sys
 import time
+
+from joblib import cpu_count
 
 from csa_core.errors import UserError, say
 from workflow.report.declared import plan_option, read_plan
@@ -17,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.estimate", description=__doc__.split("\n\n")[0])
     plan_option(parser)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores to train on (default: all)")
+    parser.add_argument("--cores", type=int, default=cpu_count(), help="cores to train on (default: all)")
     args = parser.parse_args(argv)
     try:
         plan = read_plan(args)

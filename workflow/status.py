@@ -15,6 +15,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+from joblib import cpu_count
+
 from csa_core.errors import UserError, printable, say, settle
 from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
@@ -29,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.status", description=__doc__)
     plan_option(parser)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores to train on (default: all)")
+    parser.add_argument("--cores", type=int, default=cpu_count(), help="cores to train on (default: all)")
     parser.add_argument("--all", action="store_true", help=f"every run, not only the first {LINES} of each kind")
     parser.add_argument("--json", action="store_true", help="for a program: all runs as one JSON object")
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="repeat every so many seconds")

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from csa_core import store
 from csa_core.cli import SPINS
+from csa_core.commands import device_of
 from tests.conftest import ROOT, TINY, Cli
 from tests.helpers.images import folder_of_images
 
@@ -125,6 +128,29 @@ def test_a_mistake_is_one_line_and_exit_code_2(case: str, cli: Cli, run_yaml: Pa
     assert wanted in done.stderr and done.stderr.startswith("csa_core: ")
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists(), "something was left half written"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"LOKY_MAX_CPU_COUNT": "1"}, 1),
+        ({"LOKY_MAX_CPU_COUNT": "1", "OMP_NUM_THREADS": "2"}, 2),
+    ],
+)
+def test_no_more_threads_than_a_containers_quota_allows(
+    given: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable stands for the quota, which only root can set; what a person asks for stands."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # as torch finds two cores
+        device_of(Namespace(threads=None, device="cpu"), "float32")
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_wrong_key_is_answered_before_torch_is_imported(process: Cli, run_yaml: Path, tmp_path: Path) -> None:
