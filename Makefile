@@ -34,7 +34,7 @@ test: lint ## linters, type checker and tests, about eight minutes
 
 test-long: $(DEV) ## the tests that take longest: every command of the documentation, runs killed and continued
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "long and not slow and not slurm" \
-	  $$(grep -rl 'mark\.long' tests --include='test_*.py' | sort)
+	  $$(grep -rl 'mark\.long' tests --include='test_*.py' | sort -r)
 
 test-faults: $(DEV) ## every fault as often as docs/reliability.md says, about half an hour
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or long or not slow" tests/faults

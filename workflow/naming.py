@@ -108,7 +108,9 @@ class Run:
             return f"{data.profile}{held}"
         largest = f"-from-{data.max_class_count}" if data.max_class_count else ""
         which = data.subset if data.subset == "conventional" else f"split_seed={data.split_seed}"
-        return f"{data.profile}-{data.imbalance_ratio:g}{largest}-{which}{held}"
+        short = f"{data.imbalance_ratio:g}"  # six digits; a ratio that needs more has all, or two splits had one name
+        ratio = short if float(short) == data.imbalance_ratio else text_of(data.imbalance_ratio)
+        return f"{data.profile}-{ratio}{largest}-{which}{held}"
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that its answers can be kept

@@ -110,6 +110,12 @@ def test_a_typed_path_that_is_no_run_says_why(name: str, seed: str, match: str) 
         plan().run_at(name, seed)
 
 
+def test_two_ratios_are_two_splits_however_close() -> None:
+    names = [plan().run("csa", {"data.imbalance_ratio": ratio}, 1).split for ratio in (100.0, 100.00001, 1e6, 12.5)]
+    ratios = [name.removeprefix("exponential-").removesuffix("-split_seed=0") for name in names]
+    assert ratios == ["100", "100.00001", "1e+06", "12.5"]
+
+
 def test_a_typed_path_brings_its_split_and_a_name_alone_does_not() -> None:
     p = plan()
     planned, data = p.splits(), p.data_json("demo")
