@@ -2,9 +2,11 @@
 
 Trains each method in both through the workflow, or takes what is there, and prints mean, paired
 difference and two one-sided tests (Schuirmann, 1987): the precisions count as equivalent where the
-90 % interval of the difference lies within one point. Real data, from finished runs alone:
+90 % interval of the difference lies within one point. A run counts for the precision that it says it was
+computed in, whether it asked for it by name or left the choice open. Real data, from the published runs alone:
 
-    python -m benchmarks.precision --config short.yaml --methods csa --precisions float32 auto --cores 0
+    python -m benchmarks.precision --config protocol=short 'seeds=[1,2,3]' code_version=real-1 \
+      results=results/published --methods csa --cores 0
 """
 
 import argparse
@@ -22,7 +24,7 @@ from csa_core.errors import UserError
 from csa_core.store import read_json, read_sealed
 from workflow.naming import Run
 from workflow.plan import Plan
-from workflow.report.collect import HEADINGS, collect
+from workflow.report.collect import HEADINGS
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.estimates import standard_error
 from workflow.report.summary import paired_interval
@@ -31,25 +33,24 @@ MARGIN = 1.0
 """Points of accuracy that count as nothing."""
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Train what is missing, compare, print and store; return the exit code."""
     parser = argparse.ArgumentParser("python -m benchmarks.precision", description=__doc__.split("\n\n")[0])
     plan_option(parser)
     parser.add_argument("--methods", nargs="+", default=["csa", "ce"])
-    parser.add_argument("--precisions", nargs=2, default=["float32", "bfloat16"], help="auto: what the protocol says")
+    parser.add_argument("--precisions", nargs=2, default=["float32", "bfloat16"])
     parser.add_argument("--cores", type=int, default=1, help="to train on; 0 takes finished runs alone (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/precision"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     seeds = list(range(1, 13))
     args.config = ["protocol=demo", f"seeds={seeds}", f"results={args.out}", *args.config]
     try:
         plan = read_plan(args)
         rows = []
         for method in args.methods:
-            pair = [runs_of(plan, method, precision) for precision in args.precisions]
             if args.cores:
-                train(plan, [run for runs in pair for run in runs], args.cores, args.out)
-            rows += compare(plan, method, pair)
+                train(plan, missing(plan, method, args.precisions), args.cores, args.out)
+            rows += compare(plan, method, args.precisions)
     except UserError as error:
         print(f"precision: {error}", file=sys.stderr)
         return 2
@@ -57,10 +58,25 @@ def main() -> int:
     return 0
 
 
-def runs_of(plan: Plan, method: str, precision: str) -> list[Run]:
-    """Return a method's runs in one precision, a seed each."""
-    changes = {} if precision == "auto" else {"precision": precision}
-    return [plan.run(method, changes, seed) for seed in plan.config.seeds]
+def finished(plan: Plan, method: str, precision: str) -> dict[int, Run]:
+    """Return by seed the run of a method that is finished and says that it was computed in a precision."""
+    found = {}
+    for seed in plan.config.seeds:
+        for changes in ({"precision": precision}, {}):
+            run = plan.run(method, changes, seed)
+            path = Path(run.folder, "metrics.json")
+            metrics = read_sealed(path) if path.exists() else {}
+            wanted = {"config": run.digest, "code": plan.code_of(method)}
+            if wanted.items() <= metrics.get("digests", {}).items() and metrics["computed"]["precision"] == precision:
+                found.setdefault(seed, run)
+    return found
+
+
+def missing(plan: Plan, method: str, precisions: list[str]) -> list[Run]:
+    """Return the runs to train: they ask for their precision by name."""
+    pairs = [(seed, precision) for precision in precisions for seed in plan.config.seeds]
+    there = {precision: finished(plan, method, precision) for precision in precisions}
+    return [plan.run(method, {"precision": name}, seed) for seed, name in pairs if seed not in there[name]]
 
 
 def train(plan: Plan, runs: list[Run], cores: int, out: Path) -> None:
@@ -69,6 +85,8 @@ def train(plan: Plan, runs: list[Run], cores: int, out: Path) -> None:
     Raises:
         UserError: it failed.
     """
+    if not runs:
+        return
     out.mkdir(parents=True, exist_ok=True)
     config = out / "config.json"
     config.write_text(json.dumps(plan.config.model_dump(mode="json")))
@@ -79,48 +97,39 @@ def train(plan: Plan, runs: list[Run], cores: int, out: Path) -> None:
         raise UserError("snakemake failed; its lines above say why")
 
 
-def compare(plan: Plan, method: str, pair: list[list[Run]]) -> list[dict[str, Any]]:
+def compare(plan: Plan, method: str, precisions: list[str]) -> list[dict[str, Any]]:
     """Return a line for All and for Few: both precisions, over the seeds that are finished in both, and the difference.
 
     Raises:
-        UserError: no seed is finished in both, or the two are not two precisions.
+        UserError: fewer than two seeds are finished in both, or a pair's images differ.
     """
-    rows = [
-        {"label": runs[0].name, "series": "", "head": None, "run": runs[0].name}
-        | {"digests": [run.digest for run in runs], "parents": [run.parent_digest for run in runs]}
-        for runs in pair
-    ]
-    table = {"name": f"precision, {method}", "seeds": plan.config.seeds, "results": plan.results, "rows": rows}
-    values, _ = collect(table, partial=True)
-    wide = 100 * values.pivot(index=["column", "seed"], columns="row", values="value").dropna()
-    if wide.shape[1] < 2 or wide.empty:
-        raise UserError(f"{method}: no seed is finished in both precisions")
-    seeds = wide.loc["all"].index
-    names = [used([run for run in runs if run.config.seed in seeds]) for runs in pair]
-    if names[0] == names[1]:
-        raise UserError(f"{method}: both were computed in {names[0]}; name two precisions")
+    found = [finished(plan, method, precision) for precision in precisions]
+    seeds = sorted(found[0].keys() & found[1].keys())
+    if len(seeds) < 2:
+        text = f"{method}: of seeds {plan.config.seeds}, {len(seeds)} finished in {' and in '.join(precisions)}"
+        raise UserError(f"{text} under {plan.results}; an interval needs two")
+    scores = [[scores_of(runs[seed]) for seed in seeds] for runs in found]
+    for seed, (one, other) in zip(seeds, zip(*scores, strict=True), strict=True):
+        if one["images"] != other["images"]:
+            raise UserError(f"{method}, seed {seed}: the two runs are of different images, by their digests")
     lines = []
     for column in ("all", "few"):
-        both = wide.loc[column].to_numpy().T
+        both = 100 * np.array([[each[column] for each in row] for row in scores])
         line: dict[str, Any] = {"protocol": plan.protocol, "method": method, "accuracy": HEADINGS[column]}
         line |= {"seeds": ", ".join(map(str, seeds)) if len(seeds) < 4 else f"{min(seeds)}-{max(seeds)}"}
-        line |= {name: f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" for name, v in zip(names, both, strict=True)}
+        line |= {name: f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" for name, v in zip(precisions, both, strict=True)}
         lines.append(line | equivalence(both[1] - both[0]))
     return lines
 
 
-def used(runs: list[Run]) -> str:
-    """Return the precision that runs state they were computed in, and name the processor.
-
-    Raises:
-        UserError: they state several.
-    """
-    stated = {read_sealed(Path(run.folder, "metrics.json"))["computed"]["precision"] for run in runs}
-    processors = {json.dumps(read_json(Path(run.folder, "provenance.json"))["processor"]) for run in runs}
-    print(f"{runs[0].name}: {', '.join(stated)} on {', '.join(processors)}")
-    if len(stated) > 1:
-        raise UserError(f"{runs[0].name}: its seeds were computed in {' and '.join(sorted(stated))}; name a precision")
-    return str(stated.pop())
+def scores_of(run: Run) -> dict[str, Any]:
+    """Return a run's accuracies, fractions, and what its images are; name the processor that it was computed on."""
+    metrics = read_sealed(Path(run.folder, "metrics.json"))
+    processor = read_json(Path(run.folder, "provenance.json"))["processor"]
+    computed = metrics["computed"]["precision"]
+    print(f"{run.name}, seed {run.config.seed}: {computed} on {processor['name']} ({', '.join(processor['has'])})")
+    accuracy = metrics["heads"][metrics["predicts"]]["accuracy"]
+    return accuracy | {"images": [metrics["digests"][name] for name in ("data", "split")]}
 
 
 def equivalence(difference: np.ndarray) -> dict[str, str]:
