@@ -39,11 +39,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = args.photos or make_photos(Path(folder) / "train", args.images, args.longest)
-        run = Path(folder) / "list.txt"
         files = sorted(root.glob("*/*"))
-        classes = sorted({path.parent.name for path in files})
-        run.write_text("".join(f"{p.relative_to(root)} {classes.index(p.parent.name)}\n" for p in files))
-        times = measure(root, run, args)
+        lists = write_lists(root, files, Path(folder))
+        times = measure(root, lists, args)
     plain, ours = (statistics.median(times[name]) for name in ("plain", "ours"))
     ratio = statistics.median(a / b for a, b in zip(times["plain"], times["ours"], strict=True))
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {platform.machine()}")
@@ -68,10 +66,21 @@ def make_photos(root: Path, count: int, longest: int) -> Path:
     return root
 
 
-def measure(root: Path, lists: Path, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the seconds of an epoch for each way, round by round."""
-    data = {"source": "image_list", "root": str(root), "train_list": str(lists), "test_list": str(lists)}
-    data |= {"profile": "as_is", "image_size": args.side}
+def write_lists(root: Path, files: list[Path], folder: Path) -> dict[str, str]:
+    """Write a list of all images but the last of each class, to be timed, and one of those; return their keys."""
+    last = {path.parent.name: path for path in files}
+    parts: dict[str, list[str]] = {"train_list": [], "test_list": []}
+    for path in files:
+        line = f"{path.relative_to(root)} {list(last).index(path.parent.name)}\n"
+        parts["test_list" if path == last[path.parent.name] else "train_list"].append(line)
+    for name, lines in parts.items():
+        (folder / f"{name}.txt").write_text("".join(lines))
+    return {name: str(folder / f"{name}.txt") for name in parts}
+
+
+def measure(root: Path, lists: dict[str, str], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the seconds of as many images as there are for each way, round by round."""
+    data = {"source": "image_list", "root": str(root), **lists, "profile": "as_is", "image_size": args.side}
     config = parse({"data": data, "method": "ce", "model": "resnet10", "batch_size": args.batch}, "benchmark")
     dataset = with_workers(read_lists(config.data), args.workers)
     split = make_split(dataset, config.data)

@@ -1,13 +1,14 @@
 """A large sweep without its training: `python benchmarks/sweep.py [--runs 5000] [--classes 100] [--epochs 200]`.
 
 Measured are the plan, the dry run, and everything that is drawn from the result folders. These folders are COPIES:
-one tiny run of each method is trained, and its results are written under the name of every other run, with that
-run's digests, shaken scores, and files as long as those of so many classes and epochs. They are made to time the
-collection, lie in a temporary folder, and are never results.
+one tiny run of each method is trained on noise, and its results are written under the name of every other run, with
+that run's digests, shaken predictions and their scores, and a history of so many epochs. They are made to time the
+collection, lie in a temporary folder, and are never results. Predictions of 100 classes take 8 MB a run.
 """
 
 import argparse
 import csv
+import functools
 import io
 import json
 import os
@@ -25,34 +26,45 @@ from typing import Any
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from csa_core.evaluation.scores import pack  # noqa: E402
-from csa_core.store import RESULTS, read_json, read_sealed, sealed  # noqa: E402
+from csa_core.evaluation.scores import score, with_ensemble  # noqa: E402
+from csa_core.store import (  # noqa: E402
+    RESULTS,
+    read_json,
+    read_sealed,
+    read_tensor,
+    read_tensors,
+    sealed,
+    write_tensors,
+)
 from workflow.naming import Run  # noqa: E402
 from workflow.plan import Plan  # noqa: E402
 
-PROTOCOL = {
-    "data": {"source": "demo", "imbalance_ratio": 4, "max_class_count": 16},
+PROTOCOL: dict[str, Any] = {
+    "data": {"source": "folder"},
     "model": "resnet8",
     "epochs": 3,
-    "batch_size": 16,
+    "batch_size": 128,
+    "crop_padding": 1,
     "lr_warmup_epochs": 1,
     "lr_drops": [],
     "warmup_epochs": 1,
     "plain_epochs": 1,
     "threshold": 0.0,
     "evaluate_every": 1,
-    "pretraining": {"epochs": 1, "batch_size": 12, "projector_width": 16, "predictor_width": 4},
+    "pretraining": {"epochs": 1, "batch_size": 128, "projector_width": 16, "predictor_width": 4},
 }
 OTHER_SWEEPS: dict[str, list[Any]] = {
     "bank_batches": [1, 64],
     "mix": [["uniform", 0.0, 1.0], ["beta", 2.0, 2.0]],
     "balance_ratio": [0.0, 1.0],
 }
-KEPT = 200  # test images a class in the metrics of a copy
+TESTED = 100  # images a class
+SHAKEN = 4  # ways in which the predictions of a trained run are shaken
 
 
 def main() -> None:
@@ -60,9 +72,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--runs", type=int, default=5000, help="planned runs, about (default: 5000)")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--classes", type=int, default=100, help="classes in the metrics of a copy")
+    parser.add_argument("--classes", type=int, default=100, help="classes (default: 100)")
     parser.add_argument("--epochs", type=int, default=200, help="lines in the history of a copy")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--draw", nargs="+", default=["results/report.html"], help="what to draw (default: everything)")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it there")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -71,7 +84,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     """Take all measures in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_images(folder / "images", args.classes)
     config = write_config(folder, args.runs, args.seeds)
     plan = Plan(config)
     runs = plan.all_runs()
@@ -88,20 +101,21 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     timed("dry run, nothing trained", [*snakemake, "--dry-run"], "", folder)
     examples = train_examples(snakemake, plan, folder)
     for number, run in enumerate(runs):
-        copy(examples[run.config.method], folder, run, args.classes, args.epochs, number)
-    files = [path for path in (folder / "results/demo/runs").rglob("*") if path.is_file()]
+        copy(examples[run.config.method], folder, run, args.epochs, number)
+    files = [path for path in (folder / plan.results / "runs").rglob("*") if path.is_file()]
     for path in files:  # one time for all: what a run starts from is not newer than the run
         os.utime(path, (time.time(), files[0].stat().st_mtime))
-    timed("tables, figures, claims, page", snakemake, "", folder)
-    timed("the same, drawn again", [*snakemake, "results/report.html", "--forcerun", "table", "figure"], "", folder)
+    timed("tables, figures, claims, page", [*snakemake, *args.draw], "", folder)
+    timed("the same, drawn again", [*snakemake, *args.draw, "--forcerun", "table", "figure"], "", folder)
     timed("dry run, nothing to do", [*snakemake, "--dry-run"], "", folder)
-    text = sum(path.stat().st_size for path in files if path.suffix in (".json", ".csv"))
-    print(f"read for it: {text / len(runs) / 1e3:.0f} kB a run, {text / 1e6:.0f} MB in all")
+    read = sum(path.stat().st_size for path in files if path.name != "weights.safetensors")
+    print(f"read for it: {read / len(runs) / 1e3:.0f} kB a run, {read / 1e6:.0f} MB in all")
 
 
 def write_config(folder: Path, runs: int, seeds: int) -> dict[str, Any]:
     """Write and return the configuration: as many thresholds as make so many runs, whatever else the tables need."""
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(PROTOCOL))
+    where = {"data": PROTOCOL["data"] | {"root": str(folder / "images")}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(PROTOCOL | where))
     config: dict[str, Any] = {"protocol": str(folder / "sweep.yaml"), "seeds": list(range(1, seeds + 1))}
     others = len(Plan(config | {"sweeps": OTHER_SWEEPS | {"threshold": [0.0]}}).all_runs()) - seeds
     count = max(2, (runs - others) // seeds)
@@ -151,44 +165,52 @@ def train_examples(snakemake: list[str], plan: Plan, folder: Path) -> dict[str, 
     return {method: folder / run.folder for method, run in runs.items()}
 
 
-def copy(example: Path, folder: Path, run: Run, classes: int, epochs: int, number: int) -> None:
-    """Write the results of an example under the name of another run; its tensors, which are not read, are links."""
+def copy(example: Path, folder: Path, run: Run, epochs: int, number: int) -> None:
+    """Write the results of an example under the name of another run; its weights, which are not read, are a link."""
     target = folder / run.folder
     target.mkdir(parents=True, exist_ok=True)
-    metrics = enlarged(read_sealed(example / "metrics.json"), classes, np.random.default_rng(number))
-    metrics["config"] = run.config.identity()
-    metrics["digests"]["config"] = run.config.digest()
+    metrics, logits, label = shaken(example, folder, number % SHAKEN)
+    digests = metrics["digests"] | {"config": run.digest} | ({"parent": run.parent_digest} if run.parent_digest else {})
     texts = {
-        "metrics.json": json.dumps(sealed(metrics)),
+        "metrics.json": json.dumps(sealed(metrics | {"config": run.config.identity(), "digests": digests})),
         "history.csv": lengthened((example / "history.csv").read_text(), epochs),
         "provenance.json": json.dumps(read_json(example / "provenance.json")),
     }
     for name in RESULTS:
-        if target == example and name not in texts:
+        if target == example and name == "weights.safetensors":
             continue
         (target / name).unlink(missing_ok=True)
         if name in texts:
             (target / name).write_text(texts[name])
+        elif name == "predictions.safetensors":
+            write_tensors(target / name, logits, label | {"digests": digests})
         else:
             (target / name).hardlink_to(example / name)
 
 
-def enlarged(metrics: dict[str, Any], classes: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return metrics of as many classes, with scores of their own."""
-    counts = [max(5, round(500 * 0.01 ** (k / max(classes - 1, 1)))) for k in range(classes)]
-    metrics |= {"class_counts": counts}
-    metrics["groups"] = ["many" if n > 100 else "medium" if n >= 20 else "few" for n in counts]
-    for scores in metrics["heads"].values():
-        confusion = rng.multinomial(KEPT, rng.dirichlet(np.full(classes, 0.3), classes))
-        correct = confusion.diagonal()
-        accuracy = {"all": correct.mean() / KEPT}
-        for group in ("many", "medium", "few"):
-            own = correct[np.array(metrics["groups"]) == group]
-            accuracy[group] = own.mean() / KEPT if len(own) else None
-        scores |= {"accuracy": accuracy, "images": [KEPT] * classes}
-        scores |= {"correct": correct.tolist(), "confusion": pack(confusion)}
-        scores |= {name: float(rng.uniform(0.1, 0.9)) for name in ("harmonic_mean", "geometric_mean", "ece")}
-    return metrics
+@functools.cache
+def shaken(example: Path, folder: Path, way: int) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
+    """Return metrics, predictions and their label of an example with noise on its logits, scored as a run's are."""
+    metrics = read_sealed(example / "metrics.json")
+    logits, label, _ = read_tensors(example / "predictions.safetensors")
+    labels = read_tensor(next(folder.glob("results/data/*/dataset.safetensors")), "test_labels")
+    rng = np.random.default_rng(way)
+    right = np.eye(len(metrics["groups"]), dtype=np.float32)[labels]
+    logits = {name: z + right + rng.normal(0, 1, z.shape).astype(np.float32) for name, z in logits.items()}
+    scored = with_ensemble(logits) if len(logits) > 1 else logits
+    metrics["heads"] = {head: score(scored[head], labels, metrics["groups"]) for head in metrics["heads"]}
+    return metrics, logits, label
+
+
+def make_images(root: Path, classes: int) -> None:
+    """Write a long-tailed folder of noise, 8 pixels a side, with the class counts of CIFAR100-LT."""
+    rng = np.random.default_rng(0)
+    for k in range(classes):
+        for part, count in (("train", round(500 * 0.01 ** (k / max(classes - 1, 1)))), ("test", TESTED)):
+            place = root / part / f"{k:03d}"
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(place / f"{i:03d}.png")
 
 
 def lengthened(history: str, epochs: int) -> str:

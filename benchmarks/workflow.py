@@ -21,6 +21,7 @@ from benchmarks.measure import endless, keep, make_dataset, make_run
 from csa_core.cli import SPINS
 
 ROOT = Path(__file__).parents[1]
+TABLES = ["workflow", "threads", "sharing"]
 # A run of one step: all that is left is what surrounds it.
 SHORT = {
     "data": {"source": "demo", "imbalance_ratio": 4, "max_class_count": 16},
@@ -30,13 +31,13 @@ SHORT = {
 FIRST_STEP = """
 import sys, time
 from csa_core.cli import main
-from csa_core.train import run
-step = run.train_step
+from csa_core.methods.base import Method
+step = Method.step
 def first(*args):
     print(time.time(), file=sys.stderr)
-    run.train_step = step
+    Method.step = step
     return step(*args)
-run.train_step = first
+Method.step = first
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -46,16 +47,21 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.workflow", description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=100, help="small jobs to take Snakemake's overhead over")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="tables to make (default: all)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        return train_steps(*args.child.split(","))
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [startup(Path(folder), args.rounds), overhead(Path(folder), args.jobs), redraw()]
-        keep("workflow", [row for row in rows if row], args.out)
-    keep("threads", threads(args.rounds), args.out)
-    return keep("sharing", sharing(args.rounds), args.out)
+        train_steps(*args.child.split(","))
+        return
+    if "workflow" in args.only:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = [startup(Path(folder), args.rounds), overhead(Path(folder), args.jobs), redraw()]
+            keep("workflow", [row for row in rows if row], args.out)
+    if "threads" in args.only:
+        keep("threads", threads(args.rounds), args.out)
+    if "sharing" in args.only:
+        keep("sharing", sharing(args.rounds), args.out)
 
 
 def startup(folder: Path, rounds: int) -> dict[str, Any]:
@@ -73,20 +79,20 @@ def startup(folder: Path, rounds: int) -> dict[str, Any]:
 
 def overhead(folder: Path, jobs: int) -> dict[str, Any]:
     """Return what Snakemake adds to each of many short training jobs, one after the other."""
-    protocol = folder / "short.yaml"
+    protocol = folder / "one_step.yaml"
     protocol.write_text(yaml.safe_dump(SHORT))
     config = {"protocol": str(protocol), "seeds": list(range(1, jobs + 1)), "device": "cpu", "compile": "no"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
     python("-m", "snakemake", "prepare", *options, "--cores", "1")
-    targets = [f"results/short/runs/ce/seed={seed}/metrics.json" for seed in range(1, jobs + 1)]
+    targets = [f"results/one_step/runs/ce/seed={seed}/metrics.json" for seed in range(1, jobs + 1)]
     start = time.perf_counter()
     python("-m", "snakemake", *targets, *options, "--cores", "1")
     together = time.perf_counter() - start
     # The same commands without Snakemake, on seeds that have no state yet.
     data = next(folder.glob("results/data/*/dataset.safetensors"))
     alone = []
-    for seed in range(jobs + 1, jobs + 11):
+    for seed in range(jobs + 1, jobs + 1 + min(jobs, 10)):
         start = time.perf_counter()
         words = ["train", protocol, "--data", data, "--split", next(data.parent.glob("*.json")), "--threads", "1"]
         words += ["--set", f"seed={seed}", "--set", "method=ce", "--device", "cpu", "--compile", "no"]
