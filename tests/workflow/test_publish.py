@@ -1,5 +1,6 @@
 """Published results are redrawn from their metrics and histories alone."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from scipy import stats
 
+from benchmarks import precision
 from csa_core import store
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
@@ -177,3 +180,35 @@ def test_the_pages_show_what_the_repository_publishes(tmp_path: Path) -> None:
     assert publish.main(["draw", *map(str, folders), "--pages", *map(str, pages)]) == 0
     for page, copy in zip(publish.PAGES, pages, strict=True):
         assert copy.read_text() == page.read_text(), f"run `make published`: {page.name} is out of date"
+
+
+def test_the_table_of_precisions_is_that_of_the_published_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recomputed from the files alone, with SciPy's paired t-test, and the table that benchmarks/README.md shows."""
+    plan = ["protocol=short", "seeds=[1,2,3]", "code_version=real-1", f"results={ROOT / 'results/published'}"]
+    words = ["--config", *plan, "--methods", "csa", "--cores", "0", "--out", str(tmp_path)]
+    assert precision.main(words) == 0
+    rows = pd.read_csv(tmp_path / "precision-short.csv", dtype=str).drop(columns="hardware")
+    accuracies: dict[str, dict[int, dict[str, float]]] = {"float32": {}, "bfloat16": {}}
+    for path in sorted((ROOT / "results/published/short/runs/csa").rglob("metrics.json")):
+        metrics = json.loads(path.read_text())
+        if path.parents[1].name in ("csa", "precision=float32", "precision=bfloat16"):
+            scores = metrics["heads"]["resampling"]["accuracy"]
+            accuracies[metrics["computed"]["precision"]][metrics["config"]["seed"]] = scores
+    seeds = sorted(accuracies["float32"].keys() & accuracies["bfloat16"].keys())
+    assert len(seeds) >= 3 and set(rows["seeds"]) == {", ".join(map(str, seeds))}
+    for name, heading in (("all", "All"), ("few", "Few")):
+        row = rows[rows["accuracy"] == heading].iloc[0]
+        one, other = ([100 * accuracies[kind][seed][name] for seed in seeds] for kind in accuracies)
+        for level in (95, 90):
+            low, high = stats.ttest_rel(other, one).confidence_interval(level / 100)
+            assert row[f"{level} % interval"] == f"[{low:+.2f}, {high:+.2f}]"
+        gained = [b - a for a, b in zip(one, other, strict=True)]
+        sides = {"greater": -1, "less": 1}
+        p = max(stats.ttest_1samp(gained, edge, alternative=side).pvalue for side, edge in sides.items())
+        assert row["p within ± 1"] == f"{p:.4f}" and (row["verdict"] == "equivalent") == (p < 0.05)
+        assert f"| {' | '.join(row)} |" in (ROOT / "benchmarks/README.md").read_text()
+    capsys.readouterr()
+    assert precision.main([*words, "--methods", "ce"]) == 2
+    assert "ce: of seeds [1, 2, 3], 0 finished in float32 and in bfloat16" in capsys.readouterr().err
