@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def finished(plan: Plan, method: str, precision: str) -> dict[int, Run]:
     """Return by seed the run of a method that is finished and says that it was computed in a precision."""
-    found = {}
+    found: dict[int, Run] = {}
     for seed in plan.config.seeds:
         for changes in ({"precision": precision}, {}):
             run = plan.run(method, changes, seed)
