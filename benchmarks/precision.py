@@ -24,7 +24,7 @@ from csa_core.errors import UserError
 from csa_core.store import read_json, read_sealed
 from workflow.naming import Run
 from workflow.plan import Plan
-from workflow.report.collect import HEADINGS
+from workflow.report.collect import HEADINGS, is_of
 from workflow.report.declared import plan_option, read_plan
 from workflow.report.estimates import standard_error
 from workflow.report.summary import paired_interval
@@ -65,10 +65,10 @@ def finished(plan: Plan, method: str, precision: str) -> dict[int, Run]:
         for changes in ({"precision": precision}, {}):
             run = plan.run(method, changes, seed)
             path = Path(run.folder, "metrics.json")
-            metrics = read_sealed(path) if path.exists() else {}
-            wanted = {"config": run.digest, "code": plan.code_of(method)}
-            if wanted.items() <= metrics.get("digests", {}).items() and metrics["computed"]["precision"] == precision:
-                found.setdefault(seed, run)
+            if is_of(path, {"config": run.digest, "code": plan.code_of(method)}):
+                computed = read_sealed(path).get("computed") or {}  # older results do not say
+                if computed.get("precision") == precision:
+                    found.setdefault(seed, run)
     return found
 
 

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=100, help="classes (default: 100)")
     parser.add_argument("--epochs", type=int, default=200, help="lines in the history of a copy")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
-    parser.add_argument("--draw", nargs="+", default=["results/report.html"], help="what to draw (default: everything)")
+    parser.add_argument("--draw", nargs="+", default=["all"], help="what to draw (default: all)")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it there")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -66,7 +66,7 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
         code, made = row["code"], _images_of(table, row)
         for seed, config, parent in zip(table["seeds"], row["digests"], row["parents"], strict=True):
             path = folder_of(table, row, seed) / "metrics.json"
-            if partial and not _is_of(path, {"config": config, "code": code} | images[number]):
+            if partial and not is_of(path, {"config": config, "code": code} | images[number]):
                 missing[str(path.parent)] = None
                 continue
             metrics = read_sealed(path)
@@ -140,7 +140,7 @@ def is_finished(table: dict[str, Any]) -> Iterator[bool]:
     for row, same in zip(table["rows"], _images_there(table), strict=True):
         for seed, config in zip(table["seeds"], row["digests"], strict=True):
             wanted = {"config": config, "code": row["code"]} | same
-            yield _is_of(folder_of(table, row, seed) / "metrics.json", wanted)
+            yield is_of(folder_of(table, row, seed) / "metrics.json", wanted)
 
 
 def _images_of(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Path]:
@@ -160,7 +160,7 @@ def _wrong_count(value: Any) -> str:
     return "" if value is None or (isinstance(value, int) and value >= 0) else f"shifted_steps is {value!r}, no count"
 
 
-def _is_of(path: Path, digests: dict[str, str]) -> bool:
+def is_of(path: Path, digests: dict[str, str]) -> bool:
     """Whether a run is finished, with these digests."""
     with untrusted(f"{path}: says of no run what it is of; delete it and run snakemake again"):
         return path.exists() and digests.items() <= dict(read_sealed(path).get("digests", {})).items()
