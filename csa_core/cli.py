@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 
 from csa_core import __version__, commands, finished
 from csa_core.config import COMPILE_CHOICES
-from csa_core.errors import UserError, likely, nearest, say, settle
+from csa_core.errors import UserError, likely, nearest, say, settle, write_any_name
 from csa_core.files import from_home
 from csa_core.methods import KEYS
 from csa_core.train import launch
+from csa_core.train.memory import is_out_of_memory
 
 EXAMPLES = """
 examples:
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         args.parser.refuse(others[0])
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # torch is not imported yet
+    write_any_name()
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     sys.unraisablehook = _swallowed
     code = _run(args)
@@ -82,9 +84,12 @@ def _run(args: argparse.Namespace) -> int:
             return _without_output(error)
         if launch.is_about_a_lost_peer(error):
             return 1
+        if is_out_of_memory(error):  # a GPU's, or what torch asked for on the CPU
+            _say("out of memory; end what else runs on this device, or name another with --device")
+            return 2
         raise
     except MemoryError:
-        _say("there is not enough memory; of many images, source: image_list holds one batch at a time")
+        _say("there is not enough memory; for many images use source: image_list, which holds one batch at a time")
         return 2
     except Interrupted as signalled:
         return _ended_by(signalled, signalled)
@@ -102,7 +107,7 @@ def _signal_behind(error: BaseException | None) -> Interrupted | None:
 
 def _ended_by(signalled: Interrupted, error: BaseException) -> int:
     notes = [*getattr(signalled, "__notes__", []), *getattr(error, "__notes__", [])]
-    _say(f"interrupted; the same command continues {notes[0] if notes else 'where it stands'}")
+    _say(f"interrupted; the same command continues {notes[0] if notes else 'from where it stopped'}")
     return 128 + int(signalled.args[0])
 
 
@@ -200,8 +205,8 @@ def _parser() -> argparse.ArgumentParser:
         """\
         Decode every image of a folder or image_list, and name those that cannot be decoded.
 
-        It says which are the same, how many are not square and what is done with them, and what is held
-        out to validate on. Training reads every image of a folder before it starts, but only the lines of a list.""",
+        It says which images are the same, how many are not square and how they are made so, and how many are held
+        out for validation. Training reads every image of a folder before it starts, but only the lines of a list.""",
     )
     _workers_option(sub)
 
@@ -257,13 +262,13 @@ def _parser() -> argparse.ArgumentParser:
         "--retrain",
         action="store_true",
         default=os.environ.get("CSA_RETRAIN", "").lower() not in ("", "0", "no", "false", "off"),
-        help="train again even if this very run is finished (also: CSA_RETRAIN=1); what is not finished goes on",
+        help="train again even if this very run is finished (also: CSA_RETRAIN=1); an unfinished run continues",
     )
     sub.add_argument(
         "--compile",
         choices=COMPILE_CHOICES,
         default="auto",
-        help="torch.compile the network: auto does it for long runs on a CPU (default: auto)",
+        help="torch.compile the network: auto does it for long float32 runs on a CPU (default: auto)",
     )
     sub.add_argument(
         "--capture",
@@ -394,7 +399,8 @@ def _device_options(sub: argparse.ArgumentParser, workers: bool = True) -> None:
         default="auto",
         help="auto, cpu, cuda, cuda:N or mps (default: auto)",
     )
-    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads of all ranks (default: one a core)")
+    threads = "CPU threads of all ranks (default: one per core; of several ranks, one each)"
+    sub.add_argument("--threads", type=int, metavar="N", help=threads)
     if workers:
         _workers_option(sub)
 

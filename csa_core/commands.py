@@ -10,7 +10,7 @@ from csa_core import store
 from csa_core.code import code_digest
 from csa_core.compare import percent
 from csa_core.config import PLACES, DataConfig, RunConfig, Strict, flat, load_yaml, parse_yaml, read_stdin, set_dotted
-from csa_core.errors import Damaged, Missing, UserError, printable, say, settle, untrusted
+from csa_core.errors import UserError, printable, say, settle, untrusted
 from csa_core.methods import DEFAULT, METHODS, parse, readers, recipe
 from csa_core.store import canonical
 from csa_core.train import launch
@@ -128,12 +128,13 @@ def train(args: argparse.Namespace) -> None:
     from csa_core.data.ranks import rank
     from csa_core.train.loop import Options
     from csa_core.train.loop import train as train_run
+    from csa_core.train.state.results import see_same_run
 
     dataset, kept = _inputs(args, config.data)
     if rank() == 0:
         if len(kept.validation) and not args.split:
             _say_held_out(dataset, kept)
-        _check_same_run(args.out, config, {"data": dataset.digest, "split": kept.digest})
+        see_same_run(args.out, config, {"data": dataset.digest, "split": kept.digest})
     if not args.checkpoint_seconds >= 0:
         raise UserError(f"--checkpoint-seconds {args.checkpoint_seconds}: a number of seconds, 0 or more")
     code = args.code_version or code_digest(config.method)
@@ -245,25 +246,6 @@ def check_out(out: Path, suffix: str, *read: Path | str | None, more: str = "") 
 def _inputs_of(args: argparse.Namespace, data: DataConfig) -> list[Path | str | None]:
     """Return the files that a command on a configuration reads."""
     return [args.config, getattr(args, "data", None), data.train_list, data.test_list, data.val_list, data.selection]
-
-
-def _check_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> None:
-    """See that no finished run of another configuration, or on other images, lies where results will be written."""
-    from csa_core.train.state.parent import differences
-
-    path = out / "metrics.json"
-    try:
-        stored = store.read_sealed(path)
-        found = differences(stored["config"], config.identity())
-        others = [f"{key} {digest[:12]}" for key, digest in digests.items() if stored["digests"][key] != digest]
-    except (Missing, Damaged, KeyError, TypeError, AttributeError):  # none there, or none that means something
-        return
-    said = [f"{key} {have}, asked for is {want}" for key, have, want in found] or others
-    if said:
-        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
-        raise UserError(
-            f"--out {out}: holds a finished run with {said[0]}{more}; name another folder, or remove {path}"
-        )
 
 
 def _stdin() -> str:

@@ -319,6 +319,10 @@ class Supervised(RunConfig):
     def _schedule_fits(self) -> Self:
         if self.batch_size % self.ranks:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared by {self.ranks} ranks; use a multiple")
+        if 1 < self.ranks == self.batch_size and not self.sync_batch_norm:
+            raise ValueError(
+                f"batch_size {self.batch_size} with {self.ranks} ranks leaves batch norm one image each; use a larger"
+            )
         drops = () if self.lr_schedule == "cosine" else self.lr_drops
         if list(drops) != sorted(set(drops)):
             raise ValueError(f"lr_drops {list(drops)} must rise, each epoch once")
@@ -372,7 +376,7 @@ def validate(model: type[Model], fields: Any, where: str) -> Model:
         # Through JSON, where a list may stand for a tuple while numbers stay strictly typed.
         return model.model_validate_json(json.dumps(fields, default=str))
     except ValidationError as error:
-        _explain(error, model, fields, where)
+        _explain(error, model, where)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise UserError(f"{where}: is not a plain mapping of keys to values ({error})") from None
 
@@ -509,7 +513,7 @@ OF_THE_COMMAND = ("compile", "device", "out", "threads")
 """Options of `csa train`: how and where a run is computed does not make it another run."""
 
 
-def _explain(error: ValidationError, model: type[BaseModel], fields: Any, where: str) -> NoReturn:
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> NoReturn:
     """Turn pydantic's first complaint into one line with the dotted key and the remedy."""
     # Of a key that may be a word or something else, each is tried, and named within it: the word is not what is said.
     errors = error.errors(include_url=False)

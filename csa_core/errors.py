@@ -65,6 +65,12 @@ def say(line: object) -> None:
         sys.stderr.flush()
 
 
+def write_any_name() -> None:
+    r"""Let standard output write a name that its encoding lacks, as `\u732b`; nothing is lost by a name at the end."""
+    with suppress(AttributeError):  # there is no output, or not of this kind
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def settle() -> None:
     """Write out what was printed; give up what cannot be, as Python would otherwise end with 120.
 

@@ -10,7 +10,7 @@ def end_at_once(command: str) -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # of ranks, the process that started them speaks
-            os.write(2, f"{command}: interrupted; the same command continues where it stands\n".encode())
+            os.write(2, f"{command}: interrupted; the same command continues from where it stopped\n".encode())
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

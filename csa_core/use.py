@@ -34,7 +34,7 @@ from csa_core.files import from_home
 from csa_core.layout import below
 from csa_core.methods import METHODS, parse
 from csa_core.methods.base import Method, Setting
-from csa_core.models.precision import device_named, place
+from csa_core.models.precision import allow_tf32, device_named, place
 
 AT_ONCE = 1000  # images that are decoded before they are predicted
 RESIZING = {
@@ -186,6 +186,8 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
         if fields["data"].get("source") == "image_list":  # whose lists only a training reads
             fields = set_dotted(fields, "data", {"train_list": "", "test_list": ""})
         config, counts = parse(fields, str(path)), np.array(use["class_counts"])
+        if there.type == "cuda":  # as it was trained; torch takes TF32 for convolutions by itself
+            allow_tf32(config.precision == "tf32")
         split = Split(np.arange(counts.sum()), counts, label["digests"]["split"])
         # Of images of one pixel, so that what a method keeps of images to train with takes no memory.
         small = _dataset(use, np.empty((0, 1, 1, 3), dtype=np.uint8))

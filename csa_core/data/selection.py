@@ -105,12 +105,13 @@ def _read(path: Path) -> tuple[str, list[tuple[int, tuple[str, str]]]]:
         raise UserError(f"data.selection: no readable file '{path}'; name one, or {shipped}") from None
     stated, lines = "", []
     for number, line in enumerate(text, 1):
-        if line.startswith("#"):
+        class_name, _, pixels = line.rpartition(" ")
+        is_image = bool(class_name) and len(pixels) == LENGTH
+        if line.startswith("#") and not is_image:  # a class may be called #1
             word, _, rest = line[1:].strip().partition(" ")
             stated = rest if word == "data" else stated
         elif line.strip():
-            class_name, _, pixels = line.rpartition(" ")
-            if not class_name or len(pixels) != LENGTH:
+            if not is_image:
                 raise UserError(f"{path}: line {number}: expected a class and {LENGTH} hexadecimal digits")
             lines.append((number, (class_name, pixels)))
     if not stated or not lines:

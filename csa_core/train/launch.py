@@ -40,7 +40,7 @@ def launch(ranks: int, words: list[str], config: str) -> None:
             text is `config`.
 
     Raises:
-        UserError: a rank found bad input, and has said so.
+        SystemExit: with 2; a rank found bad input, and has said so.
         RankLost: a rank was lost; the same command continues from the last checkpoint.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException

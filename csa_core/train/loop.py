@@ -24,7 +24,7 @@ from csa_core.data.split import Split, apart, group_of_class
 from csa_core.errors import UserError, say
 from csa_core.evaluation.scores import score
 from csa_core.methods import METHODS
-from csa_core.methods.base import Stats
+from csa_core.methods.base import Method, Stats
 from csa_core.models.precision import resolve
 from csa_core.train.compiled import compile_where_it_pays
 from csa_core.train.guard import NotFinite
@@ -35,7 +35,7 @@ from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
 from csa_core.train.state.lock import hold
 from csa_core.train.state.parent import read_parent
-from csa_core.train.state.results import Row, finish, how_computed, is_finished, tidy
+from csa_core.train.state.results import Row, finish, how_computed, is_finished, see_same_run, tidy
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
         digests["parent"] = weights_digest
     group_of_class(config.data.groups, split.class_counts)
     METHODS[config.method].check_possible(config, len(split.indices), dataset.image_size)
-    if isinstance(config, Supervised) and config.lr_warmup_epochs > config.epochs and rank() == 0:
+    rises = METHODS[config.method].learning_rate is Method.learning_rate and config.total_epochs  # others: their own
+    if rises and isinstance(config, Supervised) and config.lr_warmup_epochs > config.epochs and rank() == 0:
         say(
             f"csa_core: note: lr_warmup_epochs {config.lr_warmup_epochs} of {config.epochs} epochs: the learning rate "
             f"never reaches {config.lr:g}"
@@ -98,6 +99,8 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
     with hold(folder, out, options.wait, waiting) if rank() == 0 else nullcontext():
         while not decided_by_first_rank(rank() == 0, device):
             pass
+        if options.wait and rank() == 0:  # who held the folder may have filled it
+            see_same_run(out, config, {key: digests[key] for key in ("data", "split")})
         if options.retrain and rank() == 0 and (folder / "finished.json").exists():
             tidy(folder)
             store.remove(folder / "finished.json")
@@ -223,7 +226,7 @@ def _over_ranks(totals: Stats) -> dict[str, float]:
 
 def _accuracies(run: Run) -> Row:
     """Return accuracies over the test set, over the validation images, and over their classes, by head."""
-    scored, row = run.scored_logits(), {}
+    scored = run.scored_logits()
     labels = run.dataset.test_labels
     row = {f"test_accuracy_{head}": float((z.argmax(1) == labels).mean()) for head, z in scored["test"].items()}
     if (validation := run.dataset.validation) is not None:

@@ -44,6 +44,8 @@ class Replay:
         self._phase = ""
         self._replay: Callable[[], Stats] | None = None
         self._eager = 0
+        self.was_used = False
+        """Whether a step was captured: those of some methods never are."""
 
     def steps(self, plan: EpochPlan[Picks], phase: str) -> Iterator[Stats]:
         """Train the steps of one epoch."""
@@ -64,7 +66,7 @@ class Replay:
             self._eager += 1
             if self._eager <= EAGER_STEPS:
                 return self._run_eagerly()
-            self._replay = self._capture(self._run_eagerly)
+            self._replay, self.was_used = self._capture(self._run_eagerly), True
         return self._replay()
 
     def _run_eagerly(self) -> Stats:

@@ -1,5 +1,6 @@
 """The command line as a person meets it: help that teaches, mistakes answered at once in one line."""
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from csa_core import store
 from csa_core.cli import SPINS
 from csa_core.commands import device_of
+from csa_core.errors import write_any_name
 from tests.conftest import ROOT, TINY, Cli
 from tests.helpers.images import folder_of_images
 
@@ -204,6 +206,21 @@ def test_a_learning_rate_that_is_never_reached_is_said(cli: Cli, run_yaml: Path,
     done = cli("train", run_yaml, "--out", tmp_path / "out", *short)
     assert done.returncode == 0
     assert "note: lr_warmup_epochs 2 of 1 epochs: the learning rate never reaches 0.1\n" in done.stderr
+
+
+def test_a_name_that_output_cannot_take_loses_nothing(
+    cli: Cli, run_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / os.fsdecode(b"a\xff.json")
+    done = cli("split", run_yaml, "--out", out)
+    assert done.returncode == 0 and out.exists() and "a\\udcff.json: " in done.stdout, done.stderr
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    write_any_name()
+    print("caf\xe9 \u732b")
+    assert stream.buffer.getvalue() == b"caf\xe9 \\u732b\n"
+    monkeypatch.setattr(sys, "stdout", None)
+    write_any_name()
 
 
 def test_configuration_from_stdin(cli: Cli, tmp_path: Path) -> None:

@@ -204,13 +204,26 @@ def test_what_is_read_and_what_a_run_holds_is_not_written_over(
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
-def test_too_little_memory_for_a_folder_of_images_is_one_line(
-    photos: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "there is not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee more"), "out of memory; end what else"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory; end what else"),
+    ],
+)
+def test_too_little_memory_is_one_line_in_any_command(
+    error: Exception,
+    line: str,
+    photos: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("csa_core.data.folder.np.stack", full)
     assert main(["data", str(photos[0]), "--out", str(tmp_path / "d.safetensors")]) == 2
     said = capsys.readouterr().err
-    assert "there is not enough memory" in said and said.count("\n") == 1
+    assert line in said and said.count("\n") == 1

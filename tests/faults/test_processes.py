@@ -168,7 +168,7 @@ def test_a_signal_while_a_command_imports_what_it_needs(
     assert len(files) > 2
     for file in files:
         assert file.name.endswith(":130"), f"{file.name}: {file.read_text()}"
-        where = "where it stands"
+        where = "from where it stopped"
         if words == IN_TRAINING:  # once it trains, it knows where
             where = f"({where}|from the start|from the last checkpoint, after epoch [0-9]+)"
         line = f"{module.partition('.')[0]}: interrupted; the same command continues {where}\n"

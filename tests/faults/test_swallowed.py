@@ -36,7 +36,7 @@ def test_it_ends(number: int) -> None:
         [sys.executable, "-c", SCRIPT, str(number)], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
     )
     assert done.returncode == 128 + number, done.stderr
-    assert done.stderr == "csa_core: interrupted; the same command continues where it stands\n"
+    assert done.stderr == "csa_core: interrupted; the same command continues from where it stopped\n"
 
 
 HALF = """
@@ -70,7 +70,7 @@ def test_what_a_signal_left_half_made_says_nothing() -> None:
         subprocess.run([sys.executable, "-c", HALF, how], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
         for how in ("signal", "none")
     )
-    said = "csa_core: interrupted; the same command continues where it stands\n"
+    said = "csa_core: interrupted; the same command continues from where it stopped\n"
     assert (signalled.returncode, signalled.stderr) == (143, said)
     assert sound.returncode == 0 and "has no attribute 'pool'" in sound.stderr
 

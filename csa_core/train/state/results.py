@@ -17,12 +17,14 @@ import torch
 import csa_core
 from csa_core import store
 from csa_core.code import code_digest
+from csa_core.config import RunConfig
 from csa_core.data.ranks import rank
-from csa_core.errors import Damaged, Missing
+from csa_core.errors import Damaged, Missing, UserError
 from csa_core.models.precision import instruction_sets
 from csa_core.train.metrics import make_metrics
 from csa_core.train.run import Run
 from csa_core.train.state import checkpoint
+from csa_core.train.state.parent import differences
 from csa_core.use import describe
 
 HISTORY = (
@@ -30,6 +32,30 @@ HISTORY = (
     *("shifted", "resampling_steps", "steps"),
 )
 Row = dict[str, Any]
+
+
+def see_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> None:
+    """See that no finished run of another configuration, or on other images, lies where results will be written.
+
+    Args:
+        digests: of data and split.
+
+    Raises:
+        UserError: one does.
+    """
+    path = out / "metrics.json"
+    try:
+        stored = store.read_sealed(path)
+        found = differences(stored["config"], config.identity())
+        others = [f"{key} {digest[:12]}" for key, digest in digests.items() if stored["digests"][key] != digest]
+    except (Missing, Damaged, KeyError, TypeError, AttributeError):  # none there, or none that means something
+        return
+    said = [f"{key} {have}, asked for is {want}" for key, have, want in found] or others
+    if said:
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        raise UserError(
+            f"--out {out}: holds a finished run with {said[0]}{more}; name another folder, or remove {path}"
+        )
 
 
 def finish(
@@ -116,7 +142,7 @@ def _provenance(run: Run, seconds: float) -> dict[str, Any]:
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": torch.get_num_threads(),
         "compiled": run.is_compiled,
-        "captured": run.replay is not None,
+        "captured": run.replay is not None and run.replay.was_used,
         "code": code_digest(run.config.method),
         "versions": {
             "csa_core": csa_core.__version__,

@@ -58,6 +58,14 @@ def selection(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
+def test_a_class_may_be_called_like_a_comment(dataset: Dataset, tmp_path: Path) -> None:
+    named = dataclasses.replace(dataset, class_names=("#1", "# two", *dataset.class_names[2:]))
+    write_selection(tmp_path / "s.txt", named, make_split(named, TAILED))
+    found = select(named, str(tmp_path / "s.txt"))
+    kept = make_split(named, TAILED)
+    assert np.array_equal(found.train_images, named.train_images[kept.indices])
+
+
 def test_an_archive_and_a_folder_give_the_same_bytes(dataset: Dataset, selection: Path, tmp_path: Path) -> None:
     write_folder(tmp_path, dataset)
     config = of_folder(tmp_path, selection)

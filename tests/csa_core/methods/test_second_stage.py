@@ -43,6 +43,18 @@ def weights(folder: Path) -> Tensors:
     return read_tensors(folder / "weights.safetensors")[0]
 
 
+def test_a_rise_of_the_first_stage_alone_is_not_said_of_the_second(
+    dataset: Dataset, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short: dict[str, Any] = {"epochs": 1, "lr_drops": [], "lr_warmup_epochs": 2}
+    fit(tiny(method="ce", **short), dataset, split, tmp_path / "ce")
+    assert "the learning rate never reaches" in capsys.readouterr().err
+    for method in ("crt", "post_hoc_adjustment"):
+        own = staged(method, **short) if method == "crt" else tiny(method=method, **short)
+        fit(own, dataset, split, tmp_path / method, parent=tmp_path / "ce/out")
+        assert "never reaches" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stage", ["ce", "csa"])
 @pytest.mark.parametrize("method", ["crt", "lws"])
 def test_the_body_is_that_of_the_first_stage_to_the_bit(

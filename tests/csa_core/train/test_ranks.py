@@ -183,6 +183,7 @@ def test_ranks_wait_for_another_trainer_for_longer_than_they_wait_for_each_other
     ("changes", "message"),
     [
         ({"ranks": 3}, "batch_size 16 cannot be shared by 3 ranks; use a multiple"),
+        ({"ranks": 16}, "batch_size 16 with 16 ranks leaves batch norm one image each; use a larger"),
         ({"ranks": 2, "sync_batch_norm": True}, "sync_batch_norm: works on GPUs only; set it to false"),
     ],
 )

@@ -119,7 +119,7 @@ def test_replaying_the_operations_of_a_step_trains_the_same_network(
     replayed.replay = Replay(replayed._step_of, replayed.method.is_steady, CPU, traces)
     for epoch in range(config.epochs):
         assert train_epoch(replayed, epoch) == train_epoch(plain, epoch)
-    assert len(traces.traced) == phases
+    assert len(traces.traced) == phases and replayed.replay.was_used
     assert sum(made() is not None for made in traces.made) == 1, "what was captured goes with its phase"
     assert traces.replays >= 48 - 6 * phases - (20 if changes.get("bank_reset") else 0), "few steps were plain ones"
     wanted, state = plain.state(), replayed.state()
