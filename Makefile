@@ -26,7 +26,7 @@ status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch
 report: $(READY) ## a page of what is finished so far, while a sweep runs: results/demo/partial/report.html
 	@$(BIN)/python -m workflow.report.partial $(ARGS)
 
-published: $(READY) ## redraw the published results of real images, in seconds and without training
+published: $(READY) ## redraw the published results, in seconds and without training
 	$(BIN)/python -m workflow.publish draw
 
 test: lint ## linters, type checker and tests, about eight minutes

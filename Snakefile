@@ -1,5 +1,4 @@
 # From config.yaml to tables: data -> split -> run -> table. Every rule only calls a command.
-import glob
 import os
 import shlex
 import sys
@@ -18,7 +17,7 @@ configfile: f"{ROOT}/config.yaml"
 sys.path.insert(0, ROOT)
 
 from csa_core.store import RESULTS, canonical
-from workflow import devices
+from workflow import devices, fresh
 from workflow.command_line import check_command, or_one_line, requested
 from workflow.fresh import origin
 from workflow.plan import Plan
@@ -33,7 +32,7 @@ for key, given in GIVEN.config.items():
         config[key] = or_one_line(retyped, config[key], given)
 PLAN = or_one_line(Plan, config)
 REFERENCE = PLAN.reference
-REPORT_CODE = sorted(glob.glob(f"{ROOT}/workflow/report/*.*"))
+REPORT_CODE = list(map(str, fresh.report_code()))
 ASKED = Asked(PLAN, workflow)
 # A job that Snakemake starts elsewhere says nothing to anybody.
 DOING = doing(PLAN) if workflow.is_main_process else lambda run: "Train"

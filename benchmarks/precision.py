@@ -116,7 +116,8 @@ def compare(plan: Plan, method: str, precisions: list[str]) -> list[dict[str, An
     for column in ("all", "few"):
         both = 100 * np.array([[each[column] for each in row] for row in scores])
         line: dict[str, Any] = {"protocol": plan.protocol, "method": method, "accuracy": HEADINGS[column]}
-        line |= {"seeds": ", ".join(map(str, seeds)) if len(seeds) < 4 else f"{min(seeds)}-{max(seeds)}"}
+        is_range = len(seeds) > 3 and seeds[-1] - seeds[0] < len(seeds)
+        line |= {"seeds": f"{seeds[0]}-{seeds[-1]}" if is_range else ", ".join(map(str, seeds))}
         line |= {name: f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" for name, v in zip(precisions, both, strict=True)}
         lines.append(line | equivalence(both[1] - both[0]))
     return lines

@@ -5,7 +5,7 @@ from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from csa_core.config import PathText, Seed, Strict, load_yaml, validate
 from csa_core.errors import UserError, nearest
@@ -56,7 +56,7 @@ class WorkflowConfig(Strict):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of one training job; a run of several ranks takes as many for each."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """torch.compile the networks: auto does it for long runs on a CPU."""
+    """torch.compile the networks: auto does it for long float32 runs on a CPU."""
     capture: Literal["auto", "no"] = "auto"
     """Replay training steps as CUDA graphs: auto does it on one GPU, with images in memory."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
@@ -168,9 +168,9 @@ class Claim(Strict):
 class Table(Strict):
     """One table or figure: a file under `workflow/tables/`."""
 
-    title: str
+    title: Annotated[str, Field(min_length=1)]
     """What it shows."""
-    row_name: str
+    row_name: Annotated[str, Field(min_length=1)]
     """Heading of the first column, or name of the horizontal axis."""
     source: str
     """Where the paper has it."""
@@ -190,6 +190,13 @@ class Table(Strict):
     """The rows, in order."""
     claims: list[Claim] = []
     """What the appendix says of it."""
+
+    @field_validator("columns")
+    @classmethod
+    def _has_a_measure(cls, columns: list[str]) -> list[str]:
+        if not set(columns) - {"shifted_steps"}:
+            raise ValueError("needs a group of classes or a measure, such as all")
+        return columns
 
 
 def load_tables() -> dict[str, Table]:

@@ -1,8 +1,8 @@
 """Give a training job GPUs of its own: `python -m workflow.devices --of GPUS --state FOLDER N -- COMMAND ...`.
 
 Snakemake counts GPUs and does not say which is whose. A job that has one holds a lock file for it,
-which the system takes back when the job's last process ends, however it ends. A scheduler such as
-SLURM hands out devices itself: there the command runs as it is.
+which the system takes back when the job's last process ends, however it ends. SLURM hands out devices
+itself: a job that it starts runs as it is, and jobs that run side by side within one of its share what that one has.
 """
 
 import argparse
@@ -31,8 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         devices = [name for name in args.of.split(",") if name]
-        if args.count and devices and "SLURM_JOB_ID" not in os.environ:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(args.count, devices, args.state / "devices"))
+        job = os.environ.get("SLURM_JOB_ID", "")  # of several devices that it was given, jobs within it share
+        if args.count and devices and (not job or set(devices) <= set(_seen())):
+            folder = args.state / "devices" / (f"slurm-{_safe(job)}" if job else "")
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(args.count, devices, folder))
         os.execvp(args.command[0], args.command)  # noqa: S606
     except (UserError, OSError) as error:
         say(f"devices: {error}")

@@ -11,6 +11,7 @@ from joblib import cpu_count
 
 from csa_core.errors import UserError, say
 from workflow.report.declared import plan_option, read_plan
+from workflow.report.numbers import counted
 from workflow.standing import about, measured, side_by_side, survey, together
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, runs in [*found.tables.items(), ("all", found.runs), *found.extra.items()]:
         left = [run for run in runs if run.state != "finished"]
         print(f"{name:<12}{len(runs):>6}{len(runs) - len(left):>10}{len(left):>10}{about(together(left, jobs)):>10}")
-    print(f"\n{jobs} jobs side by side. {measured(found.pace)}")
+    print(f"\n{counted(jobs, 'job')} side by side. {measured(found.pace)}")
     return 0
 
 

@@ -10,12 +10,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from csa_core.errors import Damaged, Missing, UserError
-from csa_core.files import read_bytes
+from csa_core.files import read_bytes, read_text
 from csa_core.store import digest, read_header, read_json
 from workflow.naming import Run
 from workflow.plan import Plan
 from workflow.report.all_claims import together
 from workflow.sources import stated_digest
+
+REPORT = Path(__file__).parent / "report"
 
 
 def stale_run(plan: Plan, run: Run) -> bool:
@@ -139,10 +141,14 @@ def gallery_made_from(contexts: Path, title: str) -> str:
     return digest([read_header(contexts)["sha256"], title, _report_code()])
 
 
+def report_code() -> list[Path]:
+    """Return the files that draw, without what editors and systems leave beside them."""
+    return sorted(path for path in REPORT.glob("[!.]*") if path.suffix in (".py", ".j2", ".css", ".js"))
+
+
 @cache
 def _report_code() -> str:
-    files = sorted(path for path in (Path(__file__).parent / "report").iterdir() if path.is_file())
-    return digest([[path.name, path.read_text()] for path in files])
+    return digest([[path.name, read_text(path)] for path in report_code()])
 
 
 _stated = cache(stated_digest)  # asked for every run of a plan

@@ -14,6 +14,8 @@ from workflow.naming import Recipe, tidy
 SHARED = ("benchmarks", "data", "figures", "logs", "partial", "published", "state")
 # Keys of a run that differ between the runs of a protocol, and what sets them.
 OF_ONE_RUN = {"method": "rows of tables name it", "seed": "seeds in config.yaml are for that"}
+# The images of the published runs, in the number and classes that the paper has.
+PUBLISHED_LIST = {"data.profile": "selection", "data.selection": "cifar100-lt-ir100"}
 
 
 def read_protocol(config: WorkflowConfig) -> tuple[Recipe, Protocol]:
@@ -101,11 +103,13 @@ def check_keys(config: dict[str, Any]) -> None:
 def paper_heading(config: WorkflowConfig, own: Protocol) -> str | None:
     """Return what heads the paper's printed values, None where they may not stand beside ours.
 
-    Overrides forbid them, but for those that say where the same images come from.
+    Overrides forbid them, but for those that say which copy of the images is read, or that they are the published ones.
     """
     overrides = flat(config.overrides)
-    is_recipe = overrides.keys() <= {"data.source", "data.root", "data.selection"}
-    return own.paper_values if is_recipe and overrides.get("data.source") not in ("demo", "cifar10") else None
+    if overrides.pop("data.source", None) in ("demo", "cifar10"):
+        return None
+    overrides.pop("data.root", None)
+    return own.paper_values if overrides.items() <= PUBLISHED_LIST.items() else None
 
 
 def protocol_files() -> dict[str, Path]:

@@ -23,7 +23,7 @@ from csa_core.errors import UserError, say
 from csa_core.files import read_bytes, read_text
 from workflow.plan import Plan
 from workflow.report.declared import CONFIG, overlaid
-from workflow.report.numbers import interval, level, shown
+from workflow.report.numbers import counted, interval, level, shown
 from workflow.report.verdicts import NOT_RUN
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,8 @@ def _take(args: argparse.Namespace) -> None:
             store.write_bytes(target / name, content)
         print(target.relative_to(args.folder))
     if others:
-        say(f"note: {others} runs of another configuration or code are not taken; see {args.folder / 'config.yaml'}")
+        those = f"{counted(others, 'run')} of another configuration or code"
+        say(f"note: not taken: {those}; see {args.folder / 'config.yaml'}")
 
 
 def _run_at(folder: Path, path: Path) -> Path:
@@ -147,10 +148,14 @@ def draw(folder: Path) -> dict[str, str]:
         figures_drawn.append(folder / "figures" / f"{figure}.svg")
     if not judged:
         raise UserError(f"{folder}: holds no finished run; `python -m workflow.publish take` copies them")
-    all_claims.main([*judged, "--out", str(folder / "claims.csv")])
+    code = all_claims.main([*judged, "--out", str(folder / "claims.csv")])
     if jsons := [str(folder / f"{name}.json") for name in tables_drawn]:
-        page.main([*jsons, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
-    print(f"{folder / 'report.html'}: {len(tables_drawn)} tables, {len(figures_drawn)} figures, claims")
+        code |= page.main([*jsons, "--figures", *map(str, figures_drawn), "--out", str(folder / "report.html")])
+    else:
+        (folder / "report.html").unlink(missing_ok=True)
+    if code:  # they have said why
+        raise SystemExit(code)
+    print(f"{folder}: {counted(len(tables_drawn), 'table')}, {counted(len(figures_drawn), 'figure')}, claims")
     claims = sum(len(plan.declaration(name)["claims"]) for name in plan.tables)
     there = [
         path for path in sorted((folder / "runs").rglob("metrics.json")) if _is_of(plan, _run_at(folder, path), path)
@@ -205,7 +210,8 @@ def _claims(path: Path, claims: int) -> str:
     """Return the claims that could be judged as a Markdown table, and how many of all could not."""
     judged = pd.read_csv(path, dtype={"section": str, "note": str}).fillna({"note": ""})
     there = judged["verdict"] != NOT_RUN
-    left = f"{claims - there.sum()} of the {claims} claims wait for runs that are not published yet."
+    waiting = claims - there.sum()
+    left = f"{waiting} of the {claims} claims wait{'s' if waiting == 1 else ''} for runs that are not published yet."
     judged = judged[there]
     lines = []
     for row in judged.to_dict("records"):
@@ -223,7 +229,7 @@ def _runs(folder: Path, metrics: list[Path]) -> str:
     found: dict[tuple[str, ...], list[tuple[int, float]]] = defaultdict(list)
     for path in metrics:
         note: dict[str, Any] = store.read_json(path.with_name("provenance.json"))
-        computed = f"{note['precision']}, {note['threads']} thread" + ("s" if note["threads"] > 1 else "")
+        computed = f"{note['precision']}, {counted(note['threads'], 'thread')}"
         run = _run_at(folder, path).parent.as_posix()
         found[run, note["processor"]["name"], computed].append(
             (int(path.parent.name.partition("=")[2]), note["seconds"])
@@ -247,11 +253,13 @@ def _best_epoch(metrics: list[Path]) -> str:
             continue
         last = scores["heads"][scores["predicts"]]["accuracy"]["all"]
         added.append(100 * max(0.0, history[column].max() - last))
+    if not added:
+        return "No run has epochs to choose from: each was scored once, at its end."
     gain = pd.Series(added)
     return (
-        f"Over the {len(gain)} runs with epochs to choose from, taking the best of the epochs that were scored instead "
-        "of the last one would have added "
-        f"{shown(gain.mean(), 2)} points of accuracy on average, and {shown(gain.max(), 2)} at most."
+        f"Over the {counted(len(gain), 'run')} with epochs to choose from, taking the best of the epochs that were "
+        f"scored instead of the last one would have added {shown(gain.mean(), 2)} points of accuracy on average, and "
+        f"{shown(gain.max(), 2)} at most."
     )
 
 

@@ -104,7 +104,8 @@ class Asked:
 
 
 def _drawn_tables(plan: Plan) -> list[str]:
-    found = [path for top in (Path(plan.shared), PUBLISHED) for path in sorted(top.glob("*/[!.]*.json"))]
+    tops = [top for top in (Path(plan.shared), PUBLISHED) if top == PUBLISHED or top.resolve() != PUBLISHED.resolve()]
+    found = [path for top in tops for path in sorted(top.glob("*/[!.]*.json"))]
     found = [path for path in found if path.with_name("runs").is_dir()]  # a protocol's, and no link to one
     if len(folders := {str(path.parent) for path in found}) < 2:
         there = f"of {folders.pop()} alone" if folders else "of no protocol"

@@ -20,6 +20,7 @@ from joblib import cpu_count
 from csa_core.errors import UserError, printable, say, settle
 from workflow.plan import Plan
 from workflow.report.declared import plan_option, read_plan
+from workflow.report.numbers import counted
 from workflow.standing import RunStatus, State, Survey, about, measured, side_by_side, survey, together
 
 STATES: tuple[State, ...] = get_args(State)
@@ -91,7 +92,7 @@ def report(found: Survey, jobs: int, limit: int) -> list[str]:
             more = f"  ... and {len(chosen) - limit} more (--all shows them)"
             lines += ["", f"{state}:", *_aligned([_cells(run) for run in chosen[:limit]], indent="  ")]
             lines += [more] if len(chosen) > limit else []
-    return [*map(printable, lines), "", f"{jobs} jobs side by side. {measured(found.pace)}"]
+    return [*map(printable, lines), "", f"{counted(jobs, 'job')} side by side. {measured(found.pace)}"]
 
 
 def for_programs(found: Survey, jobs: int) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def show(folder: Path) -> None:
 def leads_to(place: Path, folder: Path) -> bool:
     """Whether a file at the top of the results is, as it is now, that of the same name in a protocol's folder."""
     path = folder / place.relative_to(folder.parent)
-    if place.suffix != ".html":
-        return place.is_symlink() and str(place.readlink()) == _target(place, path)
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # another job puts it there anew
+        if place.suffix != ".html":
+            return place.is_symlink() and str(place.readlink()) == _target(place, path)
         return not place.is_symlink() and place.read_bytes() == _page(path, folder.name)
     return False
 
@@ -69,11 +69,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _protocol(place: Path, results: Path) -> str | None:
     """Return the protocol that a file at the top is of, None where it is a file of another kind."""
-    if place.is_symlink():
-        name = Path(os.path.relpath(place.parent / place.readlink(), results)).parts[:1]  # none: it leads to the top
-        return name[0] if name and leads_to(place, results / name[0]) else None
-    if place.suffix == ".html" and (found := OF_PROTOCOL.search(place.read_bytes())):
-        return html.unescape(found[1].decode(errors="replace"))
+    with suppress(FileNotFoundError):  # another job puts it there anew
+        if place.is_symlink():
+            # No name: it leads to the top itself.
+            name = Path(os.path.relpath(place.parent / place.readlink(), results)).parts[:1]
+            return name[0] if name and leads_to(place, results / name[0]) else None
+        if place.suffix == ".html" and (found := OF_PROTOCOL.search(place.read_bytes())):
+            return html.unescape(found[1].decode(errors="replace"))
     return None
 
 

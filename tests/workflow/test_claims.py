@@ -351,9 +351,21 @@ def test_an_interval_has_the_level_that_stands_beside_it(claim: dict[str, Any], 
     }
     assert any((line["low"], line["high"]) == (pytest.approx(low), pytest.approx(high)) for low, high in by.values())
     usual = {"insensitive": 90, "best": 95}.get(claim.get("kind", ""), 95)
-    is_divided = claim.get("kind") == "best" and shift == 5.0
+    is_divided = shift in {"insensitive": (5.0, -5.0), "best": (5.0,)}.get(claim.get("kind", ""), ())
     assert line["confidence"] == pytest.approx(97.5 if is_divided else usual)
     assert level(line["confidence"]) == {95: "", 90: " (90 %)", 97.5: " (97.5 %)"}[round(line["confidence"], 1)]
+
+
+def test_a_contradiction_shows_the_rival_that_contradicts() -> None:
+    """Another may reach further, for it is noisier or has one seed, and contradict nothing."""
+    b, noisy = 52 + NOISE, 50 + 20 * NOISE
+    line = judge(values(a=50, b=b, c=noisy), kind="insensitive", row="a")
+    interval = stats.t.interval(0.975, 4, (b - 50).mean(), stats.sem(b - 50))
+    assert line["verdict"] == "contradicted" and "outside ±1 points, 1 of 2, furthest: b" in line["note"]
+    assert (line["low"], line["high"]) == (pytest.approx(interval[0]), pytest.approx(interval[1]))
+    accuracies = values(a=50, b=b, c=noisy)
+    alone = judge(accuracies[(accuracies["name"] != "c") | (accuracies["seed"] == 1)], kind="insensitive", row="a")
+    assert alone["verdict"] == "contradicted" and alone["low"] == pytest.approx(interval[0])
 
 
 def test_of_several_rivals_one_must_be_outside_by_more() -> None:

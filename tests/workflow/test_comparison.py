@@ -59,6 +59,16 @@ def test_rows_and_claims_stand_side_by_side_and_nothing_is_pooled(
     again = drawn(results / "b/demo", "demo")
     assert comparison.main([str(one), str(again), "--out", str(out)]) == 0
     assert "a/demo" in out.read_text() and "b/demo" in out.read_text(), "two of one name are told apart"
+    # Two of one name below folders of one name, and one of them twice, whose tables' recipe is of no epochs.
+    for path in results.rglob("metrics.json"):
+        content = store.read_sealed(path)
+        del content["config"]["epochs"]
+        store.write_json(path, store.sealed(content))
+    drawn(results / "c/a/demo", "demo")
+    folders = [str(one), str(results / "c/a/demo"), str(less), str(one.parent / "../a/demo"), "--out", str(out)]
+    assert comparison.main(folders) == 0
+    html = out.read_text()
+    assert f"{results.name}/a/demo" in html and ">c/a/demo<" in html and ">short<" in html
     assert comparison.main([str(one), str(results / "nowhere"), "--out", str(out)]) == 2
     assert "one protocol alone (demo)" in capsys.readouterr().err
 
@@ -128,3 +138,5 @@ def test_what_leads_to_a_protocol_and_files_of_a_person_are_no_protocol(
     (results / "results/other/runs").mkdir(parents=True)
     drawn(results / "results/other", "other")
     assert snake._drawn_tables(plan) == ["results/demo/table0.json", "results/other/table0.json"]
+    monkeypatch.setattr(snake, "PUBLISHED", results / "results")
+    assert len(snake._drawn_tables(plan)) == 2, "the results that are published, each once"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,13 @@ def start(
 def wait_for_its_turn(job: "subprocess.Popen[bytes]") -> None:
     """Wait until it has asked for the devices, after the job before it."""
     files = Path(f"/proc/{job.pid}/fd")
-    wait_until(lambda: any(str(file.resolve()).endswith("-turn") for file in files.iterdir()), "the second job's turn")
+
+    def has_asked() -> bool:
+        with suppress(FileNotFoundError):  # it closes one while we look
+            return any(str(file.readlink()).endswith("-turn") for file in files.iterdir())
+        return False
+
+    wait_until(has_asked, "the second job's turn")
 
 
 def most_at_once(folder: Path) -> dict[str, int]:
@@ -94,6 +101,17 @@ def test_where_nothing_is_to_be_given_the_command_runs_as_it_is(tmp_path: Path) 
     assert most_at_once(tmp_path) == {"none": 1} and not (tmp_path / "state").exists()
 
 
+def test_jobs_side_by_side_within_one_of_slurms_share_what_it_has(tmp_path: Path) -> None:
+    def within(job: str, sees: str, devices: str, starts: int = 1) -> "subprocess.Popen[bytes]":
+        return start(tmp_path, 1, devices, starts=starts, SLURM_JOB_ID=job, CUDA_VISIBLE_DEVICES=sees)
+
+    jobs = [within("7", "2,5", "2,5", starts=2) for _ in range(4)]
+    # Another job of SLURM's numbers its own devices, which may be others; one that SLURM starts has what it may have.
+    jobs += [within("8", "0", "0"), within("9", "GPU-3", "0,1")]
+    assert [job.wait(timeout=PATIENCE) for job in jobs] == [0] * len(jobs)
+    assert most_at_once(tmp_path) == {"2": 1, "5": 1, "0": 1, "GPU-3": 1}
+
+
 def test_more_devices_than_there_are_is_one_line(tmp_path: Path) -> None:
     job = start(tmp_path, 3, "0,1")
     assert job.wait(timeout=PATIENCE) == 2
@@ -140,6 +158,7 @@ def test_an_interrupt_while_it_waits_is_one_line(tmp_path: Path) -> None:
     wait_for_its_turn(second)
     second.send_signal(signal.SIGINT)
     assert second.wait(timeout=PATIENCE) == 128 + signal.SIGINT
-    assert (tmp_path / "said").read_text() == "workflow: interrupted; the same command continues where it stands\n"
+    said = (tmp_path / "said").read_text()
+    assert said == "workflow: interrupted; the same command continues from where it stopped\n"
     first.kill()
     first.wait()

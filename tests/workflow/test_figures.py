@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.helpers.workflows import table
 from workflow import publish
 from workflow.report import figures, page
-from workflow.report.by_class import class_names
+from workflow.report.by_class import class_names, runs_of
 from workflow.report.classes import class_bars, confusion, per_class
 from workflow.report.collect import collect, folder_of
 from workflow.report.curves import curves
@@ -45,6 +45,10 @@ def scored(results: Path) -> Path:
         history.to_csv(path.with_name("history.csv"), index=False)
     use_style()
     return results
+
+
+def first_run(values: pd.DataFrame) -> dict[Any, Any]:
+    return runs_of(values).to_dict("records")[0]
 
 
 def texts(figure: Any) -> str:
@@ -130,9 +134,27 @@ def test_metrics_name_the_classes_before_all_else(scored: Path) -> None:
     for path in scored.rglob("metrics.json"):
         path.write_text(json.dumps(sealed(read_sealed(path) | {"class_names": ["ant", "bee", "cat", "dog"]})))
     values, _ = collect(table())
-    assert class_names(table(), values) == {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
+    assert class_names(table(), first_run(values)) == {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
     shown = table(columns=["all", "worst_class"])
     assert "Worst classes, by their mean over seeds: dog (Ours); dog (Other)." in drawn(shown)[".md"]
+
+
+def test_rows_of_different_data_have_their_own_classes(scored: Path) -> None:
+    """In words each row's; at a bar only what is the same for all."""
+    for path in scored.rglob("metrics.json"):
+        other = "/ce/" in path.as_posix()
+        own: dict[str, Any] = {"class_names": ["ant", "bee", "cat", "dog"] if other else ["elk", "fox", "gnu", "hen"]}
+        own |= {"class_counts": [c + other for c in COUNTS]}
+        content = read_sealed(path)
+        content["digests"]["data"] = ("e" if other else "d") * 64
+        content["config"]["data"]["imbalance_ratio"] = 10 if other else 50
+        path.write_text(json.dumps(sealed(content | own)))
+    shown = table(columns=["all", "worst_class"])
+    assert "Worst classes, by their mean over seeds: hen (Ours); dog (Other)." in drawn(shown)[".md"]
+    figure, _ = class_bars(table(), collect(table())[0])
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["class 0", "class 1", "class 2", "class 3"] and figure.axes[0].get_xlabel() == "Class"
+    pyplot.close("all")
 
 
 def test_runs_of_a_selection_find_their_classes_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -140,7 +162,7 @@ def test_runs_of_a_selection_find_their_classes_in_it(monkeypatch: pytest.Monkey
     monkeypatch.chdir(ROOT)
     declared = publish.plan_of(Path("results/published/short")).declaration("baselines")
     values, _ = collect(declared, partial=True)
-    found = list(class_names(declared, values).values())
+    found = list(class_names(declared, first_run(values)).values())
     assert len(found) == 100 and found == sorted(found) and (found[0], found[99]) == ("apple", "worm")
     path = folder_of(declared, values.iloc[0].to_dict(), values["seed"].iloc[0])
     copy = tmp_path / "runs" / path.relative_to("results/published/short/runs")
@@ -148,7 +170,7 @@ def test_runs_of_a_selection_find_their_classes_in_it(monkeypatch: pytest.Monkey
     metrics = read_sealed(path / "metrics.json")
     other = metrics | {"digests": metrics["digests"] | {"data": "f" * 64}}
     (copy / "metrics.json").write_text(json.dumps(sealed(other)))
-    assert class_names(declared | {"results": str(tmp_path)}, values)[0] == "class 0", "of other images"
+    assert class_names(declared | {"results": str(tmp_path)}, first_run(values))[0] == "class 0", "of other images"
 
 
 @pytest.mark.parametrize("text", ["", "!", pack(np.zeros((5, 5), int))])

@@ -104,6 +104,22 @@ def test_a_run_of_another_split_file_is_stale(made: Path) -> None:
     assert stale(plan_of(made)) == {"run"}
 
 
+def test_what_editors_and_systems_leave_is_no_drawing_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(fresh.REPORT, tmp_path / "report", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fresh, "REPORT", tmp_path / "report")
+    fresh._report_code.cache_clear()
+    before, files = fresh._report_code(), fresh.report_code()
+    assert {path.suffix for path in files} == {".py", ".j2", ".css", ".js"}
+    for name in (".page.css.swp", ".DS_Store", "page.css~", "#page.css#", ".#tables.py"):
+        (tmp_path / "report" / name).write_bytes(b"\xff\xfe\x00")
+    fresh._report_code.cache_clear()
+    assert fresh._report_code() == before and fresh.report_code() == files
+    (tmp_path / "report/page.css").write_text("body {}")
+    fresh._report_code.cache_clear()
+    assert fresh._report_code() != before
+    fresh._report_code.cache_clear()
+
+
 def test_another_drawing_code_makes_what_is_drawn_stale(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(made)
     monkeypatch.setattr(fresh, "_report_code", lambda: "another")

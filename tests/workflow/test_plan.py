@@ -179,7 +179,11 @@ def test_where_the_same_images_come_from_does_not_forbid_printed_values() -> Non
     own = {"data.source": "folder", "data.root": "elsewhere"}
     assert plan(protocol="paper", overrides={"data": {"root": "elsewhere"}}).declaration("table4")["paper_heading"]
     assert plan(protocol="short", overrides=own).rows("table4")[1].paper["all"] == 45.8
-    for other in ({"data.source": "demo"}, own | {"epochs": 40}, {"data.imbalance_ratio": 10}):
+    listed = {"data.profile": "selection", "data.selection": "cifar100-lt-ir100"}
+    assert plan(protocol="paper", overrides=own | listed).declaration("table6")["paper_heading"] == "paper"
+    assert plan(protocol="short", overrides=listed).declaration("table4")["paper_heading"]
+    other_list = {"data.profile": "selection", "data.selection": "mine.txt"}
+    for other in ({"data.source": "demo"}, own | {"epochs": 40}, {"data.imbalance_ratio": 10}, other_list):
         p = plan(protocol="paper", overrides=other | {"lr_drops": []})
         assert p.declaration("table4")["paper_heading"] is None and not p.rows("table4")[1].paper
 
@@ -417,6 +421,31 @@ def test_a_mistake_in_a_table_is_one_line(row: str, message: str, tmp_path: Path
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/mine.yaml").write_text(f"title: t\nsource: s\nrow_name: r\nrows: [{row}]")
     monkeypatch.setattr("workflow.declarations.HERE", tmp_path)
+    with pytest.raises(UserError) as error:
+        plan()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"columns": []}, "columns: needs a group of classes or a measure"),
+        ({"columns": ["shifted_steps"]}, "columns: needs a group of classes or a measure"),
+        ({"columns": ["shifted_steps", "all"]}, ""),
+        ({"title": ""}, "title: string should have at least 1 character"),
+        ({"row_name": ""}, "row_name: string should have at least 1 character"),
+    ],
+)
+def test_a_table_has_a_name_and_a_measure(
+    change: dict[str, Any], message: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "tables").mkdir()
+    mine = {"title": "t", "source": "s", "row_name": "r", "rows": [{"label": "a"}]}
+    (tmp_path / "tables/mine.yaml").write_text(yaml.safe_dump(mine | change))
+    monkeypatch.setattr("workflow.declarations.HERE", tmp_path)
+    if not message:
+        assert plan(sweeps={}).tables
+        return
     with pytest.raises(UserError) as error:
         plan()
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -94,7 +94,7 @@ def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(
     assert f"{folder}: holds no finished run" in capsys.readouterr().err
     assert publish.main(["take", str(folder), str(results)]) == 0
     said = capsys.readouterr()
-    assert not said.out and "runs of another configuration or code are not taken" in said.err
+    assert not said.out and said.err.startswith("note: not taken: ")
     # What was published of it before makes room.
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     path = next(iter(sorted(folder.rglob("metrics.json"))))
@@ -168,6 +168,7 @@ def test_a_page_counts_what_is_of_its_folder_alone(published: Path, tmp_path: Pa
     assert "`csa/bank_batches=0`" in text and "`csa`" not in text
     assert "Over the 2 runs" in text and "added 25.00 points of accuracy on average, and 25.00 at most" in text
     assert not list(folder.glob("table4.*")) and not list((folder / "figures").glob("curves-baselines.*"))
+    assert not (folder / "report.html").exists(), "it would show what was withdrawn"
 
 
 def test_the_pages_show_what_the_repository_publishes(tmp_path: Path) -> None:

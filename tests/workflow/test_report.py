@@ -461,7 +461,7 @@ def test_a_line_goes_from_left_to_right_whatever_the_order_of_the_sweep() -> Non
         ({"data.profile": "step", "data.imbalance_ratio": 20}, "step profile, imbalance ratio 20, split seed 0"),
         ({"data.profile": "as_is"}, "as the data are"),
         ({"lr_drops": []}, "rising over 5 epochs, then constant"),
-        ({"lr_schedule": "cosine"}, "rising over 5 epochs, falls along a cosine"),
+        ({"lr_schedule": "cosine"}, "rising over 5 epochs, falling along a cosine"),
         ({}, "rising over 5 epochs, divided by 10 after epochs 160, 180"),
     ],
 )

@@ -18,9 +18,10 @@ from csa_core.store import write_json
 from tests.conftest import ROOT
 from tests.helpers.workflows import table
 from workflow.plan import Plan
-from workflow.report import page
+from workflow.report import page, recipe
 from workflow.report.drawing import LABELS, label_of, means
 from workflow.report.estimates import paired
+from workflow.report.numbers import counted
 from workflow.report.power import seeds_needed
 from workflow.report.summary import paired_interval, paired_intervals, summarise
 from workflow.report.tables import write
@@ -187,9 +188,24 @@ def test_the_page_is_made_from_its_tables_and_reads_no_metrics(results: Path) ->
     assert "Mind this." in text and "without a correction for their number, 1:" in text and "one training split" in text
     claims = pd.read_csv("results/demo/table0.claims.csv").iloc[0]
     assert f">{claims['seeds_needed']:.0f} ({claims['seeds_needed_low']:.0f} to" in text
-    assert "6 runs, seeds 1, 2, 3" in text and "3.0 hours of training in all, 30.0 minutes a run" in text
+    assert "6 runs, seeds 1, 2, 3" in text
+    assert "3.0 hours of training for the rows of the tables, 30.0 minutes a run" in text
     plain = re.sub("<[^>]+>", "", text)
     assert "seed 1 90.00, seed 2 92.00, seed 3 91.00" in plain and "runs/csa/seed=2/metrics.json" in text
+
+
+def test_one_of_a_kind_is_said_in_the_singular() -> None:
+    assert [counted(number, "run") for number in (0, 1, 2, 1200)] == ["0 runs", "1 run", "2 runs", "1,200 runs"]
+    fields: dict[str, Any] = {"lr": 0.1, "lr_warmup_epochs": 0, "lr_drops": [24], "epochs": 30, "warmup_epochs": 0}
+    assert recipe._optimizer(fields).endswith("learning rate 0.1, divided by 10 after epoch 24")
+    assert recipe._optimizer(fields | {"lr_drops": []}).endswith("learning rate 0.1")
+    cosine = fields | {"lr_warmup_epochs": 1, "lr_schedule": "cosine"}
+    assert recipe._optimizer(cosine).endswith("learning rate 0.1, rising over 1 epoch, falling along a cosine")
+    listed = {"data": {"source": "image_list"}, "colour_jitter": 0.4, "horizontal_flip": True}
+    assert recipe._augmentation(listed) == "random resized crops, random flips, colours varied by up to 0.4"
+    assert recipe._epochs(fields) == "30; scored after the last one"
+    several = recipe._epochs(fields | {"warmup_epochs": 5, "plain_epochs": 1})
+    assert several.startswith("30, the first 5 without the re-sampled branch, the last without context shift;")
 
 
 def test_what_takes_long_to_import_is_imported_where_it_is_needed() -> None:

@@ -27,10 +27,13 @@ def recalls(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
 
     Columns: name (of the row), class (number), label (the class's name), images (for training), seed, percent.
     """
-    lines, labels = [], class_names(table, values)
+    lines = []
+    labels_of: dict[str, dict[int, str]] = {}  # rows may be of different data
     for row in runs_of(values).to_dict("records"):
         path = folder_of(table, row, row["seed"]) / "metrics.json"
         metrics = read_sealed(path)
+        data = metrics["digests"]["data"]
+        labels = labels_of[data] = labels_of.get(data) or class_names(table, row)
         scores = metrics["heads"][row["head"]]
         if "correct" not in scores:
             raise UserError(f"{path}: holds no counts by class; delete {path.parent} and run snakemake again")
@@ -57,12 +60,15 @@ def worst_classes(table: dict[str, Any], values: pd.DataFrame) -> str:
     return f"Worst classes, by their mean over seeds: {'; '.join(texts)}."
 
 
-def class_names(table: dict[str, Any], values: pd.DataFrame) -> dict[int, str]:
-    """Return the names of the classes by number; `class 3` where nothing here knows them.
+def class_names(table: dict[str, Any], row: dict[Any, Any]) -> dict[int, str]:
+    """Return the names of the classes of a run by number; `class 3` where nothing here knows them.
 
     Metrics hold them. For those from before they did, a run's weights, its data set or its selection may.
+
+    Args:
+        table: what `Plan.declaration` returns.
+        row: one of `runs_of`.
     """
-    row = runs_of(values).to_dict("records")[0]
     folder = folder_of(table, row, row["seed"])
     metrics = read_sealed(folder / "metrics.json")
     data = next((each.get("data") for each in table["rows"] if each["run"] == row["run"]), None)

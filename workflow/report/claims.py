@@ -112,18 +112,21 @@ def _insensitive(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
     margin, confidence = claim["margin"], 1 - 2 * ALPHA
     rivals = {name: Estimate(-e.mean, e.error, e.seeds, e.freedom_a_seed) for name, e in rivals.items()}
     # Outside is judged for each rival, so that its level is divided among them; inside needs all.
-    outside = [e.interval(1 - ALPHA / len(rivals)) for e in rivals.values()]
+    divided = 1 - ALPHA / len(rivals)
+    bounds = {name: e.interval(divided) for name, e in rivals.items()}
+    outside = [name for name, (low, high) in bounds.items() if low > margin or high < -margin]
     reach = {name: np.abs(e.interval(confidence)).max() for name, e in rivals.items()}
-    furthest = max(reach, key=lambda name: np.inf if np.isnan(reach[name]) else reach[name])
-    verdict = OPEN
-    if any(low > margin or high < -margin for low, high in outside):
-        verdict = CONTRADICTED
-    elif all(value < margin for value in reach.values()):
-        verdict = SUPPORTED
+    if outside:
+        name = max(outside, key=lambda n: abs(rivals[n].mean))
+        line = _line(rivals[name], divided, CONTRADICTED)
+        note = f"outside ±{margin:g} points, {len(outside)} of {len(rivals)}, furthest: {name}; level by Bonferroni"
+    else:
+        name = max(reach, key=lambda n: np.inf if np.isnan(reach[n]) else reach[n])
+        line = _line(rivals[name], confidence, SUPPORTED if all(value < margin for value in reach.values()) else OPEN)
+        note = f"furthest of {len(rivals)}: {name}; equivalence within ±{margin:g} points, 90 % interval"
     # Both one-sided tests must succeed, for each rival: a lower bound on what all together need.
     needed = pd.DataFrame(seeds_needed(e, margin - abs(e.mean), (1 + POWER) / 2, sides=1) for e in rivals.values())
-    note = f"furthest of {len(rivals)}: {furthest}; equivalence within ±{margin:g} points, 90 % interval"
-    line = _line(rivals[furthest], confidence, verdict) | needed.max(skipna=False).to_dict()
+    line |= needed.max(skipna=False).to_dict()
     return line | {"p": float(np.max([e.p_equivalent(margin) for e in rivals.values()])), "note": note}
 
 

@@ -79,9 +79,15 @@ def class_bars(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.
         look = {"color": style_of(i, len(names))["color"], "hatch": HATCHES[i % 6], "edgecolor": "white", "lw": 0}
         errors = {"elinewidth": 0.6, "ecolor": "black"}
         axis.bar(at, part["mean"], 0.8 / len(names), yerr=reach, label=plain(name), error_kw=errors, **look)
-    ticks = [f"{class_title(name, k)} ({count})" for k, name, count in order[["class", "label", "images"]].to_numpy()]
+    # What differs between rows, for they are of different data, stands at no class.
+    alike = drawn.groupby("class")[["label", "images"]].nunique().max() == 1
+    ticks = [
+        (class_title(name, k) if alike["label"] else f"class {k}") + (f" ({count})" if alike["images"] else "")
+        for k, name, count in order[["class", "label", "images"]].to_numpy()
+    ]
     axis.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=text_size(min(6.0, 430 / len(ticks))))
-    axis.set(ylim=(0, 103), xlim=(-0.6, len(ticks) - 0.4), xlabel="Class (training images)")
+    axis.set(ylim=(0, 103), xlim=(-0.6, len(ticks) - 0.4))
+    axis.set_xlabel("Class (training images)" if alike["images"] else "Class")
     axis.set_ylabel("Test accuracy of the class (%)")
     legend_above(axis, 3)
     key(figure, values, "bar")
@@ -92,8 +98,9 @@ def class_bars(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.
 def confusion(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draw what the classes are taken for by the reference run, or else the first row; mean over seeds."""
     name = _reference(table, values)
-    parts, counts, labels = [], [], class_names(table, values)
-    for row in runs_of(values[values["name"] == name]).to_dict("records"):
+    parts, counts, runs = [], [], runs_of(values[values["name"] == name]).to_dict("records")
+    labels = class_names(table, runs[0])
+    for row in runs:
         path = folder_of(table, row, row["seed"]) / "metrics.json"
         metrics = read_sealed(path)
         counts = metrics["class_counts"]

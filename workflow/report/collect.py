@@ -33,6 +33,11 @@ HEADINGS = {
 }
 
 
+def first_column(table: dict[str, Any]) -> str:
+    """Return the first column of a table that is no count: what figures draw, and the page shows of each run."""
+    return next(name for name in table["columns"] if name in HEADINGS)
+
+
 def folder_of(table: dict[str, Any], row: dict[str, Any], seed: int) -> Path:
     """Return the folder of a row's run."""
     return Path(table["results"], "runs", row["run"], f"seed={seed}")

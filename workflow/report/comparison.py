@@ -7,6 +7,7 @@ no difference is taken and nothing is pooled.
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,9 @@ def render(folders: list[Path], out: Path) -> str:
     Raises:
         UserError: fewer than two folders have a table in common.
     """
-    found = {folder: tables for folder in folders if (tables := _drawn(folder))}
-    called = [folder.name for folder in found]
-    protocols = {
-        folder.name if called.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}": tables
-        for folder, tables in found.items()
-    }
+    each = {folder.resolve(): folder for folder in folders}.values()  # a folder given twice is one
+    found = {folder: tables for folder in each if (tables := _drawn(folder))}
+    protocols = dict(zip(_called(found), found.values(), strict=True))
     names = {name for tables in protocols.values() for name in tables}
     several = [name for name in names if sum(name in tables for tables in protocols.values()) > 1]
     if not several:
@@ -69,6 +67,16 @@ def render(folders: list[Path], out: Path) -> str:
                 script=asset("page.js"),
             )
         )
+
+
+def _called(folders: Iterable[Path]) -> list[str]:
+    """Return of each folder's path as much of the end as tells it from the others."""
+    paths = [folder.resolve().parts for folder in folders]
+    ends = (
+        next(own[-n:] for n in range(1, 1 + len(own)) if sum(other[-n:] == own[-n:] for other in paths) == 1)
+        for own in paths
+    )
+    return [Path(*end).as_posix() for end in ends]
 
 
 def _drawn(folder: Path) -> Drawn:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from csa_core import store
 from csa_core.errors import UserError, say
 from workflow.fresh import drawn_from
-from workflow.report.by_class import class_names
+from workflow.report.by_class import class_names, runs_of
 from workflow.report.classes import class_bars, confusion, per_class
 from workflow.report.collect import collect
 from workflow.report.curves import bank, curves, pretraining
@@ -86,7 +86,9 @@ def draw(kind: str, table: dict[str, Any], partial: bool) -> tuple[Figure, pd.Da
     use_style(**table.get("figure", {}))
     values, facts = collect(table, partial)
     table = table | {"is_partial": bool(facts["missing"])}
-    use_fonts(f"{table} {class_names(table, values)}")
+    firsts = {data: number for number, (data, _) in reversed(facts["images_of"].items())}.values()  # rows of each data
+    rows = runs_of(values[values["row"].isin(firsts)]).drop_duplicates("name").to_dict("records")
+    use_fonts(f"{table} {[class_names(table, row) for row in rows]}")
     return KINDS[kind](table, values)
 
 

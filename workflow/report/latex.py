@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from workflow.report.numbers import counted
 from workflow.report.wording import BOLD
 
 CHARACTERS = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
@@ -32,7 +33,7 @@ def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list
     shown = pd.DataFrame(body, columns=columns)
     # To fit a page; the columns of differences from the paper are in the other files.
     shown = shown[[name for name in shown if not name.endswith(_escaped("− paper"))]]
-    seeds = f"{len(table['seeds'])} seed{'s' if len(table['seeds']) > 1 else ''}"
+    seeds = counted(len(table["seeds"]), "seed")
     text = shown.style.hide(axis="index").to_latex(
         hrules=True,
         column_format=("ll" if has_series else "l") + "r" * (shown.shape[1] - 1 - has_series),

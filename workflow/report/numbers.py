@@ -23,6 +23,11 @@ def shown(value: float | None, digits: int = 1, signed: bool = False) -> str:
     return format(rounded, "+,f" if signed else ",f").replace("-", "−")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: `1 run`, `1,200 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def level(percent: float | None) -> str:
     """Return ` (90 %)` of an interval that is not the usual one of 95 %; nothing of that, or where there is none."""
     if percent is None or shown(percent) in ("", "95.0"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report.collect import folder_of
+from workflow.report.collect import first_column, folder_of
 from workflow.report.wording import explanation, heading
 
 OWN = ("folder", "image_list")  # a person's own images
@@ -29,7 +29,7 @@ def on_page(
         bold: of each row the places of the cells that are bold.
         claims: what `judge_all` returns.
     """
-    own = values[values["column"] == table["columns"][0]]
+    own = values[values["column"] == first_column(table)]
     runs: dict[int, list[Any]] = {number: [] for number in own["row"].unique()}
     for number, seed, accuracy in zip(own["row"], own["seed"], own["value"], strict=True):
         # Paths on the page are relative to it.

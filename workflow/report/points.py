@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from csa_core.errors import UserError
-from workflow.report.collect import HEADINGS
+from workflow.report.collect import HEADINGS, first_column
 from workflow.report.drawing import GREY, axes_of, face, key, legend_above, means, percent_axis, style_of
 from workflow.report.style import MARKERS, WIDTH, inches, plain, text_size
 
@@ -29,7 +29,7 @@ def points(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Data
     """Draw the first column of a table over its rows; `draw: scatter` draws All against Few."""
     if table["draw"] == "scatter":
         return scatter(table, values)
-    column = next(name for name in table["columns"] if name in HEADINGS)
+    column = first_column(table)
     shown = values[(values["column"] == column) & values["value"].notna()].assign(percent=lambda v: 100 * v["value"])
     if shown.empty:
         raise UserError(f"{table['name']}: no row has {HEADINGS[column]}, its first column; name another one first")

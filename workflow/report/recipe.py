@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from csa_core.store import canonical
-from workflow.report.numbers import shown
+from workflow.report.numbers import counted, shown
 
 NAMED = {"model": "network", "epochs": "epochs", "lr": "learning rate", "batch_size": "batch size"}
 
@@ -30,7 +30,7 @@ def recipe(tables: list[dict[str, Any]], notes: list[dict[str, Any]], seeds: lis
         "Images": _augmentation(config),
         "Method": _method(config),
         "Elsewhere": _elsewhere(tables),
-        "Runs": f"{len(notes)} runs, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        "Runs": f"{counted(len(notes), 'run')}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
         "Hours": _hours(notes),
         "Processor": _counted(_processor(note) for note in notes),
         "Precision": _counted(_precision(note) for note in notes),
@@ -62,29 +62,36 @@ def _epochs(config: dict[str, Any]) -> str:
     if "epochs" not in config:
         return ""
     parts = [f"{config['epochs']}"]
-    if "warmup_epochs" in config:
-        parts.append(f"the first {config['warmup_epochs']} without the re-sampled branch")
-    if config.get("plain_epochs"):
-        parts.append(f"the last {config['plain_epochs']} without context shift")
+    for key, place, what in (
+        ("warmup_epochs", "first", "the re-sampled branch"),
+        ("plain_epochs", "last", "context shift"),
+    ):
+        if number := config.get(key):
+            parts.append(f"the {place}{f' {number}' if number > 1 else ''} without {what}")
     return ", ".join(parts) + "; scored after the last one"
 
 
 def _optimizer(config: dict[str, Any]) -> str:
     if "lr" not in config:
         return ""
-    after = ", ".join(map(str, config.get("lr_drops", [])))
-    falls = f"divided by 10 after epochs {after}" if after else "then constant"
-    falls = "falls along a cosine" if config.get("lr_schedule") == "cosine" else falls
+    drops = config.get("lr_drops", [])
+    after = f"epoch{'s' if len(drops) > 1 else ''} {', '.join(map(str, drops))}"
+    falls = f", divided by 10 after {after}" if drops else ", then constant" if config.get("lr_warmup_epochs") else ""
+    falls = ", falling along a cosine" if config.get("lr_schedule") == "cosine" else falls
+    rises = f", rising over {counted(config['lr_warmup_epochs'], 'epoch')}" if config.get("lr_warmup_epochs") else ""
     return (
         f"SGD, momentum {config.get('momentum', 0):g}, weight decay {config.get('weight_decay', 0):g}, batches of "
-        f"{config.get('batch_size')}; learning rate {config['lr']:g}, rising over {config.get('lr_warmup_epochs', 0)} "
-        f"epochs, {falls}"
+        f"{config.get('batch_size')}; learning rate {config['lr']:g}{rises}{falls}"
     )
 
 
 def _augmentation(config: dict[str, Any]) -> str:
     crop, flip = config.get("crop_padding"), config.get("horizontal_flip")
-    parts = [f"random crops after padding by {crop} pixels" if crop else "", "random flips" if flip else ""]
+    crops = f"random crops after padding by {crop} pixels" if crop else ""
+    if config.get("data", {}).get("source") == "image_list":
+        crops = "random resized crops"
+    jitter = f"colours varied by up to {config['colour_jitter']:g}" if config.get("colour_jitter") else ""
+    parts = [crops, "random flips" if flip else "", jitter]
     return ", ".join(filter(None, parts))
 
 
@@ -117,12 +124,13 @@ def _hours(notes: list[dict[str, Any]]) -> str:
     mean = math.fsum(seconds) / len(seconds)
     each = f"{shown(mean / 60)} minutes" if mean >= 60 else f"{shown(mean, 0)} seconds"
     last = max(note["finished"] for note in notes)
-    return f"{shown(math.fsum(seconds) / 3600)} hours of training in all, {each} a run; the last finished {last}"
+    hours = shown(math.fsum(seconds) / 3600)
+    return f"{hours} hours of training for the rows of the tables, {each} a run; the last finished {last}"
 
 
 def _processor(note: dict[str, Any]) -> str:
     name = (note.get("processor") or {}).get("name")
-    threads = f", {note['threads']} thread{'s' if note['threads'] != 1 else ''}" if note.get("threads") else ""
+    threads = f", {counted(note['threads'], 'thread')}" if note.get("threads") else ""
     return (f"{name}, {note['device']}" if name else note["device"]) + threads
 
 
@@ -133,7 +141,7 @@ def _precision(note: dict[str, Any]) -> str:
 
 def _counted(values: Any) -> str:
     counts = Counter(filter(None, values)).most_common()
-    return "; ".join(f"{value} ({count} runs)" if len(counts) > 1 else value for value, count in counts)
+    return "; ".join(f"{value} ({counted(count, 'run')})" if len(counts) > 1 else value for value, count in counts)
 
 
 def _versions(notes: list[dict[str, Any]]) -> str:

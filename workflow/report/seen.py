@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report.collect import HEADINGS
-from workflow.report.numbers import shown
+from workflow.report.collect import HEADINGS, first_column
+from workflow.report.numbers import counted, shown
 
 MOST = 6  # rows that are named
 
@@ -23,14 +23,14 @@ def seen(kind: str, table: dict[str, Any], drawn: pd.DataFrame) -> str:
 
 def _points(table: dict[str, Any], drawn: pd.DataFrame) -> str:
     value = "mean_all" if "mean_all" in drawn else "mean"
-    column = "all" if "mean_all" in drawn else next(name for name in table["columns"] if name in HEADINGS)
+    column = "all" if "mean_all" in drawn else first_column(table)
     what = "Accuracy" if column == "all" else HEADINGS[column]
     against = ", against that of the few-shot classes" if "mean_all" in drawn else ""
     intervals = ", with 95 % intervals" if drawn[value.replace("mean", "low")].notna().any() else ""
     names = (drawn["series"] + " " + drawn["label"]).str.strip()
     high, low = drawn[value].idxmax(), drawn[value].idxmin()
     return (
-        f"{what} of {len(drawn)} rows ({table['row_name']}){against}{intervals}: highest "
+        f"{what} of {counted(len(drawn), 'row')} ({table['row_name']}){against}{intervals}: highest "
         f"{names[high]} ({shown(drawn[value][high])} %), lowest {names[low]} ({shown(drawn[value][low])} %)."
     )
 

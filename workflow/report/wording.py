@@ -95,11 +95,8 @@ def explanation(table: dict[str, Any], summary: pd.DataFrame, facts: dict[str, A
 
 def rows_of_one_run(table: dict[str, Any]) -> list[str]:
     """Return which rows are the same run, in sentences: an override may take away what tells them apart."""
+    why = ": the overrides leave nothing that tells them apart" if table["overrides"] else ""
     names: dict[tuple[str, str | None], list[str]] = {}
     for row in table["rows"]:
         names.setdefault((row["run"], row["head"]), []).append(f"'{name_of(row)}'")
-    return [
-        f"{' and '.join(alike)} are one run here: the overrides leave nothing that tells them apart."
-        for alike in names.values()
-        if len(alike) > 1
-    ]
+    return [f"{' and '.join(alike)} are one run here{why}." for alike in names.values() if len(alike) > 1]
