@@ -25,6 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("csa_core", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     words = ["-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out)]
+    words.append("--disable-pip-version-check")
     subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=PATIENCE)
     (path,) = out.glob("*.whl")
     return path
@@ -40,7 +41,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_installed_package_brings_a_command(wheel: Path, tmp_path: Path) -> None:
-    install = ["-m", "pip", "install", "--no-deps", "--quiet", "--target", str(tmp_path / "site"), str(wheel)]
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--quiet",
+        "--target",
+        str(tmp_path / "site"),
+        str(wheel),
+    ]
     subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=PATIENCE)
     csa = tmp_path / "site/bin/csa"
     run = {"capture_output": True, "text": True, "cwd": tmp_path, "env": {"PYTHONPATH": str(tmp_path / "site")}}

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -12,12 +13,13 @@ import pytest
 import torch
 import yaml
 
-from csa_core import store
+from csa_core import __version__, store
 from csa_core.cli import SPINS
 from csa_core.commands import device_of
 from csa_core.errors import write_any_name
 from tests.conftest import ROOT, TINY, Cli
 from tests.helpers.images import folder_of_images
+from tests.helpers.leaves import LEAVES
 
 
 @pytest.fixture
@@ -27,11 +29,13 @@ def run_yaml(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["data", "split", "train", "evaluate", "contexts", "mistakes", "keys"])
-def test_help(command: str, cli: Cli) -> None:
-    done = cli(command, "--help")
-    assert done.returncode == 0 and "usage: python -m csa_core" in done.stdout
-    assert command in cli("--help").stdout
+def test_every_command_has_help(cli: Cli) -> None:
+    commands = re.findall(r"^    (\w+)(?: |$)", cli("--help").stdout, re.M)
+    assert {"data", "check", "selection", "train", "evaluate", "predict", "export", "ls", "diff"} < set(commands)
+    for command in commands:
+        done = cli(command, "--help")
+        assert done.returncode == 0 and f"usage: python -m csa_core {command}" in done.stdout
+    assert cli("--version").stdout == f"csa_core {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,7 @@ def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], expe
 def test_keys_lists_every_key(cli: Cli) -> None:
     text = cli("keys").stdout
     assert "threshold: 0.8" in text and "data.imbalance_ratio: 100.0" in text
+    assert not [key for key in LEAVES if f"\n{key}: " not in text]
 
 
 BAD = {
@@ -196,9 +201,12 @@ def test_what_is_set_has_an_effect(why: str, cli: Cli, run_yaml: Path, tmp_path:
         done.returncode == 2
         and done.stderr == f"csa_core: --set {key}: has no effect with what else is set; leave it out\n"
     )
+
+
+def test_what_says_where_or_is_at_its_default_may_be_set(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:
     where = ("--set", "data.root=elsewhere", "--set", "uniform_mixup=0.0", "--set", "data.validation=0.0")
     done = cli("split", run_yaml, "--out", tmp_path / "split.json", *where)
-    assert done.returncode == 0, "of what is at its default, or says where, none is refused"
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_learning_rate_that_is_never_reached_is_said(cli: Cli, run_yaml: Path, tmp_path: Path) -> None:

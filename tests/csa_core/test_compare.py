@@ -130,6 +130,9 @@ def test_accuracies_that_differ_by_less_than_is_shown_are_told_apart(folder: Pat
     for name, accuracy in (("a", 0.4504), ("b", 0.4496)):
         (tmp_path / name).mkdir()
         stored["heads"]["single"]["accuracy"]["all"] = accuracy
+        stored["computed"]["precision"] = {"a": "float32", "b": "bfloat16"}[name]
         write_json(tmp_path / name / "metrics.json", sealed(stored))
     done = cli("diff", tmp_path / "a", tmp_path / "b")
-    assert done.stdout.splitlines()[-1].split() == ["single", "All", "45.04", "44.96"]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[-1] == ["single", "All", "45.04", "44.96"]
+    assert ["precision", "float32", "bfloat16"] in lines, "how each was computed"

@@ -215,7 +215,7 @@ def hostile(kind: str, outside: Path) -> bytes:
         elif kind == "device":
             archive.addfile(member("zero", type=tarfile.CHRTYPE, devmajor=1, devminor=5))
         else:
-            archive.addfile(member("bomb", size=2**28), io.BytesIO(bytes(2**28)))
+            archive.addfile(member("bomb", size=2**20), io.BytesIO(bytes(2**20)))
     return buffer.getvalue()
 
 

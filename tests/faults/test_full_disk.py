@@ -139,6 +139,7 @@ def test_no_space_for_inputs(what: str, tmp_path: Path) -> None:
     out = tmp_path / "made.file"
     command = [sys.executable, "-m", "csa_core", what, str(tmp_path / "run.yaml"), "--out", str(out)]
     env = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE")}  # writes a file, too
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # compiled modules would be cut off, and stay so
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, preexec_fn=starve)
     assert done.returncode == 2 and done.stderr == f"csa_core: {out}: cannot be written (File too large); free or " \
         "choose another place\n"  # fmt: skip

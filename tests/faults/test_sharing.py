@@ -42,9 +42,10 @@ def test_who_waits_gets_the_folder_afterwards(
     for name in ("one", "two", "out"):
         (tmp_path / name).mkdir()
     order: list[str] = []
+    looked = threading.Event()
 
     def second() -> None:
-        with lock.hold(tmp_path / "two", tmp_path / "out", wait=True):
+        with lock.hold(tmp_path / "two", tmp_path / "out", wait=True, meanwhile=looked.set):
             order.append("second")
 
     with lock.hold(tmp_path / "one", tmp_path / "out"):
@@ -52,7 +53,7 @@ def test_who_waits_gets_the_folder_afterwards(
             lock.hold(tmp_path / "two", tmp_path / "out").__enter__()
         thread = threading.Thread(target=second)
         thread.start()
-        thread.join(2)
+        assert looked.wait(PATIENCE)
         order.append("first")
     thread.join(PATIENCE)
     assert order == ["first", "second"]

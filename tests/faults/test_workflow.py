@@ -36,6 +36,12 @@ def begin(folder: Folder) -> "subprocess.Popen[bytes]":
 
 def test_twenty_kills_at_random_moments(whole: Folder, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its jobs; then what the README says: --unlock, and the same command."""
+    (tmp_path / "timed").mkdir()
+    timed = Folder(tmp_path / "timed")
+    timed.write(seeds=[1])
+    began = time.monotonic()
+    assert begin(timed).wait(timeout=PATIENCE) == 0
+    took = time.monotonic() - began
     rng, kills, training, tables = random.Random(11), 0, 0, 0
     while kills < 20:
         path = tmp_path / str(tables)
@@ -45,7 +51,7 @@ def test_twenty_kills_at_random_moments(whole: Folder, tmp_path: Path) -> None:
         while kills < 20:
             process = begin(folder)
             try:
-                process.wait(timeout=rng.uniform(1.0, 9.0))
+                process.wait(timeout=took * rng.uniform(0.1, 0.9))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -84,7 +84,7 @@ def test_no_two_jobs_share_a_device_unless_asked(
 
 @needs_proc
 def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
-    first = start(tmp_path, 1, "0", seconds=60)
+    first = start(tmp_path, 1, "0", seconds=PATIENCE)
     wait_until((tmp_path / "lines").exists, "the first job")
     second = start(tmp_path, 1, "0", seconds=0)
     wait_for_its_turn(second)
@@ -152,7 +152,7 @@ def test_devices_are_those_of_the_drivers_tool(tmp_path: Path, monkeypatch: pyte
 
 @needs_proc
 def test_an_interrupt_while_it_waits_is_one_line(tmp_path: Path) -> None:
-    first = start(tmp_path, 1, "0", seconds=60)
+    first = start(tmp_path, 1, "0", seconds=PATIENCE)
     wait_until((tmp_path / "lines").exists, "the first job")
     second = start(tmp_path, 1, "0")
     wait_for_its_turn(second)

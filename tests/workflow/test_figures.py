@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib import pyplot
 
 from csa_core.errors import UserError
@@ -17,6 +18,7 @@ from csa_core.store import read_sealed, sealed, write_tensors
 from tests.conftest import ROOT
 from tests.helpers.workflows import table
 from workflow import publish
+from workflow.plan import Plan
 from workflow.report import figures, page
 from workflow.report.by_class import class_names, runs_of
 from workflow.report.classes import class_bars, confusion, per_class
@@ -300,8 +302,9 @@ def test_classes_of_one_size_have_one_mean(scored: Path) -> None:
 def test_a_slide_has_larger_figures_and_letters(scored: Path) -> None:
     values, _ = collect(table())
     small, _ = curves(table(), values)
-    use_style(width=6.7, font=14)
-    large, _ = curves(table(), values)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text()) | {"figure": {"width": 6.7, "font": 14}}
+    assert Plan(config).declaration("table2")["figure"] == {"width": 6.7, "font": 14}
+    large, _ = figures.draw("curves", table(figure={"width": 6.7, "font": 14}), partial=False)
     assert large.get_size_inches() == pytest.approx(2 * small.get_size_inches())
     sizes = [figure.axes[0].yaxis.label.get_fontsize() for figure in (small, large)]
     assert sizes[1] == pytest.approx(2 * sizes[0])

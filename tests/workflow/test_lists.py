@@ -82,7 +82,7 @@ def test_what_is_missing_is_named(missing: str, image_lists: Path, tmp_path: Pat
     data = dict(fields["data"])  # type: ignore[call-overload]
     data["root" if missing == "root" else "train_list"] = "nowhere"
     (made.path / "lists.yaml").write_text(yaml.safe_dump(fields | {"data": data}))
-    done = snakemake(made, RUN)
+    done = made.snakemake(RUN)
     assert done.returncode == 1
     words = "data.root nowhere: no such folder" if missing == "root" else "nowhere: cannot be read; set data.train_list"
     assert f"csa_core: {words}" in done.stderr

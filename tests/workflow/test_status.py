@@ -105,10 +105,12 @@ def test_a_run_from_pending_to_finished_through_a_kill_and_a_signal(sweep: Sweep
     assert sweep.of(run)["state"] == "pending" and counts(sweep.look(), "table2") == [4, 0, 0, 0, 0, 4]
     process = sweep.train(run)
     entry = sweep.wait_for(run, 1)
-    assert entry["process"][1] == process.pid and entry["epochs"] == 40 and 0 < entry["left"] < 600
+    assert entry["process"][1] == process.pid and entry["epochs"] == 40 and entry["left"] > 0
     text = sweep.look()
     assert counts(text, "table2") == [4, 0, 1, 0, 0, 3] and counts(text, "all")[2] == 1
-    assert re.search(r"running:\n  csa/seed=1  epoch \d+/40  train [\d.]+%  .*\d+ s left  \S+\n\npending:\n", text)
+    assert re.search(
+        r"running:\n  csa/seed=1  epoch \d+/40  train [\d.]+%  .*\d+ (?:s|min) left  \S+\n\npending:\n", text
+    )
     process.kill()
     process.wait()
     assert sweep.of(run)["state"] == "running", "files alone cannot tell before it has been silent for a while"

@@ -45,8 +45,12 @@ def test_a_compiled_run_repeats_itself_and_its_cache_serves_the_next(process: Cl
 
 
 def test_auto_compiles_only_where_a_run_is_long(
-    dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    compiler = tmp_path / "g++"
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     run = Run(tiny(), dataset, split, CPU)
     called: list[bool] = []
     monkeypatch.setattr(run.network.body, "compile", lambda dynamic: called.append(dynamic))
