@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# What it holds, as on clusters with modules, pip would take for installed.
+unexport PYTHONPATH
 DEV := .venv/ready-dev
 # Of pip only errors: its warnings are about the index, and help nobody here. It would compile on one core.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
@@ -13,17 +15,17 @@ help: ## show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 all: $(READY) ## every table of the protocol in config.yaml
-	$(BIN)/snakemake --cores all
+	$(BIN)/python -m snakemake --cores all
 
 table2: $(READY) ## Table 2: ten thresholds, trained
-	$(BIN)/snakemake --cores all results/table2.csv
+	$(BIN)/python -m snakemake --cores all results/table2.csv
 	@echo "make: Table 2 is in results/table2.md and results/table2.csv; next: . .venv/bin/activate, then"
 	@echo "make: snakemake --cores all    for every table, figure and claim, and results/report.html"
 
-status: $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
+status: | $(READY) ## what is finished, running, failed and to come; ARGS="--watch 10"
 	@$(BIN)/python -m workflow.status $(ARGS)
 
-report: $(READY) ## a page of what is finished so far, while a sweep runs: results/demo/partial/report.html
+report: | $(READY) ## a page of what is finished so far, while a sweep runs: results/demo/partial/report.html
 	@$(BIN)/python -m workflow.report.partial $(ARGS)
 
 published: $(READY) ## redraw the published results, in seconds and without training
@@ -70,8 +72,8 @@ clean: ## remove .venv; results stay
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c '' || { echo "make: $(PYTHON) does not start; name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "make: $(PYTHON) is none of 3.11 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
 	@echo "make: installing the locked versions into .venv, once"
 	@$(INSTALL) --requirement requirements.lock

@@ -397,7 +397,7 @@ def _device_options(sub: argparse.ArgumentParser, workers: bool = True) -> None:
     sub.add_argument(
         "--device",
         default="auto",
-        help="auto, cpu, cuda, cuda:N or mps (default: auto)",
+        help="auto (a GPU, else the CPU), cpu, cuda, cuda:N, or mps, which is not tested (default: auto)",
     )
     threads = "CPU threads of all ranks (default: one per core; of several ranks, one each)"
     sub.add_argument("--threads", type=int, metavar="N", help=threads)

@@ -25,6 +25,8 @@ OTHER_KINDS = {
     *(".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf", ".csv", ".tsv", ".md", ".html", ".tex", ".yaml", ".yml"),
     *(".json", ".txt", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".onnx", ".safetensors"),
 }
+OF_A_PROTOCOL = ("tables", "paper_values")
+"""What a protocol of the workflow says beside the keys of runs: of tables."""
 OWN_ROOTS = {
     "folder": "name the folder that holds train/<class>/ and test/<class>/, or the data set file with --data",
     "image_list": "name the folder that the paths of the lists start from",
@@ -259,6 +261,8 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
     where = "stdin" if args.config == "-" else args.config
     fields = parse_yaml(_stdin() if text is None else text, where) if args.config == "-" else load_yaml(args.config)
     fields = {} if fields is None else fields
+    if isinstance(fields, dict):  # a protocol of the workflow is a file of runs, too
+        fields = {key: value for key, value in fields.items() if key not in OF_A_PROTOCOL}
     for change in args.set:
         key, equals, value = change.partition("=")
         if not equals or not isinstance(fields, dict):
@@ -266,10 +270,11 @@ def _config(args: argparse.Namespace, text: str | None = None) -> RunConfig:
         fields = set_dotted(fields, key, parse_yaml(value, f"--set {key}"))
     # A file may be a recipe for several methods; what is asked for with --set must have an effect.
     asked = fields.get("method") if any(change.startswith("method=") for change in args.set) else None
+    remedy = "remove it" if asked else "remove it, or name the method with --set method=csa"
     if isinstance(asked, str) and asked in METHODS:
         keys = {change.partition("=")[0].partition(".")[0] for change in args.set}
         fields = recipe(fields, asked) | {key: value for key, value in fields.items() if key in keys}
-    config = parse(fields, where)
+    config = parse(fields, where, remedy)
     # A selection names images whichever source and size they come from.
     origin = {"source", "image_size", "resize"} if config.data.profile == "selection" else set()
     read = flat(config.read()).keys() | {f"data.{key}" for key in PLACES | origin}

@@ -26,6 +26,8 @@ class FigureConfig(Strict):
     """Inches of a column: 3.35 of a paper of two columns, 6 and more on a slide."""
     font: Annotated[float, Field(ge=4, le=40)] = 7
     """Size of the letters in points: 7 in a paper, 14 and more on a slide."""
+    title: bool = True
+    """Whether title, protocol and seeds stand above a figure; false for a paper, whose caption says them."""
 
 
 class WorkflowConfig(Strict):
@@ -62,7 +64,7 @@ class WorkflowConfig(Strict):
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """image_list: processes that decode images for each rank; null takes the cores that training leaves idle."""
     figure: FigureConfig = FigureConfig()
-    """Width and font of figures."""
+    """Width and font of figures, and whether they have a title."""
     code_version: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """null: a change of the code trains again; a text is the version that results carry instead."""
 

@@ -25,7 +25,8 @@ def read_cifar(source: str, root: Path) -> Dataset:
         try:
             parts.append(kind(str(root), train=train, download=not _is_unpacked(kind, root)))
         except (OSError, RuntimeError, EOFError) as error:  # no network, no space, or a damaged copy
-            wanted = f"put {kind.filename} (MD5 {kind.tgz_md5}) or its unpacked folder {kind.base_folder} there"
+            wanted = f"put {kind.filename} (MD5 {kind.tgz_md5}), from {kind.url}, or its unpacked folder"
+            wanted += f" {kind.base_folder} there"
             raise UserError(
                 f"data.root {root}: no whole copy of {source}: {_reason(kind, root, error)}; {wanted}"
             ) from None

@@ -48,8 +48,12 @@ KEYS = sorted({key for method in METHODS.values() for key in method.Config.model
 """The keys of runs of all methods."""
 
 
-def parse(fields: Any, where: str) -> RunConfig:
+def parse(fields: Any, where: str, remedy: str = "remove it") -> RunConfig:
     """Validate `fields` (a mapping as YAML gives it) as the configuration of a run of its method.
+
+    Args:
+        where: what a message begins with.
+        remedy: for a key of another method.
 
     Raises:
         UserError: naming the dotted key in `where` and the remedy.
@@ -62,7 +66,7 @@ def parse(fields: Any, where: str) -> RunConfig:
         for key in fields:
             if key not in config.model_fields and (owners := readers(key)):
                 who = f"{', '.join(owners)} {'do' if len(owners) > 1 else 'does'}"
-                raise UserError(f"{where}: {key}: method {name} does not read it ({who}); remove it")
+                raise UserError(f"{where}: {key}: method {name} does not read it ({who}); {remedy}")
     return validate(config, fields, where)
 
 

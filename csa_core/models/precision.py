@@ -5,6 +5,7 @@ there. Pooling, heads, losses, masks, bank, weights, optimizer and evaluation ar
 switch of the whole process: all products and convolutions of a GPU use it, those of evaluation, too.
 """
 
+import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from csa_core.errors import UserError
+from csa_core.errors import UserError, say
 from csa_core.models.resnet import make_body
 
 GAINS_FROM = 10e6
@@ -31,8 +32,11 @@ def device_named(name: str | torch.device) -> torch.device:
     Raises:
         UserError: there is none here, none that networks are trained on, or one whose memory others have taken.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":  # mps only where it is named: nothing here was tested on it
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+        if name == "cpu" and given not in ("", "-1", "NoDevFiles"):
+            say(f"csa_core: note: this torch finds no GPU ({given} is given) and computes on the CPU; see nvidia-smi")
     try:
         device = torch.device(name)
         if str(device) != "cpu" and device.type not in ("cuda", "mps"):

@@ -2,18 +2,20 @@
 
 import errno
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from csa_core import commands
 from csa_core.cli import main
 from csa_core.config import DataConfig
 from csa_core.data.sources import load_source
 from csa_core.data.split import make_split
 from csa_core.errors import UserError
 from csa_core.store import read_sealed, read_tensors, sealed, write_json, write_tensors
-from tests.conftest import TINY, listed, write_image_lists
+from tests.conftest import ROOT, TINY, listed, write_image_lists
 from tests.helpers.errno_injection import failing
 from tests.helpers.images import folder_of_images
 
@@ -202,6 +204,19 @@ def test_what_is_read_and_what_a_run_holds_is_not_written_over(
     assert main(["selection", str(run), *data, "--out", f"{tmp_path}/here/selection.txt"]) == 2
     assert "is read by this very command; name another file" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_protocol_is_a_file_of_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of several methods' keys those are read that the named method has; what it says of tables is left out."""
+    for path in sorted((ROOT / "workflow/protocols").glob("*.yaml")):
+        config = commands._config(Namespace(config=str(path), set=["method=csa", "threshold=0.3"]))
+        whole = yaml.safe_load(path.read_text())
+        assert config.method == "csa" and config.model == whole["model"], path
+    words = ["split", str(ROOT / "workflow/protocols/demo.yaml"), "--out", str(tmp_path / "split.json")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "method csa does not read it" in said and "remove it, or name the method with --set method=csa\n" in said
+    assert main([*words, "--set", "method=csa"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,8 @@ def test_a_slide_has_larger_figures_and_letters(scored: Path) -> None:
     assert Plan(config).declaration("table2")["figure"] == {"width": 6.7, "font": 14}
     large, _ = figures.draw("curves", table(figure={"width": 6.7, "font": 14}), partial=False)
     assert large.get_size_inches() == pytest.approx(2 * small.get_size_inches())
+    bare, _ = figures.draw("curves", table(figure={"title": False}), partial=False)
+    assert "A title" in texts(large) and "A title" not in texts(bare) and "protocol" not in texts(bare)
     sizes = [figure.axes[0].yaxis.label.get_fontsize() for figure in (small, large)]
     assert sizes[1] == pytest.approx(2 * sizes[0])
     pyplot.close("all")

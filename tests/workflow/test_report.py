@@ -274,12 +274,16 @@ def test_a_partial_table_says_so(results: Path) -> None:
 
 
 def test_a_paper_can_print_the_table(results: Path) -> None:
-    write(table(title="Threshold δ at 50 %", note="Mind this."), "t")
+    write(table(title="Threshold δ at 50 %", note="Mind this: τ ≥ β → ω."), "t")
     text = Path("t.tex").read_text()
     assert r"\caption{Threshold $\delta$ at 50 \%. Protocol demo, 3 seeds.}" in text, "a caption is short"
     assert r"\toprule" in text and r"\bottomrule" in text and r"\usepackage{booktabs}" in text.splitlines()[0]
     assert r"\textbf{91.0 $\pm$ 1.0}" in text and "Other & 82.0" in text
-    assert text.index(r"\bottomrule") < text.index("Mind this.") < text.index(r"\end{table}")
+    assert (
+        text.index(r"\bottomrule")
+        < text.index(r"Mind this: $\tau$ $\geq$ $\beta$ $\to$ $\omega$.")
+        < text.index(r"\end{table}")
+    )
     assert all(character.isascii() for character in text), "pdflatex reads ASCII everywhere"
 
 

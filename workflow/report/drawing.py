@@ -53,7 +53,9 @@ def ordered(i: int, count: int) -> Any:
 
 
 def face(figure: Figure, table: dict[str, Any], values: pd.DataFrame) -> None:
-    """Write on the figure what was run, so that it cannot be taken for something else."""
+    """Write on the figure what was run, so that it cannot be taken for something else, unless a caption will."""
+    if not LOOK["title"]:
+        return
     overrides = ", overridden" if table["overrides"] else ""
     room = figure.get_size_inches()[0] / LOOK["font"] * FONT / WIDTH * 56  # letters of a line
     lines = -(-len(table["title"]) // int(room))

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m workflow.report.gallery", description=__doc__.split("\n\n")[0])
     parser.add_argument("contexts", type=Path, metavar="CONTEXTS", help="file of `python -m csa_core contexts`")
-    parser.add_argument("--title", required=True, help="title of the figure: what was run")
+    parser.add_argument("--title", required=True, help="title of the figure, what was run; empty is none")
     parser.add_argument("--out", required=True, metavar="PREFIX", help="files to write, without .pdf, .svg, .png")
     args = parser.parse_args(argv)
     use_style()
@@ -68,7 +68,8 @@ def draw(tensors: store.Tensors, meta: dict[str, Any], title: str) -> Figure:
         axes[0, i].set_title(f"{context}\np = {shown(meta['confidence'][i], 2)}", fontsize=6)
         axes[3, i].set_title(resampled, fontsize=6, pad=2)
         axes[4, i].set_title(f"λ = {shown(meta['mix'][i], 2)}", fontsize=6, pad=2)
-    figure.suptitle(plain(title), fontsize=8)
+    if title:
+        figure.suptitle(plain(title), fontsize=8)
     return figure
 
 

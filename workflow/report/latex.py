@@ -1,5 +1,6 @@
 """A table for a paper."""
 
+import unicodedata
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,9 @@ from workflow.report.wording import BOLD
 CHARACTERS = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
 CHARACTERS |= {"{": r"\{", "}": r"\}", "$": r"\$", "^": r"\^{}", "~": r"\~{}", "×": r"$\times$"}
 CHARACTERS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-CHARACTERS |= {"−": "$-$", "δ": r"$\delta$", "λ": r"$\lambda$", "γ": r"$\gamma$"}
+CHARACTERS |= {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$", "∞": r"$\infty$"}
+for letter in "αβγδεζηθικλμνξπρστυφχψω":
+    CHARACTERS[letter] = rf"$\{unicodedata.name(letter).split()[-1].lower().replace('lamda', 'lambda')}$"
 OPTIONS = ("[", "*")  # at the beginning of a row: taken for an option of what ends the row above
 HINT = r"% Needs \usepackage{booktabs} in the preamble." + "\n"
 

@@ -21,7 +21,7 @@ INSTALL = "install a font that has them, on Debian fonts-noto-core or fonts-noto
 UNDRAWN: set[str] = set()  # letters that no font here has
 LONGEST = 16  # letters of a class's name in the gallery
 WIDTH, FONT = 3.35, 7.0  # inches and points that figures are designed in: one column of a two-column paper
-LOOK = {"width": WIDTH, "font": FONT}  # as they are asked for
+LOOK = {"width": WIDTH, "font": FONT, "title": True}  # as they are asked for
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -40,10 +40,10 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def use_style(width: float = WIDTH, font: float = FONT) -> None:
+def use_style(width: float = WIDTH, font: float = FONT, title: bool = True) -> None:
     """Draw without a screen, in this style: a column is so many inches wide, and text has so many points."""
     mpl.use("agg")
-    LOOK.update(width=width, font=font)
+    LOOK.update(width=width, font=font, title=title)
     mpl.rcParams.update(STYLE | {"font.size": font, "legend.fontsize": text_size(6)})
 
 

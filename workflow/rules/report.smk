@@ -101,6 +101,7 @@ rule contexts:
 
 
 GALLERY = f"Context shift in a trained run ({REFERENCE.name}, seed {REFERENCE.config.seed}); λ set from 0.5 to 1"
+GALLERY = GALLERY if PLAN.config.figure.title else ""
 
 
 rule gallery:

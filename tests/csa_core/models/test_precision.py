@@ -403,3 +403,13 @@ def test_a_full_gpu_is_not_said_to_be_absent(error: RuntimeError, monkeypatch: p
     monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(UserError, match="device: 'cuda:0' has no memory left, others use it; wait, or use another"):
         precision.device_named("cuda:0")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("given", "is_said"), [("0", True), ("GPU-1,GPU-2", True), ("", False), ("-1", False)])
+def test_a_gpu_that_torch_does_not_find_is_said(
+    given: str, is_said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert precision.device_named("auto").type == "cpu"
+    assert ("finds no GPU" in capsys.readouterr().err) == is_said
