@@ -37,6 +37,7 @@ CPU = torch.device("cpu")
 # Eight steps an epoch: after three plain ones of a phase the others are replayed.
 DATA = TINY["data"] | {"imbalance_ratio": 1, "max_class_count": 30}  # type: ignore[operator]
 WHOLE = {"data": DATA, "epochs": 6, "lr_warmup_epochs": 3, "lr_drops": [3, 5], "plain_epochs": 2}
+STAGE = {"epochs": 6, "lr_drops": [3]}
 HOST_ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 
 
@@ -108,6 +109,9 @@ def long(*values: object) -> Any:
         long({"method": "vs"}, 1),
         long({"method": "remix", "reweighting": "always"}, 1),
         long({"method": "cmo", "unpasted_epochs": [0, 3]}, 2),
+        long({"method": "crt", "second_stage": STAGE}, 1),
+        long({"method": "lws", "second_stage": STAGE, "batch_norm": "moving"}, 1),
+        long({"method": "mislas", "mislas": {"epochs": 6}}, 1),
     ],
 )
 def test_replaying_the_operations_of_a_step_trains_the_same_network(
