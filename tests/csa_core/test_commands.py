@@ -18,6 +18,7 @@ from csa_core.store import read_sealed, read_tensors, sealed, write_json, write_
 from tests.conftest import ROOT, TINY, listed, write_image_lists
 from tests.helpers.errno_injection import failing
 from tests.helpers.images import folder_of_images
+from workflow.declarations import Protocol
 
 SHORT = {"method": "ce", "epochs": 1, "lr_drops": [], "evaluate_every": 0}
 
@@ -52,7 +53,8 @@ def test_a_finished_run_of_another_configuration_is_not_replaced(
     assert said == f"csa_core: {wanted} remove {out}/metrics.json\n"
     (tmp_path / "photos/train/ant/1.webp").unlink()
     assert main(words) == 2
-    assert "holds a finished run with data " in capsys.readouterr().err
+    stored = read_sealed(out / "metrics.json")["digests"]["data"]
+    assert f"holds a finished run with data {stored[:12]}, asked for is " in capsys.readouterr().err
     assert (out / "metrics.json").read_bytes() == before
     (out / "metrics.json").unlink()
     assert main(words) == 0
@@ -212,6 +214,7 @@ def test_a_protocol_is_a_file_of_runs(capsys: pytest.CaptureFixture[str], tmp_pa
         config = commands._config(Namespace(config=str(path), set=["method=csa", "threshold=0.3"]))
         whole = yaml.safe_load(path.read_text())
         assert config.method == "csa" and config.model == whole["model"], path
+    assert {*commands.OF_A_PROTOCOL} == Protocol.model_fields.keys()
     words = ["split", str(ROOT / "workflow/protocols/demo.yaml"), "--out", str(tmp_path / "split.json")]
     assert main(words) == 2
     said = capsys.readouterr().err

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from csa_core import files
+from csa_core.data.dataset import Dataset
+from csa_core.data.split import Split
 from csa_core.errors import UserError
 from csa_core.train.state import lock
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny
 from tests.helpers.patience import PATIENCE
+from tests.helpers.runs import fit, results
 
 
 @pytest.mark.long
@@ -58,6 +61,16 @@ def test_who_waits_gets_the_folder_afterwards(
     thread.join(PATIENCE)
     assert order == ["first", "second"]
     assert "is filling this folder; waiting for it" in capfd.readouterr().err
+
+
+def test_who_waited_puts_nothing_in_the_place_of_what_came_meanwhile(
+    dataset: Dataset, split: Split, tmp_path: Path
+) -> None:
+    first = fit(tiny(method="ce"), dataset, split, tmp_path)
+    with pytest.raises(UserError, match="holds a finished run with seed 1, asked for is 2; name another folder"):
+        fit(tiny(method="ce", seed=2), dataset, split, tmp_path, wait=True)
+    assert results(tmp_path / "out") == first
+    assert fit(tiny(method="ce"), dataset, split, tmp_path, wait=True) == first, "the same run is no other"
 
 
 def test_who_waits_lets_others_know_each_time_that_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,12 @@ def test_what_is_taken_is_small_and_enough(published: Path, tmp_path: Path, caps
     assert publish.main(["draw", str(published), "--pages", str(page), str(wrong)]) == 2
     assert "'tiny tabel1': nothing of that name is published" in capsys.readouterr().err
     assert page.read_text() == text, "drawn again it is the same"
+    (published / "report.html").unlink()
+    (published / "report.html").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        publish.main(["draw", str(published), "--pages", str(page)])
+    assert "report.html: cannot be" in capsys.readouterr().err
+    (published / "report.html").rmdir()
 
 
 def test_what_is_of_another_configuration_is_neither_taken_nor_drawn(

@@ -17,6 +17,10 @@ SELECTIONS = Path(csa_core.__file__).parent / "data" / "selections"
 NAMED = 3  # worst classes that are named, of those that are equally bad
 
 
+class NoCountsError(UserError):
+    """A run is of a version that did not keep counts by class."""
+
+
 def runs_of(values: pd.DataFrame) -> pd.DataFrame:
     """Return a line for each row and seed: name, run, seed, head."""
     return values.drop_duplicates(["row", "seed"])[["name", "run", "seed", "head"]]
@@ -36,7 +40,7 @@ def recalls(table: dict[str, Any], values: pd.DataFrame) -> pd.DataFrame:
         labels = labels_of[data] = labels_of.get(data) or class_names(table, row)
         scores = metrics["heads"][row["head"]]
         if "correct" not in scores:
-            raise UserError(f"{path}: holds no counts by class; delete {path.parent} and run snakemake again")
+            raise NoCountsError(f"{path}: holds no counts by class; delete {path.parent} and run snakemake again")
         for k, count in enumerate(metrics["class_counts"]):
             if scores["images"][k]:
                 percent = 100 * scores["correct"][k] / scores["images"][k]
@@ -49,7 +53,7 @@ def worst_classes(table: dict[str, Any], values: pd.DataFrame) -> str:
     """Return which class each row recognises least, over its seeds, in words; nothing where no counts are kept."""
     try:
         singles = recalls(table, values)
-    except UserError:
+    except NoCountsError:
         return ""
     texts = []
     for name, part in singles.groupby("name", sort=False):
@@ -92,7 +96,7 @@ def _of_selection(metrics: dict[str, Any]) -> list[str] | None:
     """Return the classes of a selection that comes with the package, if it is that of the run's images."""
     try:
         lines = read_text(SELECTIONS / f"{metrics['config']['data']['selection']}.txt").splitlines()
-    except (UserError, KeyError, TypeError):
+    except (Missing, KeyError, TypeError):
         return None
     counts = Counter(line.rpartition(" ")[0] for line in lines if not line.startswith("#"))
     is_of_it = f"# data {metrics['digests']['data']}" in lines and [*counts.values()] == metrics["class_counts"]

@@ -46,11 +46,12 @@ def see_same_run(out: Path, config: RunConfig, digests: dict[str, str]) -> None:
     path = out / "metrics.json"
     try:
         stored = store.read_sealed(path)
-        found = differences(stored["config"], config.identity())
-        others = [f"{key} {digest[:12]}" for key, digest in digests.items() if stored["digests"][key] != digest]
-    except (Missing, Damaged, KeyError, TypeError, AttributeError):  # none there, or none that means something
+        have, made = dict(stored["config"]), {key: str(stored["digests"][key]) for key in digests}
+    except (Missing, Damaged, KeyError, TypeError, ValueError):  # none there, or none that means something
         return
-    said = [f"{key} {have}, asked for is {want}" for key, have, want in found] or others
+    found = differences(have, config.identity())
+    found = found or [(key, made[key][:12], want[:12]) for key, want in digests.items() if made[key] != want]
+    said = [f"{key} {there}, asked for is {want}" for key, there, want in found]
     if said:
         more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
         raise UserError(
