@@ -84,6 +84,9 @@ def _run(args: argparse.Namespace) -> int:
             return _without_output(error)
         if launch.is_about_a_lost_peer(error):
             return 1
+        if launch.is_of_ranks(error):
+            _say(f"{str(error).partition(chr(10))[0]}; NCCL_DEBUG=INFO says more")
+            return 1
         if is_out_of_memory(error):  # a GPU's, or what torch asked for on the CPU
             _say("out of memory; end what else runs on this device, or name another with --device")
             return 2

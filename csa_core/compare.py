@@ -10,7 +10,7 @@ from typing import Any
 
 from csa_core import store
 from csa_core.config import LATER, flat
-from csa_core.errors import UserError, untrusted
+from csa_core.errors import Missing, UserError, untrusted
 
 GROUPS = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
 ABSENT = "-"
@@ -114,7 +114,10 @@ def _folders(folder: Path, unread: list[str]) -> list[Path]:
 
 def _read(folder: Path) -> Finished:
     path = folder / "metrics.json"
-    metrics = store.read_sealed(path)
+    try:
+        metrics = store.read_sealed(path)
+    except Missing:
+        raise UserError(f"{folder}: is no finished run, it has no metrics.json; name one, such as .../seed=1") from None
     try:
         hours = f"{store.read_json(folder / 'provenance.json')['seconds'] / 3600:.2f}"
     except (UserError, KeyError, TypeError):

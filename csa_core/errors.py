@@ -134,7 +134,7 @@ SYNONYMS = {
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a hint for a misspelt `name`: the closest valid one, else the whole list."""
-    valid = sorted(valid)
+    valid = sorted(set(valid))
     meant = likely(name, valid)
     return f"did you mean '{meant}'?" if meant else f"valid: {', '.join(valid)}"
 

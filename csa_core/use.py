@@ -110,7 +110,7 @@ class Trained:
 
     def features(self, images: Any) -> np.ndarray:
         """Return the pooled features of the body, (N, C) float32; `images` as `predict` takes them."""
-        device, parts = self.method.setting.device, []
+        device, parts = self._device(), []
         for pixels in self._pixels(images):
             batches = plain_batches(pixels, _dataset(self.use, pixels), device)
             parts.append(features(self.network.body, batches).numpy())
@@ -118,8 +118,16 @@ class Trained:
 
     def through(self, network: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the method makes of the logits of a network, (N, K) by head, on (N, H, W, 3) uint8."""
+        self._device()
         logits = self.method.scoring(_dataset(self.use, pixels)).logits(network, final=True)
         return with_ensemble(logits) if "ensemble" in self.heads else logits
+
+    def _device(self) -> torch.device:
+        """Return where to compute, set up as in training: another run may have changed what holds for the process."""
+        device = self.method.setting.device
+        if device.type == "cuda":  # where torch takes TF32 for convolutions by itself
+            allow_tf32(self.method.config.precision == "tf32")
+        return device
 
     def _head(self, name: str | None) -> str:
         if self.predicts is None:
@@ -186,8 +194,6 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Trained:
         if fields["data"].get("source") == "image_list":  # whose lists only a training reads
             fields = set_dotted(fields, "data", {"train_list": "", "test_list": ""})
         config, counts = parse(fields, str(path)), np.array(use["class_counts"])
-        if there.type == "cuda":  # as it was trained; torch takes TF32 for convolutions by itself
-            allow_tf32(config.precision == "tf32")
         split = Split(np.arange(counts.sum()), counts, label["digests"]["split"])
         # Of images of one pixel, so that what a method keeps of images to train with takes no memory.
         small = _dataset(use, np.empty((0, 1, 1, 3), dtype=np.uint8))

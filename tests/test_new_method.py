@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -53,10 +54,10 @@ def run(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_its_file_is_the_shipped_one() -> None:
-    (match,) = [match for match in BLOCK.finditer(PAGE) if (match["where"] or "").startswith("csa_core")]
-    assert (ROOT / match["where"]).read_text() == match["text"]
+    shipped, _ = [match for match in BLOCK.finditer(PAGE) if (match["where"] or "").startswith("csa_core")]
+    assert (ROOT / shipped["where"]).read_text() == shipped["text"]
     registry = (ROOT / "csa_core/methods/__init__.py").read_text()
-    (lines,) = [match["text"] for match in BLOCK.finditer(PAGE) if (match["where"] or "").startswith("in ")]
+    lines, _ = [match["text"] for match in BLOCK.finditer(PAGE) if (match["where"] or "").startswith("in ")]
     assert all(line in registry for line in lines.splitlines())
 
 
@@ -65,17 +66,27 @@ def test_its_commands_train_the_new_method(project: Path) -> None:
         if match[1] == "sh":
             done = run(match["text"].strip(), project)
             assert done.returncode == 0, done.stdout + done.stderr
-    table = (project / "results/my_drs.csv").read_text()
-    assert "Deferred re-sampling" in table and "Cross-entropy" in table
+    table = pd.read_csv(project / "results/my_drs.csv")
+    assert set(table["label"]) == {"Deferred re-sampling", "Cross-entropy", "Ours"}
+    assert table.loc[table["label"] != "Ours", "difference_percent"].notna().all(), "the reference run is a row"
     assert (project / "results/my_drs/metrics.json").exists()
+    assert (project / "results/csa_poly/metrics.json").exists()
 
 
-def test_linters_and_types_accept_the_file(project: Path) -> None:
-    name = "csa_core/methods/my_drs.py"
-    for command in (f"ruff check {name}", f"ruff format --check {name}", f"mypy {name}"):
+def test_linters_and_types_accept_the_files(project: Path) -> None:
+    names = "csa_core/methods/my_drs.py csa_core/methods/csa_poly.py"
+    for command in (f"ruff check {names}", f"ruff format --check {names}", f"mypy {names}"):
         done = run(command, project)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "my_drs" in run("csa keys", project).stdout
+
+
+def test_its_loss_is_the_one_that_is_stated(project: Path) -> None:
+    ask = (
+        'python -c "import torch; from csa_core.methods.csa_poly import poly; z = torch.tensor([[1., 3.], [2., 2.]]);'
+        ' p = z.softmax(1)[[0, 1], [0, 1]]; print(float(poly(z, torch.tensor([0, 1])) - (1 - p - p.log()).mean()))"'
+    )
+    assert abs(float(run(ask, project).stdout)) < 1e-6
 
 
 def test_other_methods_are_not_trained_again(project: Path) -> None:

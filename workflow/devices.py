@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         job = os.environ.get("SLURM_JOB_ID", "")  # of several devices that it was given, jobs within it share
         if args.count and devices and (not job or set(devices) <= set(_seen())):
             folder = args.state / "devices" / (f"slurm-{_safe(job)}" if job else "")
+            if "CUDA_VISIBLE_DEVICES" not in os.environ:  # CUDA counts the fastest first; the names are the driver's
+                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(args.count, devices, folder))
         os.execvp(args.command[0], args.command)  # noqa: S606
     except (UserError, OSError) as error:
@@ -101,7 +103,12 @@ def _seen() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)  # noqa: S607
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return re.findall(r"^GPU (\d+):", listed.stdout, re.MULTILINE) if listed.returncode == 0 else []
+    names: list[str] = []
+    for number, instance in re.findall(r"^GPU (\d+):|^\s+MIG .*UUID: ([^)]+)", listed.stdout, re.MULTILINE):
+        if instance and names and names[-1].isdigit():
+            names.pop()  # a GPU that is divided is used by its parts alone
+        names.append(number or instance)
+    return names if listed.returncode == 0 else []
 
 
 def _open(path: Path) -> int:

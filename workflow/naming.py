@@ -190,7 +190,9 @@ class Recipe:
         for part in filter(None, text.split("+")):
             key, equals, value = part.partition("=")
             if not equals:
-                raise UserError(f"target {name}: expected key=value, as in csa/threshold=0.3, got '{part}'")
+                raise UserError(
+                    f"target {name}: '{part}' is no key=value, as between method and seed in csa/threshold=0.3/seed=1"
+                )
             changes[key] = value_of(value)
         # A path says what its run reads, and only the profile `selection` reads a selection.
         if changes.get("data.profile", "selection") != "selection":

@@ -66,7 +66,7 @@ def _section(model: type[Strict]) -> str:
     definitions = schema.get("$defs", {})
     lines = ["| key | value | default | what it is |", "| :-- | :-- | :-- | :-- |"]
     for name, key in schema["properties"].items():
-        default = f"`{json.dumps(key['default'], ensure_ascii=False)}`" if "default" in key else "needed"
+        default = f"`{json.dumps(key['default'], ensure_ascii=False)}`" if "default" in key else "required"
         values = markdown_text(_values(key, definitions))
         lines.append(f"| `{name}` | {values} | {markdown_text(default)} | {markdown_text(key['description'])} |")
     text = re.sub(r"\n(`\w+`:)", r"\n- \1", schema["description"])

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -18,9 +19,9 @@ def folded(network: Module) -> Module:
     Each batch norm must be registered right behind its convolution, as in all networks here.
     """
     network = deepcopy(network).eval()
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | _BatchNorm)]
     for (name, convolution), (next_name, norm) in pairwise(layers):
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, _BatchNorm):  # of ranks, too
             network.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
             network.set_submodule(next_name, nn.Identity())
     return network

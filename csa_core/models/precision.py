@@ -30,7 +30,8 @@ def device_named(name: str | torch.device) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        UserError: there is none here, none that networks are trained on, or one whose memory others have taken.
+        UserError: there is none here, none that networks are trained on, one whose memory others have taken,
+            or one that this torch cannot compute on.
     """
     if name == "auto":  # mps only where it is named: nothing here was tested on it
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,11 +42,15 @@ def device_named(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         if str(device) != "cpu" and device.type not in ("cuda", "mps"):
             raise RuntimeError
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).add_(1).cpu()  # a GPU that this torch has no kernels for has memory, too
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         if "out of memory" in str(error):
             raise UserError(
                 f"device: '{name}' has no memory left, others use it; wait, or use another device"
+            ) from None
+        if "kernel image" in str(error):
+            raise UserError(
+                f"device: this torch has no kernels for '{name}'; install one built for that GPU, or use cpu"
             ) from None
         raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None
     return device

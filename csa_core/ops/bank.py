@@ -40,7 +40,8 @@ def make_bank(batches: int, start: int, batch_size: int, size: tuple[int, int], 
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is free on a device, or can be freed, in bytes; in a container, up to its limit."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, to use again
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with suppress(OSError, IndexError, ValueError):  # Linux
         free.append(1024 * int((PROC / "meminfo").read_text().partition("MemAvailable:")[2].split()[0]))

@@ -31,7 +31,7 @@ from csa_core.train.guard import NotFinite
 from csa_core.train.memory import one_line_when_out_of_memory
 from csa_core.train.monitor.live import Live, show_finished
 from csa_core.train.monitor.progress import Progress
-from csa_core.train.run import Run
+from csa_core.train.run import Run, choose_device
 from csa_core.train.state import checkpoint
 from csa_core.train.state.lock import hold
 from csa_core.train.state.parent import read_parent
@@ -46,7 +46,8 @@ class Options:
     """Folder for the results."""
     state: Path
     """Folder of the states of all runs."""
-    device: torch.device
+    device: torch.device | str
+    """Where to compute; it is set up to repeat itself, for the whole process."""
     code: str
     """Version of the training code that the results are labelled with."""
     checkpoint_seconds: float = 30.0
@@ -70,7 +71,7 @@ def train(config: RunConfig, dataset: Dataset | ImageList, split: Split, options
         UserError: another process trains this run, the parent is not the one it starts from, something is
             not finite, or there is not enough memory or disk.
     """
-    out, device = options.out, options.device
+    out, device = options.out, choose_device(str(options.device), config.precision)
     # What can be found wrong is found before the first step, and not after hours.
     digests = {"config": config.digest(), "data": dataset.digest, "split": split.digest, "code": options.code}
     # Two machines may decide otherwise for `auto`; one never goes on with what the other began.

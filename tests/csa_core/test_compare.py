@@ -82,7 +82,7 @@ def test_mistakes_are_one_line(folder: Path, cli: Cli, tmp_path: Path) -> None:
     for words, said in (
         (("ls", tmp_path / "none"), "none: no such folder"),
         (("ls", tmp_path), "no finished run below it"),
-        (("diff", folder / "ce/one/out", folder), "metrics.json"),
+        (("diff", folder / "ce/one/out", folder), f"{folder}: is no finished run, it has no metrics.json; name one"),
     ):
         done = cli(*words)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1

@@ -288,6 +288,13 @@ def test_the_best_must_beat_every_rival() -> None:
     assert judge(values(a=50 - NOISE, b=far, c=55 + NOISE), kind="best", row="a", apart=["c"])["verdict"] == "supported"
 
 
+def test_rivals_without_spread_say_so() -> None:
+    for claim in ({"kind": "best"}, {"kind": "insensitive", "margin": 1}):
+        line = judge(values(a=50, b=48, c=48), row="a", **claim)
+        assert line["verdict"] == "cannot be told" and "of 2" in line["note"]
+        assert line["note"].endswith("; seeds too few, or without spread")
+
+
 def test_the_best_of_many_pays_for_looking_often() -> None:
     """A rival that is better at p = 0.02 contradicts on its own, and does not among nine."""
     rng = np.random.default_rng(0)

@@ -140,12 +140,13 @@ def test_devices_that_jobs_are_given(
 def test_devices_are_those_of_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(
-        "#!/bin/sh\nprintf 'GPU 0: NVIDIA H100 (UUID: GPU-1)\\n  MIG 1g (UUID: MIG-2)\\nGPU 1: NVIDIA H100\\n'\n"
+        "#!/bin/sh\nprintf 'GPU 0: NVIDIA H100 (UUID: GPU-1)\\n  MIG 1g.10gb     Device  0: (UUID: MIG-2)\\n"
+        "  MIG 1g.10gb     Device  1: (UUID: MIG-3)\\nGPU 1: NVIDIA H100 (UUID: GPU-4)\\n'\n"
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert present(WorkflowConfig()) == ["0", "1"]
+    assert present(WorkflowConfig()) == ["MIG-2", "MIG-3", "1"], "a divided GPU is used by its parts"
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert present(WorkflowConfig()) == []
 

@@ -210,6 +210,13 @@ def test_a_figure_says_what_its_numbers_are(results: Path) -> None:
     pyplot.close("all")
 
 
+def test_runs_that_are_not_there_lead_to_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert figures.main(["figure1", "--config", f"results={tmp_path}", "--out", str(tmp_path / "f")]) == 2
+    run, said = capsys.readouterr().err.removeprefix("figures: ").split(": ", 1)
+    assert run.startswith(f"{tmp_path}/demo/runs/csa/") and run.endswith("seed=1")
+    assert said == f"is not finished; run snakemake --cores all {tmp_path}/demo/figure1.csv\n"
+
+
 def test_a_first_column_without_classes_is_named(results: Path) -> None:
     shown = table(columns=["many", "all"])
     with pytest.raises(UserError, match="table0: no row has Many, its first column"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ def test_everything_lies_where_the_keys_say(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     run = there / "out/tiny/runs/csa/seed=1"
     assert json.loads((run / "provenance.json").read_text())["visible_gpus"] in ("0", "1")
+    log = (there / "out/tiny/logs/figures/contexts-data.log").read_text()
+    assert re.search(r"\([01] is given\)", log), f"drawing has a device of its own, too: {log}"
     assert {path.name for path in there.iterdir()} == {"out", "scratch"}
     made_there = {path.name.partition(".")[0] for path in (there / "out").iterdir()}
     assert made_there == {"data", "figures", "logs", "table4", "tiny"}

@@ -57,8 +57,23 @@ def test_zero_has_no_sign_and_nothing_no_number(value: float | None, text: str) 
 
 
 def test_an_interval_without_ends_is_none() -> None:
-    assert interval(np.nan, np.nan) == "" and interval(-3.55, 0.01) == "[−3.6, 0.0]"
+    assert interval(np.nan, np.nan) == "" and interval(-3.55, 0.01) == "[−3.55, +0.01]"
     assert interval(0.3, 1.2) == "[+0.3, +1.2]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.04, 2.0, "[+0.04, +2.00]"),
+        (-2.0, -0.004, "[−2.000, −0.004]"),
+        (0.0, 2.0, "[0.0, +2.0]"),
+        (-0.04, np.nan, "[−0.04, ]"),
+        (-np.inf, np.inf, "[−∞, ∞]"),
+        (1e-12, 2.0, "[0.0, +2.0]"),
+    ],
+)
+def test_whether_an_interval_holds_zero_can_be_seen(low: float, high: float, text: str) -> None:
+    assert interval(low, high) == text
 
 
 def test_a_table_and_its_claim_say_the_same_of_one_difference(results: Path) -> None:

@@ -126,6 +126,17 @@ def test_the_best_row_is_better_than_each_other_by_a_t_test(seed: int) -> None:
         assert found.get(column) == (best if all(t.pvalue < 0.05 for t in tests) else None)
 
 
+def test_the_best_row_need_not_have_the_highest_mean() -> None:
+    """Of other seeds: row 1 has the higher mean, and over the seeds that both have it is the lower one."""
+    scores = {0: (50.0, 50.1, 40.0), 1: (49.0, 49.2)}
+    values = pd.DataFrame(
+        {"row": row, "seed": seed, "column": "all", "value": value}
+        for row, each in scores.items()
+        for seed, value in enumerate(each)
+    )
+    assert best_rows(["all"], values) == {"all": 0}
+
+
 def test_a_row_alone_is_not_the_best() -> None:
     values = pd.DataFrame({"row": 0, "seed": [1, 2, 3], "column": "all", "value": [0.5, 0.6, 0.7]})
     assert best_rows(["all"], values) == {}

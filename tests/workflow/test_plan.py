@@ -93,7 +93,7 @@ def test_the_path_of_every_planned_run_is_that_run(protocol: str) -> None:
         ("csa", "01", "is called results/demo/runs/csa/seed=1"),
         ("csa/treshold=0.3", "1", "did you mean 'threshold'"),
         ("csa/threshold=3", "1", "less than or equal to 1"),
-        ("csa/threshold", "1", "expected key=value"),
+        ("csa/threshold", "1", "'threshold' is no key=value"),
         ("ce/threshold=0.3", "1", "threshold: method ce does not read it"),
         ("csa/bank_batches=0+threshold=0.3", "1", "threshold has no effect"),
         ("cas", "1", "did you mean 'csa'"),

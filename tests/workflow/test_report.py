@@ -229,7 +229,7 @@ def spoil(path: Path, **changes: Any) -> None:
 TEXT = {"accuracy": dict.fromkeys(GROUPS, "0.9")} | dict.fromkeys(MEASURES, 0.5)
 RUN = Path("results/demo/runs/ce/seed=2/metrics.json")
 BAD = {
-    "missing run": (lambda: RUN.unlink(), "ce/seed=2/metrics.json: cannot be read"),
+    "missing run": (lambda: RUN.unlink(), "ce/seed=2: is not finished; run snakemake"),
     "not json": (lambda: RUN.write_text("{"), "ce/seed=2/metrics.json: is not JSON"),
     "other config": (lambda: spoil(RUN, digests={"config": "x" * 64}), "config digest is xxxxxxxxxxxx, expected ce-2"),
     "other code": (lambda: spoil(RUN, digests={"code": "x" * 64}), "code digest is xxxxxxxxxxxx"),
@@ -277,7 +277,9 @@ def test_a_paper_can_print_the_table(results: Path) -> None:
     write(table(title="Threshold δ at 50 %", note="Mind this: τ ≥ β → ω."), "t")
     text = Path("t.tex").read_text()
     assert r"\caption{Threshold $\delta$ at 50 \%. Protocol demo, 3 seeds.}" in text, "a caption is short"
-    assert r"\toprule" in text and r"\bottomrule" in text and r"\usepackage{booktabs}" in text.splitlines()[0]
+    assert r"\toprule" in text and r"\bottomrule" in text and r"\usepackage{booktabs,adjustbox}" in text.splitlines()[0]
+    inside = text.partition(r"\begin{adjustbox}{max width=\textwidth}")[2].partition(r"\end{adjustbox}")[0].strip()
+    assert inside.startswith(r"\begin{tabular}") and inside.endswith(r"\end{tabular}"), "no table is wider than a page"
     assert r"\textbf{91.0 $\pm$ 1.0}" in text and "Other & 82.0" in text
     assert (
         text.index(r"\bottomrule")

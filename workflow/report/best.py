@@ -1,7 +1,5 @@
 """The best row of a column, where the seeds tell that it is."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -26,13 +24,15 @@ def best_rows(columns: list[str], values: pd.DataFrame) -> dict[str, int]:
         wide = (-wide if column in LOWER else wide).dropna(how="all")
         if len(wide) < 2:
             continue
-        best = wide.mean(axis=1).idxmax()
-        differences = [(wide.loc[best] - wide.loc[row]).dropna().to_numpy() for row in wide.index.drop(best)]
-        if all(_low(difference) > 0 for difference in differences):
-            found[column] = int(best)
+        scores = wide.to_numpy()
+        # Each row is tried, as rows of different seeds are not ordered by their means; two cannot beat each other.
+        for number, row in enumerate(wide.index):
+            if all(_is_above(scores[number], other) for other in np.delete(scores, number, axis=0)):
+                found[column] = int(row)
     return found
 
 
-def _low(difference: np.ndarray) -> Any:
-    low, _ = paired(difference).interval(0.95)
-    return np.nan_to_num(low, nan=-np.inf)
+def _is_above(one: np.ndarray, other: np.ndarray) -> bool:
+    difference = one - other
+    low, _ = paired(difference[~np.isnan(difference)]).interval(0.95)
+    return bool(low > 0)

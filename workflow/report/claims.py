@@ -105,7 +105,7 @@ def _best(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
     # A rival without an interval stands first: it cannot be told from the row.
     name = min(lows, key=lambda n: -np.inf if np.isnan(lows[n]) else lows[n])
     line = _line(rivals[name], 1 - ALPHA, SUPPORTED if lows[name] > 0 else OPEN)
-    return line | {"note": f"closest of {len(rivals)} rivals: {name}"}
+    return line | {"note": _joined(f"closest of {len(rivals)} rivals: {name}", line)}
 
 
 def _insensitive(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
@@ -127,7 +127,12 @@ def _insensitive(claim: dict[str, Any], rivals: dict[str, Estimate]) -> Line:
     # Both one-sided tests must succeed, for each rival: a lower bound on what all together need.
     needed = pd.DataFrame(seeds_needed(e, margin - abs(e.mean), (1 + POWER) / 2, sides=1) for e in rivals.values())
     line |= needed.max(skipna=False).to_dict()
-    return line | {"p": float(np.max([e.p_equivalent(margin) for e in rivals.values()])), "note": note}
+    p = float(np.max([e.p_equivalent(margin) for e in rivals.values()]))
+    return line | {"p": p, "note": _joined(note, line)}
+
+
+def _joined(note: str, line: Line) -> str:
+    return "; ".join(filter(None, (note, line["note"])))
 
 
 def _line(estimate: Estimate, confidence: float, verdict: str) -> Line:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from csa_core.errors import UserError, untrusted
+from csa_core.errors import Missing, UserError, untrusted
 from csa_core.store import canonical, read_sealed
 from workflow.report.chance import guessing
 from workflow.report.recount import GROUPS, wrong_predictions, wrong_scores
@@ -74,7 +74,11 @@ def collect(table: dict[str, Any], partial: bool = False) -> tuple[pd.DataFrame,
             if partial and not is_of(path, {"config": config, "code": code} | images[number]):
                 missing[str(path.parent)] = None
                 continue
-            metrics = read_sealed(path)
+            try:
+                metrics = read_sealed(path)
+            except Missing:
+                target = f"{table['results']}/{table['name']}.csv"
+                raise UserError(f"{path.parent}: is not finished; run snakemake --cores all {target}") from None
             again = f"delete {path.parent} and run snakemake again"
             with untrusted(f"{path}: lacks what table row '{row['label']}' needs; {again}"):
                 head = row["head"] or metrics["predicts"]

@@ -15,11 +15,12 @@ CHARACTERS |= {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$"
 for letter in "αβγδεζηθικλμνξπρστυφχψω":
     CHARACTERS[letter] = rf"$\{unicodedata.name(letter).split()[-1].lower().replace('lamda', 'lambda')}$"
 OPTIONS = ("[", "*")  # at the beginning of a row: taken for an option of what ends the row above
-HINT = r"% Needs \usepackage{booktabs} in the preamble." + "\n"
+HINT = r"% Needs \usepackage{booktabs,adjustbox} in the preamble." + "\n"
+SHRINKING = r"\begin{adjustbox}{max width=\textwidth}", r"\end{adjustbox}"  # only what is wider than a page
 
 
 def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list[int]]) -> str:
-    r"""Return a table with a short caption above and what explains it as a note below; needs \usepackage{booktabs}.
+    r"""Return a table with a short caption above and what explains it as a note below; needs booktabs and adjustbox.
 
     Args:
         table: what `Plan.declaration` returns.
@@ -44,6 +45,9 @@ def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list
         label=f"tab:{table['name']}",
         position_float="centering",
     )
+    begin, end = SHRINKING
+    text = text.replace(r"\begin{tabular}", f"{begin}\n\\begin{{tabular}}")
+    text = text.replace(r"\end{tabular}", f"\\end{{tabular}}\n{end}")
     told = f"{note} {BOLD}" if any(bold) else note
     below = rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(told)}\end{{minipage}}"
     return HINT + text.replace(r"\end{table}", f"{below}\n\\end{{table}}")

@@ -36,5 +36,10 @@ def level(percent: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Return an interval as `[−0.3, +1.2]`; nothing where there is none."""
-    return f"[{shown(low, signed=True)}, {shown(high, signed=True)}]" if shown(low) else ""
+    """Return an interval as `[−0.3, +1.2]`; nothing where there is none.
+
+    It has more digits where a bound beside zero would be shown as zero, so that whether it holds zero can be seen.
+    """
+    bounds = low, high
+    digits = next((d for d in (1, 2, 3) if not any(b and shown(b, d) == shown(0.0, d) for b in bounds)), 1)
+    return f"[{shown(low, digits, signed=True)}, {shown(high, digits, signed=True)}]" if shown(low) else ""

@@ -88,6 +88,9 @@ rule contexts:
     log:
         "<results>/logs/figures/contexts-data.log",
     resources:
+        gpu=1 if GPUS else 0,
+        devices=DEVICES,
+        state=PLAN.state,
         device=DEVICE,
         workers=WORKERS,
     params:
@@ -96,7 +99,8 @@ rule contexts:
     message:
         "Contexts that the reference run sees"
     shell:
-        "python -m csa_core contexts {params.run:q} --root {params.root:q} --data {input.data:q} --split {input.split:q}"
+        "python -m workflow.devices --of={resources.devices:q} --state {resources.state:q} {resources.gpu} --"
+        " python -m csa_core contexts {params.run:q} --root {params.root:q} --data {input.data:q} --split {input.split:q}"
         " --device {resources.device} {resources.workers} --out {output:q} > {log:q} 2>&1"
 
 

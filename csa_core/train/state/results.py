@@ -95,11 +95,17 @@ def tidy(folder: Path) -> None:
 def how_computed(run: Run) -> Row:
     """Return what can change digits of a run and is no part of what it is."""
     return {
-        "device": run.device.type,
+        "device": _device(run),
         "precision": run.precision,
         "compiled": run.is_compiled,
         "threads": torch.get_num_threads() if run.device.type == "cpu" else None,
     }
+
+
+def _device(run: Run) -> str:
+    """Return what a run computes on, a GPU with its name: GPUs of two kinds round differently."""
+    name = f" ({torch.cuda.get_device_name(run.device)})" if run.device.type == "cuda" else ""
+    return run.device.type + name
 
 
 def _each(values: list[Any]) -> Any:
@@ -133,11 +139,10 @@ def history_csv(history: list[Row]) -> str:
 
 def _provenance(run: Run, seconds: float) -> dict[str, Any]:
     """What differs from machine to machine, kept apart from the metrics, which must not."""
-    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.machine()
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "device": f"{run.device.type} ({name})",
+        "device": _device(run) if run.device.type == "cuda" else f"{run.device.type} ({platform.machine()})",
         "processor": processor(),
         "precision": run.precision,
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),

@@ -394,14 +394,25 @@ def test_resuming_in_bfloat16_changes_no_tensor(dataset: Dataset, split: Split) 
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
+    ("error", "line"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "'cuda:0' has no memory left, others use it; wait"),
+        (RuntimeError("CUDA error: out of memory"), "'cuda:0' has no memory left, others use it; wait"),
+        (
+            RuntimeError("CUDA error: no kernel image is available"),
+            "no kernels for 'cuda:0'; install one",
+        ),
+        (RuntimeError("CUDA error: invalid device ordinal"), "'cuda:0' is not available here"),
+    ],
 )
-def test_a_full_gpu_is_not_said_to_be_absent(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
+def test_a_gpu_that_cannot_be_used_is_not_said_to_be_absent(
+    error: RuntimeError, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(torch, "empty", full)
-    with pytest.raises(UserError, match="device: 'cuda:0' has no memory left, others use it; wait, or use another"):
+    monkeypatch.setattr(torch, "ones", fails)
+    with pytest.raises(UserError, match=f"device: .*{line}"):
         precision.device_named("cuda:0")
 
 

@@ -155,6 +155,11 @@ def test_two_processes_do_not_train_one_run(dataset: Dataset, split: Split, tmp_
         fit(tiny(), dataset, split, tmp_path)
 
 
+def test_python_sets_the_device_up_as_the_command_does(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="precision: tf32 is for NVIDIA GPUs, not for cpu; use float32"):
+        train(tiny(precision="tf32"), dataset, split, Options(tmp_path / "out", tmp_path / "state", "cpu", "code"))
+
+
 def test_other_data_code_or_configuration_has_its_own_state(dataset: Dataset, split: Split, tmp_path: Path) -> None:
     parts = (dataset.train_images, dataset.train_labels, dataset.test_images ^ 1, dataset.test_labels)
     other = Dataset("demo", dataset.class_names, *parts)

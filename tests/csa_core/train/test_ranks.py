@@ -1,5 +1,6 @@
 """Several ranks train the run that one trains: same samples, same parameters; and a lost rank is no loss."""
 
+import argparse
 import json
 import os
 import signal
@@ -7,15 +8,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 
-from csa_core import store
+from csa_core import cli, store
 from csa_core.data.dataset import Dataset
 from csa_core.data.ranks import gather_rows
 from csa_core.data.split import make_split
@@ -29,6 +32,18 @@ from tests.helpers.runs import results
 SCRIPT = "tests/csa_core/train/rank_script.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+def test_ranks_that_do_not_find_each_other_say_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def meet(_: object) -> None:
+        dist.TCPStore("localhost", 1, is_master=False, timeout=timedelta(milliseconds=100))  # type: ignore[attr-defined]
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a rank")
+    assert cli._run(argparse.Namespace(run=meet)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("csa_core: ") and "localhost" in lines[0] and "NCCL" in lines[0]
 
 
 def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, list[dict[str, Any]]]:
