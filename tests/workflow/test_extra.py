@@ -106,6 +106,27 @@ def test_the_scatter_has_a_point_and_a_name_for_each_row(results: Path) -> None:
     pyplot.close(figure)
 
 
+@pytest.mark.parametrize("apart", [0.005, 0.2])
+def test_an_interval_of_two_seeds_leaves_the_points_their_room(apart: float) -> None:
+    use_style()
+    rows = {"A": (0.40, 0.41, 0.42), "B": (0.30, 0.31, 0.32), "C": (0.40 - apart, 0.40)}
+    lines = [
+        {"series": "", "label": label, "name": label, "column": column, "seed": seed, "value": value}
+        for label, each in rows.items()
+        for column in ("all", "few")
+        for seed, value in enumerate(each)
+    ]
+    figure, drawn = points(table(draw="scatter"), pd.DataFrame(lines))
+    (axes,) = figure.axes
+    said = " ".join(text.get_text() for legend in figure.legends for text in legend.get_texts())
+    for column, (low, high) in (("all", axes.get_xlim()), ("few", axes.get_ylim())):
+        mean, ends = drawn[f"mean_{column}"], drawn[[f"low_{column}", f"high_{column}"]].to_numpy()
+        assert low < mean.min() and mean.max() < high
+        assert np.ptp(mean) > 0.5 * (high - low), "the points, not the intervals, fill the figure"
+        assert ((ends < low).any() or (ends > high).any()) == ("cut at the edges" in said) == (apart > 0.1)
+    pyplot.close(figure)
+
+
 def test_no_name_in_a_crowd_covers_another(results: Path) -> None:
     use_style()
     rng, seeds = np.random.default_rng(0), (1, 2, 3)

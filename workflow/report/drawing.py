@@ -65,23 +65,26 @@ def face(figure: Figure, table: dict[str, Any], values: pd.DataFrame) -> None:
     figure.suptitle(text, fontsize=text_size(7))
 
 
-def key(figure: Figure, values: pd.DataFrame, *signs: str, title: str = "") -> None:
+def key(figure: Figure, values: pd.DataFrame, *signs: str, title: str = "", is_cut: bool = False) -> None:
     """Say below a figure what its signs are: `mean`, `line`, `bar`, `flat`, `cross`, `band`, `dot`, `thin`.
 
-    Of one seed there is no mean and no interval: its sign is that of the mean.
+    Of one seed there is no mean and no interval: its sign is that of the mean. `is_cut`: intervals end at the edges.
     """
     counts = values.groupby("name")["seed"].nunique()
     is_one = counts.max() == 1
-    none = " (one seed has none)" if counts.min() == 1 else ""
+    notes = ", ".join(
+        filter(None, ("one seed has none" * int(counts.min() == 1), "long ones are cut at the edges" * is_cut))
+    )
+    more = f" ({notes})" if notes else ""
     mean = "single seed" if is_one else "mean over seeds"
-    interval: dict[str, Any] = {"color": GREY, "ls": "", "ms": 7, "label": f"95 % interval{none}"}
+    interval: dict[str, Any] = {"color": GREY, "ls": "", "ms": 7, "label": f"95 % interval{more}"}
     handles: dict[str, Any] = {
         "mean": Line2D([], [], color=GREY, marker="o", ls="", ms=3, label=mean),
         "line": Line2D([], [], color=GREY, label=mean),
         "bar": Line2D([], [], marker="|", **interval),
         "flat": Line2D([], [], marker="_", **interval),
         "cross": Line2D([], [], marker="+", **interval),
-        "band": Patch(facecolor=GREY, alpha=0.2, label=f"95 % interval{none}"),
+        "band": Patch(facecolor=GREY, alpha=0.2, label=f"95 % interval{more}"),
         "dot": Line2D([], [], color=GREY, marker=".", ls="", ms=3, label="single seed"),
         "thin": Line2D([], [], color=GREY, lw=0.4, label="single seed"),
     }

@@ -153,14 +153,28 @@ def scatter(table: dict[str, Any], values: pd.DataFrame) -> tuple[Figure, pd.Dat
             beside = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": text_size(5), "color": colour}
             look: dict[str, Any] = {"arrowprops": LEAD | {"color": colour}, "bbox": BEHIND}
             names.append(axes.annotate(plain(line["label"]), place, **look, **beside))
+    is_cut = _frame(axes, drawn)
     percent_axis(axes, "x", "Accuracy, all classes (%)")
     percent_axis(axes, "y", f"{HEADINGS['few']} (%)")
     if len(series) > 1:
         legend_above(axes, columns=4)
-    key(figure, values, "mean", "cross")
+    key(figure, values, "mean", "cross", is_cut=is_cut)
     face(figure, table, values)
     _set_apart(figure, axes, names)
     return figure, drawn
+
+
+def _frame(axes: Axes, drawn: pd.DataFrame) -> bool:
+    """Let the points fill the axes; return whether that cuts intervals, as those of two seeds can dwarf all else."""
+    is_cut = False
+    for column, name in (("all", "x"), ("few", "y")):
+        mean, ends = drawn[f"mean_{column}"], drawn[[f"low_{column}", f"high_{column}"]].to_numpy()
+        low, high = getattr(axes, f"get_{name}lim")()
+        room = 0.4 * max(np.ptp(mean), 1)
+        low, high = max(low, mean.min() - room, -0.1 * room), min(high, mean.max() + room)
+        getattr(axes, f"set_{name}lim")(low, high)
+        is_cut |= bool((ends < low).any() or (ends > high).any())
+    return is_cut
 
 
 def _set_apart(figure: Figure, axes: Axes, names: list[Annotation]) -> None:
