@@ -52,7 +52,8 @@ def device_named(name: str | torch.device) -> torch.device:
             raise UserError(
                 f"device: this torch has no kernels for '{name}'; install one built for that GPU, or use cpu"
             ) from None
-        raise UserError(f"device: '{name}' is not available here; use auto or cpu") from None
+        reason = f" ({str(error).splitlines()[0]})" if "CUDA" in str(error) else ""
+        raise UserError(f"device: '{name}' is not available here{reason}; use auto or cpu") from None
     return device
 
 

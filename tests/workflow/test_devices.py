@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_a_killed_job_gives_its_device_back(tmp_path: Path) -> None:
     first.kill()
     assert second.wait(timeout=PATIENCE) == 0
     first.wait()
+
+
+@pytest.mark.parametrize(("sees", "order"), [(None, "PCI_BUS_ID"), ("0,1", "None")])
+def test_numbers_are_the_drivers_unless_somebody_has_numbered_them(sees: str | None, order: str) -> None:
+    """CUDA counts the fastest GPU first where nothing else is said, and nvidia-smi by their slots."""
+    ask = [sys.executable, "-c", "import os; print(os.environ.get('CUDA_DEVICE_ORDER'))"]
+    given = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    given |= {"PYTHONPATH": str(ROOT)} | ({"CUDA_VISIBLE_DEVICES": sees} if sees else {})
+    with tempfile.TemporaryDirectory() as state:
+        words = [sys.executable, "-m", "workflow.devices", "--of", "0,1", "--state", state, "1", "--", *ask]
+        assert subprocess.run(words, env=given, capture_output=True, text=True, check=True).stdout == f"{order}\n"
 
 
 def test_where_nothing_is_to_be_given_the_command_runs_as_it_is(tmp_path: Path) -> None:

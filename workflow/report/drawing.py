@@ -72,10 +72,9 @@ def key(figure: Figure, values: pd.DataFrame, *signs: str, title: str = "", is_c
     """
     counts = values.groupby("name")["seed"].nunique()
     is_one = counts.max() == 1
-    notes = ", ".join(
-        filter(None, ("one seed has none" * int(counts.min() == 1), "long ones are cut at the edges" * is_cut))
-    )
-    more = f" ({notes})" if notes else ""
+    notes = {"one seed has none": counts.min() == 1, "long ones are cut at the edges": is_cut}
+    held = ", ".join(note for note, holds in notes.items() if holds)
+    more = f" ({held})" if held else ""
     mean = "single seed" if is_one else "mean over seeds"
     interval: dict[str, Any] = {"color": GREY, "ls": "", "ms": 7, "label": f"95 % interval{more}"}
     handles: dict[str, Any] = {

@@ -16,7 +16,6 @@ for letter in "αβγδεζηθικλμνξπρστυφχψω":
     CHARACTERS[letter] = rf"$\{unicodedata.name(letter).split()[-1].lower().replace('lamda', 'lambda')}$"
 OPTIONS = ("[", "*")  # at the beginning of a row: taken for an option of what ends the row above
 HINT = r"% Needs \usepackage{booktabs,adjustbox} in the preamble." + "\n"
-SHRINKING = r"\begin{adjustbox}{max width=\textwidth}", r"\end{adjustbox}"  # only what is wider than a page
 
 
 def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list[int]]) -> str:
@@ -45,9 +44,9 @@ def latex(table: dict[str, Any], frame: pd.DataFrame, note: str, bold: list[list
         label=f"tab:{table['name']}",
         position_float="centering",
     )
-    begin, end = SHRINKING
-    text = text.replace(r"\begin{tabular}", f"{begin}\n\\begin{{tabular}}")
-    text = text.replace(r"\end{tabular}", f"\\end{{tabular}}\n{end}")
+    # What is wider than the text is made smaller, and nothing else.
+    text = text.replace(r"\begin{tabular}", "\\begin{adjustbox}{max width=\\textwidth}\n\\begin{tabular}")
+    text = text.replace(r"\end{tabular}", "\\end{tabular}\n\\end{adjustbox}")
     told = f"{note} {BOLD}" if any(bold) else note
     below = rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(told)}\end{{minipage}}"
     return HINT + text.replace(r"\end{table}", f"{below}\n\\end{{table}}")
