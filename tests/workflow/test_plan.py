@@ -526,3 +526,10 @@ def test_a_change_that_no_folder_can_be_named_by_is_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"data.selection=lists/a.txt: .* name a file or folder with letters, .*or set"):
         plan(overrides=photos, **own_table(tmp_path, chosen))
     plan(overrides={"data": photos["data"] | {"profile": "selection", "selection": "lists/a.txt"}})
+
+
+def test_a_figure_that_is_none_is_told_each_name_once() -> None:
+    with pytest.raises(UserError, match="xyzzy: no such figure, valid: ") as error:
+        plan().drawn("xyzzy")
+    names = str(error.value).partition("valid: ")[2].split(", ")
+    assert len(names) == len(set(names)) and {"figure1", "table2", "curves-baselines"} <= set(names)
