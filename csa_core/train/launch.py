@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -81,14 +82,14 @@ def is_rank() -> bool:
 
 def is_about_a_lost_peer(error: RuntimeError) -> bool:
     """Whether a rank fails because another one has gone, which the one that started them says."""
-    return is_rank() and ("gloo" in str(error).lower() or "peer" in str(error).lower())
+    return is_rank() and bool(re.search(r"by peer|broken pipe", str(error), re.IGNORECASE))
 
 
 def is_of_ranks(error: RuntimeError) -> bool:
-    """Whether ranks cannot work together, of which NCCL says the reason."""
+    """Whether ranks cannot work together for another reason, which NCCL or gloo says."""
     from torch.distributed import DistError
 
-    return is_rank() and isinstance(error, DistError)
+    return is_rank() and (isinstance(error, DistError) or "gloo" in str(error).lower())
 
 
 def join(device: str, ranks: int) -> str:

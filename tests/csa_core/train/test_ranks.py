@@ -46,6 +46,26 @@ def test_ranks_that_do_not_find_each_other_say_why(
     assert len(lines) == 1 and lines[0].startswith("csa_core: ") and "localhost" in lines[0] and "NCCL" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1", ""),
+        ("[gloo/transport/tcp/pair.cc:144] Read error: Connection reset by peer", ""),
+        ("[gloo/transport/tcp/device.cc:84] Unable to find address for: nowhere", "Unable to find address"),
+    ],
+)
+def test_what_gloo_says_of_anything_but_a_lost_rank_is_said(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a rank")
+    assert cli._run(argparse.Namespace(run=fails)) == 1
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == bool(said)
+
+
 def by(ranks: int, config: dict[str, Any], out: Path) -> tuple[store.Tensors, list[dict[str, Any]]]:
     """Return tensors and history of a run without batch norm, trained by so many ranks."""
     launcher = [] if ranks == 1 else [*TORCHRUN, "localhost:0"]
